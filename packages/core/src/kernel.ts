@@ -1,0 +1,19 @@
+/**
+ * What an op's `shader` kernel returns: the body of one compute entry point.
+ *
+ * The compiler wraps the body. Inside it these names exist:
+ * - `wg: u32`, the flat workgroup index in `[0, workgroups)`, uniform; `lane: u32`, the local invocation index.
+ * - `load_NAME(i: u32) -> f32` for every input NAME of the op: element `i` in row-major order, whatever it is stored as
+ *   and with any fused prologue applied. For inputs listed in `vec4`: `load4_NAME(i: u32) -> vec4f`, elements 4i…4i+3.
+ * - `store(i: u32, v: f32)` for the output, with any fused epilogue applied; `store4(i: u32, v: vec4f)` if `vec4` lists `y`.
+ * Loads and stores must be in range: guard the edges. There is no early return before a barrier.
+ */
+export interface KernelBody {
+  readonly body: string;
+  /** Module-scope WGSL the body needs: `var<workgroup>`, helper functions. */
+  readonly declarations?: string;
+  readonly workgroupSize: number;
+  readonly workgroups: number;
+  /** Inputs, and `y` for the output, that are accessed four elements at a time; their element counts are multiples of 4. */
+  readonly vec4?: readonly string[];
+}
