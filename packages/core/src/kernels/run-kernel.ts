@@ -1,0 +1,79 @@
+/** Test support: runs one `KernelBody` on a device the way the compiler wraps it. Not part of the library. */
+import type { KernelBody } from '../kernel.ts';
+
+/** The largest dispatch in one dimension that every device allows is 65,535. */
+const FOLD = 32_768;
+
+/** The module around a body: f32 storage buffers for the inputs, in order, then the output. */
+export function kernelModule(kernel: KernelBody, inputs: readonly string[]): string {
+  const folded = kernel.workgroups > FOLD;
+  const bindings = inputs.map(
+    (name, i) => `@group(0) @binding(${i}) var<storage, read> ${name}: array<f32>;
+fn load_${name}(i: u32) -> f32 { return ${name}[i]; }`,
+  );
+  return `${bindings.join('\n')}
+@group(0) @binding(${inputs.length}) var<storage, read_write> y: array<f32>;
+fn store(i: u32, v: f32) { y[i] = v; }
+${kernel.declarations ?? ''}
+@compute @workgroup_size(${kernel.workgroupSize})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+let wg = ${folded ? `min(id.y * ${FOLD}u + id.x, ${kernel.workgroups - 1}u)` : 'id.x'};
+${kernel.body}
+}`;
+}
+
+/** A kernel with its buffers, to be dispatched any number of times. */
+export interface PreparedKernel {
+  /** Encodes and submits one dispatch. */
+  dispatch(): void;
+  /** The output so far. */
+  read(): Promise<Float32Array>;
+  close(): void;
+}
+
+/** Compiles `kernel` for `device` and uploads its inputs, in the order of the bindings. */
+export async function prepareKernel(
+  device: GPUDevice,
+  kernel: KernelBody,
+  inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>,
+  outputElements: number,
+): Promise<PreparedKernel> {
+  const module = device.createShaderModule({ code: kernelModule(kernel, Object.keys(inputs)) });
+  const pipeline = await device.createComputePipelineAsync({
+    layout: 'auto',
+    compute: { module, entryPoint: 'main' },
+  });
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const buffers = Object.values(inputs).map((values) => {
+    const buffer = device.createBuffer({ size: values.byteLength, usage });
+    device.queue.writeBuffer(buffer, 0, values);
+    return buffer;
+  });
+  const size = outputElements * 4;
+  const output = device.createBuffer({ size, usage });
+  const entries = [...buffers, output].map((buffer, binding) => ({ binding, resource: { buffer } }));
+  const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+  const dispatch = (): void => {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass({ label: 'run-kernel' });
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(Math.min(kernel.workgroups, FOLD), Math.ceil(kernel.workgroups / FOLD));
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  };
+  const read = async (): Promise<Float32Array> => {
+    const staging = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(output, 0, staging, 0, size);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ);
+    const values = new Float32Array(staging.getMappedRange()).slice();
+    staging.destroy();
+    return values;
+  };
+  const close = (): void => {
+    for (const buffer of [...buffers, output]) buffer.destroy();
+  };
+  return { dispatch, read, close };
+}
