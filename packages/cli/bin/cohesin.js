@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url';
 
 const main = new URL('../dist/main.js', import.meta.url);
 if (!existsSync(main)) {
-  console.error(`cohesin: ${fileURLToPath(main)} is not built; run \`npm run setup\` in the repository first`);
+  console.error(
+    `cohesin: ${fileURLToPath(main)} is not built; run \`npm run setup\` in the repository first`,
+  );
   process.exit(78);
 }
 await import(main.href);
