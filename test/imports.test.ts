@@ -81,7 +81,8 @@ function wrongImports(name: string, folder: string, file: string): string[] {
   };
   const wrong = specifiers(readFileSync(file, 'utf8')).filter((specifier) => !mayImport(specifier));
   return wrong.map(
-    (specifier) => `${relative(root, file)} imports ${specifier}; allowed: ${allowed.join(', ')}`,
+    (specifier) =>
+      `${relative(root, file)} imports ${specifier}; allowed: ${allowed.join(', ') || 'none of ours'}`,
   );
 }
 

@@ -128,7 +128,7 @@ function openAdapter() {
     timeout: 120_000,
   });
   if (child.status === 0) return { adapter: JSON.parse(child.stdout.trim().split('\n').pop()) };
-  const lines = `${child.stderr}`.split('\n').filter((line) => /error|warning|cannot/i.test(line));
+  const lines = `${child.stderr}`.split('\n').filter((line) => /vk|dawn|adapter|cannot/i.test(line));
   return { reason: (lines[0] ?? child.error?.message ?? child.signal ?? '').trim().slice(0, 200) };
 }
 
@@ -143,9 +143,7 @@ function installDriver() {
   const plan = planDriver();
   if (!root) stop(`type this, then run it again:\n  ${plan.command}`);
 
-  say(
-    `installing a software GPU driver: ${DRIVER_PACKAGES.join(' and ')} ${plan.version} from ${plan.suite}`,
-  );
+  say(`installing a software GPU driver: ${DRIVER_PACKAGES.join(' and ')} from ${plan.origin}`);
   const parts = plan.source ? temporarySources(plan.source) : undefined;
   const sources = parts ? ['-o', `Dir::Etc::sourceparts=${parts}`] : [];
   if (parts) step(`reading the package list of ${plan.suite}`, 'apt-get', ['-qq', ...sources, 'update']);
@@ -162,7 +160,7 @@ function planDriver() {
   const codename = osRelease().VERSION_CODENAME;
   if (mesaMajor(candidate) >= OLDEST_MESA) {
     const command = `sudo apt-get install -y ${DRIVER_PACKAGES.join(' ')}`;
-    return { suite: codename, version: candidate, install, command };
+    return { origin: `${codename}, Mesa ${candidate}`, suite: codename, install, command };
   }
   if (osRelease().ID !== 'debian') {
     stop(`this release has Mesa ${candidate}, and Dawn needs ${OLDEST_MESA}.0 or newer: ${howToInstall()}`);
@@ -174,8 +172,8 @@ function planDriver() {
     ? `echo '${source}' | sudo tee /etc/apt/sources.list.d/backports.list && sudo apt-get update && `
     : '';
   return {
+    origin: `${suite} (Dawn does not open the release's own Mesa ${candidate})`,
     suite,
-    version: `(the release's own ${candidate} is too old for Dawn)`,
     source,
     install: ['-t', suite, ...install],
     command: `${addSource}sudo apt-get install -y -t ${suite} ${DRIVER_PACKAGES.join(' ')}`,
