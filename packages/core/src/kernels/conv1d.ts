@@ -40,11 +40,16 @@ export interface Conv1dGeometry {
  */
 export function conv1dKernel(geometry: Conv1dGeometry): KernelBody {
   checkGroups(geometry);
-  const { batch, outLength, inputs, outputs, size } = geometry;
-  return forwardKernel(
-    geometry,
-    chooseTile({ rows: outLength, columns: outputs, depth: size * inputs, groups: batch }),
-  );
+  const { batch, outLength, inputs, outputs, size, stride } = geometry;
+  const tile = chooseTile({
+    rows: outLength,
+    columns: outputs,
+    depth: size * inputs,
+    groups: batch,
+    rowStride: stride * inputs,
+    columnStride: 1,
+  });
+  return forwardKernel(geometry, tile);
 }
 
 /**
@@ -54,9 +59,15 @@ export function conv1dKernel(geometry: Conv1dGeometry): KernelBody {
 export function conv1dInputGradientKernel(geometry: Conv1dGeometry): KernelBody {
   checkGroups(geometry);
   const { batch, length, inputs, outputs, size, stride } = geometry;
-  const rows = Math.ceil(length / stride);
-  const depth = Math.ceil(size / stride) * outputs;
-  return inputGradientKernel(geometry, chooseTile({ rows, columns: inputs, depth, groups: batch * stride }));
+  const tile = chooseTile({
+    rows: Math.ceil(length / stride),
+    columns: inputs,
+    depth: Math.ceil(size / stride) * outputs,
+    groups: batch * stride,
+    rowStride: outputs,
+    columnStride: outputs,
+  });
+  return inputGradientKernel(geometry, tile);
 }
 
 /**
@@ -84,31 +95,24 @@ function forwardKernel(geometry: Conv1dGeometry, tile: RegisterTile): KernelBody
   const { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft } = geometry;
   const rowTiles = Math.ceil(outLength / rowSpan(tile));
   const columnTiles = Math.ceil(outputs / columnSpan(tile));
-  const rows = sourceRows(tile, {
+  const sum = sumOverTaps(tile, {
+    source: 'x',
     sourceLength: length,
     channels: inputs,
+    size,
     neverOutside: padLeft <= 0 && (outLength - 1) * stride + (size - 1) * dilation - padLeft < length,
-    source: (i) => `safeRow${i} * ${stride}u + tapOffset`,
+    firstPosition: (i) => `safeRow${i} * ${stride}u ${minus(padLeft)}`,
+    tapStep: dilation,
+    weight: (j) => `${outputs}u * (tap * ${inputs}u + channel) + safeColumn${j}`,
   });
   const body = wgsl`
     ${tileOfWorkgroup(rowTiles, columnTiles)}
     let batch = wg / ${rowTiles * columnTiles}u;
-    let xStart = batch * ${length}u;
+    let sourceStart = batch * ${length * inputs}u;
     let yStart = batch * ${outLength * outputs}u;
     ${tileIndices(tile, outLength, outputs)}
     ${declareSums(tile)}
-    for (var tap = 0u; tap < ${size}u; tap++) {
-      let tapOffset = tap * ${dilation}u ${minus(padLeft)};
-      let weightStart = tap * ${inputs * outputs}u;
-      ${rows.setup('xStart')}
-      for (var channel = 0u; channel < ${inputs}u; channel++) {
-        ${multiplyAdd(
-          tile,
-          (i) => rows.value('load_x', i),
-          (j) => `load_weight(weightStart + channel * ${outputs}u + safeColumn${j})`,
-        )}
-      }
-    }
+    ${sum}
     ${storeSums(tile, outLength, outputs, (i, j) => `yStart + row${i} * ${outputs}u + column${j}`)}
   `;
   return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch };
@@ -123,37 +127,34 @@ function inputGradientKernel(geometry: Conv1dGeometry, tile: RegisterTile): Kern
   const phaseRows = Math.ceil(length / stride);
   const rowTiles = Math.ceil(phaseRows / rowSpan(tile));
   const columnTiles = Math.ceil(inputs / columnSpan(tile));
-  const reach = (size - 1) * dilation;
-  const rows = sourceRows(tile, {
+  const phased = `(i32(phase) - i32(tap * ${dilation}u) ${minus(-padLeft, 'i')})`;
+  const sum = sumOverTaps(tile, {
+    source: 'dy',
     sourceLength: outLength,
     channels: outputs,
-    neverOutside: stride === 1 && padLeft >= reach && length - 1 + padLeft < outLength,
-    source: (i) => `safeRow${i} + tapOffset`,
+    size,
+    neverOutside: stride === 1 && padLeft >= (size - 1) * dilation && length - 1 + padLeft < outLength,
+    firstPosition: (i) => (stride === 1 ? `safeRow${i} ${minus(-padLeft)}` : `safeRow${i}`),
+    tapStep:
+      stride === 1
+        ? -dilation
+        : { position: `u32(${phased} / ${stride}i)`, used: `${phased} % ${stride}i == 0i` },
+    weight: (j) => `${outputs}u * (tap * ${inputs}u + safeColumn${j}) + channel`,
   });
-  const column = (j: number): string => `load_weight(weightStart + safeColumn${j} * ${outputs}u + channel)`;
   const position = (i: number): string => (stride === 1 ? `row${i}` : `position${i}`);
   const body = wgsl`
     ${tileOfWorkgroup(rowTiles, columnTiles)}
     let phase = (wg / ${rowTiles * columnTiles}u) % ${stride}u;
     let batch = wg / ${rowTiles * columnTiles * stride}u;
-    let dyStart = batch * ${outLength}u;
+    let sourceStart = batch * ${outLength * outputs}u;
     let dxStart = batch * ${length * inputs}u;
     ${tileIndices(tile, phaseRows, inputs)}
     ${declareSums(tile)}
-    for (var tap = 0u; tap < ${size}u; tap++) {
-      let distance = i32(phase) - i32(tap * ${dilation}u) ${minus(-padLeft, 'i')};
-      let tapOffset = u32(distance / ${stride}i);
-      let channels = select(0u, ${outputs}u, distance % ${stride}i == 0i);
-      let weightStart = tap * ${inputs * outputs}u;
-      ${rows.setup('dyStart')}
-      for (var channel = 0u; channel < channels; channel++) {
-        ${multiplyAdd(tile, (i) => rows.value('load_dy', i), column)}
-      }
-    }
+    ${sum}
     ${stride === 1 ? [] : repeat(tile.rows, (i) => `let position${i} = row${i} * ${stride}u + phase;`)}
     ${storeSums(
       tile,
-      { name: (i) => position(i), count: length, exact: length % (stride * rowSpan(tile)) === 0 },
+      { name: position, count: length, exact: length % (stride * rowSpan(tile)) === 0 },
       inputs,
       (i, j) => `dxStart + ${position(i)} * ${inputs}u + column${j}`,
     )}
@@ -161,39 +162,78 @@ function inputGradientKernel(geometry: Conv1dGeometry, tile: RegisterTile): Kern
   return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * stride * batch };
 }
 
-/** How the rows of a tile read a padded activation: an address and a mask per row and tap, outside the channel loop. */
-interface SourceRows {
-  setup(start: string): string[];
-  value(load: string, row: number): string;
+/** A sum over taps and channels of a padded activation times the weight. */
+interface TapSum {
+  /** The activation's name; `sourceStart` is where this batch begins in it. */
+  readonly source: string;
+  readonly sourceLength: number;
+  readonly channels: number;
+  readonly size: number;
+  /** No row of any tap is outside the activation: no masks. */
+  readonly neverOutside: boolean;
+  /** The position that row i of the tile reads for tap 0, as u32: positions before the start wrap around. */
+  readonly firstPosition: (row: number) => string;
+  /** Positions from one tap to the next, or expressions in `tap`: how far, and whether the tap is used at all. */
+  readonly tapStep: number | { readonly position: string; readonly used: string };
+  /** The index into the weight for column j, in `tap` and `channel`. */
+  readonly weight: (column: number) => string;
 }
 
-function sourceRows(
-  tile: RegisterTile,
-  options: {
-    readonly sourceLength: number;
-    readonly channels: number;
-    readonly neverOutside: boolean;
-    readonly source: (row: number) => string;
-  },
-): SourceRows {
-  const { sourceLength, channels, neverOutside, source } = options;
-  if (neverOutside) {
-    return {
-      setup: (start) =>
-        repeat(tile.rows, (i) => `let source${i} = (${start} + ${source(i)}) * ${channels}u;`),
-      value: (load, i) => `${load}(source${i} + channel)`,
-    };
-  }
-  return {
-    // Positions before the start wrap around to large numbers: one comparison checks both ends.
-    setup: (start) =>
-      repeat(
-        tile.rows,
-        (i) => `let place${i} = ${source(i)}; let inside${i} = place${i} < ${sourceLength}u;
-          let source${i} = select(0u, (${start} + place${i}) * ${channels}u, inside${i});`,
-      ),
-    value: (load, i) => `select(0.0, ${load}(source${i} + channel), inside${i})`,
-  };
+function sumOverTaps(tile: RegisterTile, sum: TapSum): string[] {
+  return sum.channels < MIN_CHANNEL_LOOP && typeof sum.tapStep === 'number'
+    ? flatSum(tile, sum, sum.tapStep)
+    : nestedSum(tile, sum);
+}
+
+/** Loops over channels that are shorter than this would be unrolled by the driver: slow to compile, and slower to run. */
+const MIN_CHANNEL_LOOP = 16;
+
+/** A loop over taps around a loop over channels: addresses and masks are made once per tap. */
+function nestedSum(tile: RegisterTile, sum: TapSum): string[] {
+  const { source, sourceLength, channels, size, neverOutside, firstPosition, tapStep, weight } = sum;
+  const always = typeof tapStep === 'number';
+  const offset = always ? `tap * ${Math.abs(tapStep)}u` : tapStep.position;
+  const place = (i: number): string =>
+    `${firstPosition(i)} ${always && tapStep < 0 ? '-' : '+'} ${always ? offset : 'tapPosition'}`;
+  // One comparison checks both ends: places before the start are large numbers.
+  const masked = (i: number): string =>
+    `let place${i} = ${place(i)}; let inside${i} = place${i} < ${sourceLength}u;
+     let from${i} = sourceStart + select(0u, place${i} * ${channels}u, inside${i});`;
+  const unmasked = (i: number): string => `let from${i} = sourceStart + (${place(i)}) * ${channels}u;`;
+  const value = (i: number): string =>
+    neverOutside
+      ? `load_${source}(from${i} + channel)`
+      : `select(0.0, load_${source}(from${i} + channel), inside${i})`;
+  return [
+    `for (var tap = 0u; tap < ${size}u; tap++) {`,
+    ...(always ? [] : [`let tapPosition = ${offset};`]),
+    // An unused tap is an empty loop.
+    `let channels = ${always ? `${channels}u` : `select(0u, ${channels}u, ${tapStep.used})`};`,
+    ...repeat(tile.rows, neverOutside ? unmasked : masked),
+    'for (var channel = 0u; channel < channels; channel++) {',
+    ...multiplyAdd(tile, value, (j) => `load_weight(${weight(j)})`),
+    '} }',
+  ];
+}
+
+/** One loop over taps and channels, for few channels: a mask per load, but no short inner loop. */
+function flatSum(tile: RegisterTile, sum: TapSum, tapStep: number): string[] {
+  const { source, sourceLength, channels, size, neverOutside, firstPosition, weight } = sum;
+  const elements = sourceLength * channels;
+  const value = (i: number): string =>
+    neverOutside
+      ? `load_${source}(sourceStart + from${i} + offset)`
+      : `select(0.0, load_${source}(sourceStart + min(from${i} + offset, ${elements - 1}u)),
+           from${i} + offset < ${elements}u)`;
+  return [
+    ...repeat(tile.rows, (i) => `let from${i} = (${firstPosition(i)}) * ${channels}u;`),
+    `for (var term = 0u; term < ${size * channels}u; term++) {`,
+    `let tap = term / ${channels}u;`,
+    `let channel = term % ${channels}u;`,
+    `let offset = channel ${tapStep < 0 ? '-' : '+'} tap * ${Math.abs(tapStep) * channels}u;`,
+    ...multiplyAdd(tile, value, (j) => `load_weight(${weight(j)})`),
+    '}',
+  ];
 }
 
 /** The tile of taps × channels of x (rows) by channels of dy (columns) that one workgroup sums. */
@@ -206,24 +246,19 @@ interface WeightGradientTile {
 function weightGradientTile(geometry: Conv1dGeometry): WeightGradientTile {
   const { inputs, outputs, size } = geometry;
   const { terms, chunks } = chunkRanges(geometry);
-  const depth = terms;
-  const tile = chooseTile({ rows: inputs, columns: outputs, depth, groups: size * chunks });
-  if (tile.lanes === 'rows' || inputs > MAX_TILE_CHANNELS) return { taps: 1, channels: tile.rows, tile };
-  // Few channels: several taps share the loads of dy.
-  const taps = Math.min(size, Math.floor(MAX_TILE_CHANNELS / inputs));
-  const shape = { rows: size * inputs, columns: outputs, depth, groups: chunks };
-  const sizes = repeatNumbers(taps).map((n) => n * inputs);
-  const several = chooseTile(shape, sizes);
-  if (several.lanes === 'rows') return { taps: 1, channels: tile.rows, tile };
-  return { taps: several.rows / inputs, channels: inputs, tile: several };
+  const shape = { columns: outputs, depth: terms, rowStride: 1, columnStride: 1 };
+  const taps = Math.min(size, Math.floor(MAX_TAP_ROWS / inputs));
+  if (taps > 1) {
+    const rows = Array.from({ length: taps }, (_, i) => (i + 1) * inputs);
+    const tile = chooseTile({ ...shape, rows: size * inputs, groups: chunks }, rows, ['columns']);
+    return { taps: tile.rows / inputs, channels: inputs, tile };
+  }
+  const tile = chooseTile({ ...shape, rows: inputs, groups: size * chunks });
+  return { taps: 1, channels: tile.rows, tile };
 }
 
-/** The most rows of a tile: uniform loads per step. */
-const MAX_TILE_CHANNELS = 32;
-
-function repeatNumbers(count: number): number[] {
-  return Array.from({ length: count }, (_, i) => i + 1);
-}
+/** With few channels, several taps share the loads of dy: a tile has up to this many rows of (tap, channel). */
+const MAX_TAP_ROWS = 20;
 
 /** Chunks are ranges of whole batches, or pieces of one batch's positions: never parts of several batches. */
 interface ChunkRanges {

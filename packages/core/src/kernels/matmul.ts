@@ -7,6 +7,7 @@ import {
   declareSums,
   LANES,
   multiplyAdd,
+  type ProductShape,
   type RegisterTile,
   rowSpan,
   storeSums,
@@ -77,9 +78,16 @@ function flattenBatch(geometry: MatmulGeometry): MatmulGeometry {
   return { ...geometry, batch: 1, m: batch * m, batchA: 1 };
 }
 
-function productShape(geometry: MatmulGeometry, chunks: number): Parameters<typeof chooseTile>[0] {
-  const { batch, m, k, n } = geometry;
-  return { rows: m, columns: n, depth: Math.ceil(k / chunks), groups: batch * chunks };
+function productShape(geometry: MatmulGeometry, chunks: number): ProductShape {
+  const { batch, m, k, n, transposeA = false, transposeB = false } = geometry;
+  return {
+    rows: m,
+    columns: n,
+    depth: Math.ceil(k / chunks),
+    groups: batch * chunks,
+    rowStride: transposeA ? 1 : k,
+    columnStride: transposeB ? k : 1,
+  };
 }
 
 function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: number): KernelBody {
