@@ -118,11 +118,7 @@ export async function writeSafetensors(
   const layout = layOut(tensors, metadata);
   const aside = `${path}.${randomUUID()}.partial`;
   try {
-    await using handle = await open(aside, 'wx');
-    await handle.writeFile(layout.header);
-    for (const piece of layout.pieces) await handle.writeFile(piece);
-    await handle.sync();
-    await handle.close();
+    await writeSynced(aside, [layout.header, ...layout.pieces]);
     await rename(aside, path);
     await syncFolder(dirname(path));
   } catch (cause) {
@@ -331,6 +327,16 @@ async function readAt(
     filled += bytesRead;
   }
   return bytes;
+}
+
+async function writeSynced(path: string, pieces: readonly Uint8Array[]): Promise<void> {
+  const handle = await open(path, 'wx');
+  try {
+    for (const piece of pieces) await handle.writeFile(piece);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Makes a rename durable; some file systems refuse to sync a folder, and then there is nothing to wait for. */
