@@ -18,24 +18,14 @@ export function roots({ outputs, assignments }: Graph): Tensor[] {
   return [...Object.values(outputs), ...assignments.map(({ value }) => value)];
 }
 
-/** All nodes behind `ends`, each after its inputs; without recursion, so that deep models do not overflow the stack. */
+/**
+ * All nodes behind `ends`, each after its inputs, in the order they were created: forward layer by layer, then backward
+ * with each weight gradient right where its cotangent is known, so that little has to be kept alive.
+ */
 export function topologicalOrder(ends: readonly Tensor[]): Tensor[] {
-  const order: Tensor[] = [];
-  const done = new Set<Tensor>();
-  const stack = [...ends].reverse();
-  while (stack.length > 0) {
-    const node = stack.at(-1)!;
-    const missing = done.has(node) ? [] : Object.values(node.inputs).filter((source) => !done.has(source));
-    if (missing.length > 0) {
-      stack.push(...missing.reverse());
-      continue;
-    }
-    stack.pop();
-    if (done.has(node)) continue;
-    done.add(node);
-    order.push(node);
-  }
-  return order;
+  const found = new Set<Tensor>(ends);
+  for (const node of found) for (const source of Object.values(node.inputs)) found.add(source);
+  return [...found].sort((a, b) => a.id - b.id);
 }
 
 /** The readers of every node behind `ends`. */

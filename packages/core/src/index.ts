@@ -1,3 +1,53 @@
+export {
+  type BuildOptions,
+  type Built,
+  build,
+  type Compiled,
+  type CompileOptions,
+  type Counters,
+  compile,
+  type InputSpec,
+  initialState,
+  notFinite,
+  type StepCounters,
+  type Traceable,
+} from './compile/compile.ts';
+export { Device, type DeviceInfo } from './device.ts';
+export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
+export { gradients } from './grad.ts';
+export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
 export type { KernelBody } from './kernel.ts';
+export { literal } from './literal.ts';
+export {
+  defineOp,
+  type MapSite,
+  type Named,
+  type Op,
+  type OpCall,
+  type Reference,
+  type Sample,
+} from './op.ts';
+export * from './ops/arithmetic.ts';
+export { leafSum } from './ops/leaf-sum.ts';
+export { sum } from './ops/reduce.ts';
+export * from './ops/shape.ts';
+export {
+  buffer,
+  constant,
+  type Initializer,
+  input,
+  ones,
+  Parameter,
+  parameter,
+  scalar,
+  zeros,
+} from './parameter.ts';
+export { installAdaptivePolling } from './polling.ts';
+export { memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
+export { hashName, mix } from './random.ts';
+export { currentScope, type Phase, withLayer, withScope } from './scope.ts';
+export { StateStore } from './state.ts';
+export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
+export { assign } from './trace.ts';
 export { wgsl } from './wgsl.ts';

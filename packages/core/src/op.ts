@@ -110,6 +110,8 @@ export interface Op<N extends readonly string[], A> {
   readonly combine?: boolean;
   /** f(a + b) = f(a) + f(b) in the inputs that vary: may run on per-leaf addends of a sum. */
   readonly linear?: boolean;
+  /** Inputs of which only the shape is used; they are dropped once shapes are known. */
+  readonly shapeOnly?: readonly N[number][];
   /** Plain loops in float64. */
   reference?(inputs: Named<N, Reference>, attrs: A): Float64Array;
   readonly samples?: readonly Sample<N, A>[];

@@ -11,8 +11,12 @@ export interface Spec {
   readonly dtype: DType;
 }
 
+let created = 0;
+
 /** A node of the graph: what to compute, from what. It never holds data. */
 export class Tensor implements Spec {
+  /** Order of creation: a node's inputs come before it, and what belongs together lies together. */
+  readonly id: number;
   readonly op: AnyOp;
   readonly inputs: Readonly<Record<string, Tensor>>;
   readonly attrs: unknown;
@@ -29,6 +33,7 @@ export class Tensor implements Spec {
     spec: Spec,
     at: { readonly path: string; readonly phase: Phase } = currentScope(),
   ) {
+    this.id = created++;
     this.op = op;
     this.inputs = inputs;
     this.attrs = attrs;

@@ -1,6 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
 import { defineOp } from '../op.ts';
-import { shapeText, type Tensor } from '../tensor.ts';
+import { sameShape, shapeText, type Tensor } from '../tensor.ts';
 
 interface Attrs {
   readonly from: number;
@@ -32,9 +32,7 @@ const op = defineOp<Attrs>()({
     combine: (accumulated, value) => `${accumulated} + ${value}`,
   },
   linear: true,
-  gradient: (dy, { x }, { from, to }) => ({
-    x: () => repeat(dy, { axis: from, sizes: x.shape.slice(from, to) }),
-  }),
+  gradient: (dy, { x }, { from, to }) => ({ x: () => repeat(dy, x, { from, to }) }),
   reference: ({ x }, { from, to }) => {
     const outer = elementCount(x.shape.slice(0, from));
     const count = elementCount(x.shape.slice(from, to));
@@ -62,43 +60,48 @@ export function sum(
   return op({ x }, { from, to, rank: x.shape.length });
 }
 
-interface RepeatAttrs {
-  readonly axis: number;
-  readonly sizes: readonly number[];
-}
-
-const repeatOp = defineOp<RepeatAttrs>()({
+const repeatOp = defineOp<Attrs>()({
   name: 'repeat',
-  inputs: ['x'],
-  infer: ({ x }, { axis, sizes }: RepeatAttrs) => ({
-    shape: x.shape.toSpliced(axis, 0, ...sizes),
-    dtype: x.dtype,
-  }),
+  inputs: ['x', 'like'],
+  shapeOnly: ['like'],
+  axes: ({ from, to, rank }) => {
+    const axes = names(rank);
+    return `${axes.toSpliced(from, to - from).join(' ')}, ${axes.join(' ')} -> ${axes.join(' ')}`;
+  },
+  infer: ({ x, like }, { from, to }) => {
+    const rest = like.shape.toSpliced(from, to - from);
+    if (!sameShape(x.shape, rest)) {
+      throw new Error(
+        `repeat: x is ${shapeText(x.shape)} but ${shapeText(like.shape)} without axes [${from}, ${to}) is ${shapeText(rest)}`,
+      );
+    }
+    return { shape: like.shape, dtype: 'f32' };
+  },
   kernel: {
     kind: 'view',
-    index: (i, x, _y, { axis, sizes }) => {
-      const inner = elementCount(x.shape.slice(axis));
-      const times = elementCount(sizes);
-      return axis === 0 ? `${i} % ${inner}u` : `${i} / ${inner * times}u * ${inner}u + ${i} % ${inner}u`;
+    index: (i, _x, y, { from, to }) => {
+      const inner = elementCount(y.shape.slice(to));
+      const times = elementCount(y.shape.slice(from, to));
+      return from === 0 ? `${i} % ${inner}u` : `${i} / ${inner * times}u * ${inner}u + ${i} % ${inner}u`;
     },
   },
   linear: true,
-  gradient: (dy, _, { axis, sizes }) => ({ x: () => sum(dy, { from: axis, to: axis + sizes.length }) }),
-  reference: ({ x }, { axis, sizes }) => {
-    const inner = elementCount(x.shape.slice(axis));
-    const times = elementCount(sizes);
+  gradient: (dy, _, { from, to }) => ({ x: () => sum(dy, { from, to }) }),
+  reference: ({ x, like }, { from, to }) => {
+    const inner = elementCount(like.shape.slice(to));
+    const times = elementCount(like.shape.slice(from, to));
     return Float64Array.from(
-      { length: x.data.length * times },
+      { length: elementCount(like.shape) },
       (_, i) => x.data[Math.floor(i / (inner * times)) * inner + (i % inner)]!,
     );
   },
   samples: [
-    { inputs: { x: [3, 5] }, attrs: { axis: 0, sizes: [2, 2] } },
-    { inputs: { x: [3, 5] }, attrs: { axis: 1, sizes: [4] } },
+    { inputs: { x: [3, 5], like: [2, 2, 3, 5] }, attrs: { from: 0, to: 2, rank: 4 } },
+    { inputs: { x: [3, 5], like: [3, 4, 5] }, attrs: { from: 1, to: 2, rank: 3 } },
   ],
 });
 
-/** x with new axes of the given sizes put in before `axis`, every copy equal: the transpose of `sum`. */
-export function repeat(x: Tensor, { axis, sizes }: RepeatAttrs): Tensor {
-  return repeatOp({ x }, { axis, sizes });
+/** x repeated along the axes `[from, to)` of `like`, of which only the shape is used: the transpose of `sum`. */
+export function repeat(x: Tensor, like: Tensor, { from, to }: { from: number; to: number }): Tensor {
+  return repeatOp({ x, like }, { from, to, rank: like.shape.length });
 }

@@ -1,0 +1,173 @@
+import type { Device } from '../device.ts';
+import { Executor, NotFiniteError } from '../executor.ts';
+import { initialScales } from '../gradient-scale.ts';
+import { roots, topologicalOrder } from '../graph.ts';
+import type { HostTensor, TypedArray } from '../host-tensor.ts';
+import { input, Parameter } from '../parameter.ts';
+import { memoryReport, type Program } from '../program.ts';
+import { hashName, mix } from '../random.ts';
+import { StateStore } from '../state.ts';
+import type { DType, Tensor } from '../tensor.ts';
+import { trace } from '../trace.ts';
+import { buildProgram } from './build.ts';
+
+/** Host numbers that go from step to step with the state: step count, powers of Adam's betas. */
+export type Counters = Readonly<Record<string, number>>;
+
+/** The host side of an optimizer: what its update needs to be told at each step. */
+export interface StepCounters {
+  counters(): Counters;
+  advance(counters: Counters): Counters;
+  scalars(counters: Counters): Readonly<Record<string, number>>;
+}
+
+/** A function of tensors that can be compiled; `trainStep` makes one that has `counters`. */
+export interface Traceable {
+  (inputs: Readonly<Record<string, Tensor>>): Readonly<Record<string, Tensor>>;
+  readonly counters?: StepCounters;
+}
+
+/** Shape of an input, leading axis the batch; f32 unless a dtype is given. */
+export type InputSpec = readonly number[] | { readonly shape: readonly number[]; readonly dtype: DType };
+
+export interface BuildOptions {
+  readonly inputs: Readonly<Record<string, InputSpec>>;
+  /** Parts the batch is cut into; each is computed alone, so that any of them can be anywhere. */
+  readonly leaves?: number;
+}
+
+/** A program with the parameters its state starts from. */
+export interface Built {
+  readonly program: Program;
+  readonly parameters: ReadonlyMap<string, Parameter>;
+  readonly counters: StepCounters | undefined;
+}
+
+/** Traces and compiles a function, without a device. */
+export function build(fn: Traceable, { inputs, leaves = 1 }: BuildOptions): Built {
+  const tensors = Object.entries(inputs).map(([name, spec]) => {
+    const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
+    return [name, input(name, shape, dtype)] as const;
+  });
+  const graph = trace(() => fn(Object.fromEntries(tensors)));
+  const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
+  const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
+  return {
+    program: buildProgram(graph, { leaves }),
+    parameters: new Map(all.map((parameter) => [parameter.name, parameter])),
+    counters: fn.counters,
+  };
+}
+
+/** Initial values of parameters: each from the seed and its own name, so that no order matters. */
+export function initialState(
+  parameters: ReadonlyMap<string, Parameter>,
+  seed: number,
+): Map<string, HostTensor> {
+  return new Map(
+    [...parameters].map(([name, { shape, initializer }]) => [
+      name,
+      { shape, dtype: 'f32', data: initializer(shape, mix(seed, hashName(name))) },
+    ]),
+  );
+}
+
+export interface CompileOptions extends BuildOptions {
+  readonly device: Device;
+  readonly seed?: number;
+  /** Share parameters with another compiled function: pass its `state`. */
+  readonly state?: StateStore;
+}
+
+/** A compiled function on one device. Outputs that are sums over sequences arrive added up. */
+export interface Compiled {
+  (inputs: Readonly<Record<string, TypedArray | HostTensor>>): Promise<Record<string, HostTensor>>;
+  readonly program: Program & { memory(): string };
+  readonly state: StateStore;
+  readonly executor: Executor;
+  /** Host counters of the optimizer after the last step. */
+  readonly counters: Counters;
+  close(): void;
+}
+
+/**
+ * Compiles a function for one device: traces it once on the given shapes, allocates its memory, and returns an async
+ * function that runs it. State (parameters, running statistics, moments) stays on the device between calls.
+ */
+export async function compile(fn: Traceable, options: CompileOptions): Promise<Compiled> {
+  const { device, seed = 0 } = options;
+  const { program, parameters, counters: host } = build(fn, options);
+  const state = options.state ?? new StateStore(device);
+  const fresh = new Map([...parameters].filter(([name]) => !state.has(name)));
+  const executor = await Executor.create(device, program, state);
+  state.write(initialState(fresh, seed));
+  let counters: Counters = host?.counters() ?? {};
+  let step = 0;
+  let q = program.sums === undefined ? undefined : initialScales(program.sums);
+  const sequences = program.leaves * program.sequencesPerLeaf;
+  const run = async (
+    inputs: Readonly<Record<string, TypedArray | HostTensor>>,
+  ): Promise<Record<string, HostTensor>> => {
+    executor.setInputs(
+      Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, 'data' in x ? x.data : x])),
+    );
+    const frame = { seed, step, sequence: step * sequences, scalars: host?.scalars(counters) ?? {} };
+    for (;;) {
+      const decision = await executor.run(frame, undefined, q);
+      if (decision?.kind === 'not-finite') throw await notFinite(executor, frame, decision.tensor);
+      q = decision?.q ?? q;
+      if (decision?.kind !== 'repeat') break;
+    }
+    step++;
+    counters = host?.advance(counters) ?? counters;
+    return addUp(program, await executor.outputs());
+  };
+  return Object.defineProperties(run as Compiled, {
+    program: { value: { ...program, memory: () => memoryReport(program) } },
+    state: { value: state },
+    executor: { value: executor },
+    counters: { get: () => counters },
+    close: { value: () => executor.close() },
+  });
+}
+
+/** Outputs that are one addend per leaf, added in float64 in leaf order. */
+function addUp(program: Program, outputs: Record<string, HostTensor>): Record<string, HostTensor> {
+  for (const { name, layout, shape } of program.outputs) {
+    if (layout !== 'partial') continue;
+    const pieces = outputs[name]!.data as Float32Array;
+    const size = pieces.length / program.leaves;
+    const totals = new Float64Array(size);
+    for (let i = 0; i < pieces.length; i++) totals[i % size]! += pieces[i]!;
+    outputs[name] = { shape, dtype: 'f64', data: totals };
+  }
+  return outputs;
+}
+
+/** The error for a NaN or infinite gradient: names the first stored tensor that is not finite, and the sequence. */
+export async function notFinite(
+  executor: Executor,
+  frame: Parameters<Executor['inspect']>[0],
+  gradient: string,
+): Promise<NotFiniteError> {
+  for (const leaf of executor.leaves) {
+    let found: string | undefined;
+    await executor.inspect(frame, leaf, (step, values) => {
+      if (step.label.endsWith('add gradient') || values.every(Number.isFinite)) return false;
+      found = step.label;
+      return true;
+    });
+    if (found === undefined) continue;
+    const first = frame.sequence + leaf * executor.program.sequencesPerLeaf;
+    const last = first + executor.program.sequencesPerLeaf - 1;
+    const sequences = first === last ? `sequence ${first}` : `sequences ${first}–${last}`;
+    return new NotFiniteError(
+      `step ${frame.step}: ${found} is the first tensor that is not finite (${sequences}, leaf ${leaf}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
+      found,
+    );
+  }
+  return new NotFiniteError(
+    `step ${frame.step}: the gradient of ${gradient} is not finite; nothing was updated. Lower the learning rate or clip gradients`,
+    gradient,
+  );
+}

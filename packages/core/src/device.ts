@@ -1,0 +1,304 @@
+import { create, globals } from 'webgpu';
+import { installAdaptivePolling, restartPolling } from './polling.ts';
+
+/** What a device says about itself; part of the fingerprint that ranks compare. */
+export interface DeviceInfo {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** A software driver on the CPU. */
+  readonly software: boolean;
+  readonly subgroupSizes: readonly [min: number, max: number];
+  readonly features: readonly string[];
+  readonly maxBindingBytes: number;
+  readonly maxBufferBytes: number;
+}
+
+// f16 is blocklisted on NVIDIA's Vulkan driver and subgroup matrices are experimental: both need a toggle.
+const INSTANCE_FLAGS = [
+  'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
+  'disable-dawn-features=timestamp_quantization,lazy_clear_resource_on_first_use',
+];
+const WANTED_FEATURES = [
+  'timestamp-query',
+  'shader-f16',
+  'subgroups',
+  'subgroup-size-control',
+  'chromium-experimental-subgroup-matrix',
+];
+const RAISED_LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupStorageSize',
+  'maxImmediateSize',
+] as const;
+
+/** One GPU, or a software driver: owns its buffers and compiled pipelines. Close it when done. */
+export class Device {
+  readonly info: DeviceInfo;
+  private readonly gpu: GPUDevice;
+  /** Dawn crashes when the object behind its devices is collected, so it is held here. */
+  private readonly instance: GPU;
+  private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
+  private readonly layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
+  private readonly staging = new Map<number, GPUBuffer[]>();
+  private readonly errors: string[] = [];
+  private bytes = 0;
+  private lost: string | undefined;
+
+  private constructor(instance: GPU, adapter: GPUAdapter, gpu: GPUDevice) {
+    this.instance = instance;
+    this.gpu = gpu;
+    this.info = describe(adapter, gpu);
+    gpu.addEventListener('uncapturederror', (event) => {
+      event.preventDefault();
+      this.errors.push((event as GPUUncapturedErrorEvent).error.message);
+    });
+    void gpu.lost.then(({ reason, message }) => {
+      this.lost = `${reason}: ${message}`;
+    });
+  }
+
+  /**
+   * Opens the adapter Dawn ranks first, with every limit and feature it grants.
+   *
+   * @throws when no Vulkan, Metal or D3D12 adapter answers, with how to get a software one.
+   */
+  static async open(): Promise<Device> {
+    Object.assign(globalThis, globals);
+    installAdaptivePolling();
+    const instance = create(INSTANCE_FLAGS);
+    const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
+    if (adapter === null) {
+      throw new Error(
+        'no GPU adapter answered. Install a GPU driver, or a software one: Mesa ≥ 25.0.7 (Debian: apt-get install mesa-vulkan-drivers; Debian 12 needs it from bookworm-backports)',
+      );
+    }
+    const requiredLimits = Object.fromEntries(
+      RAISED_LIMITS.flatMap((name) => {
+        const limit = (adapter.limits as unknown as Record<string, number | undefined>)[name];
+        return limit === undefined ? [] : [[name, limit] as const];
+      }),
+    );
+    const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
+    return new Device(instance, adapter, await adapter.requestDevice({ requiredFeatures, requiredLimits }));
+  }
+
+  /** Bytes of all buffers that are open now. */
+  get allocatedBytes(): number {
+    return this.bytes;
+  }
+
+  get queue(): GPUQueue {
+    return this.gpu.queue;
+  }
+
+  /** A zero-filled storage buffer. @throws when it exceeds what the adapter allows in one buffer or binding. */
+  createBuffer(bytes: number, label: string): GPUBuffer {
+    const limit = Math.min(this.info.maxBufferBytes, this.info.maxBindingBytes);
+    if (bytes > limit) {
+      throw new Error(
+        `${label}: needs ${bytes} bytes in one buffer but ${this.info.description} binds at most ${limit}; use smaller leaves or a device with a higher limit`,
+      );
+    }
+    const size = Math.max(bytes, 4);
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const buffer = this.gpu.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST, label });
+    this.check(label);
+    this.bytes += size;
+    return buffer;
+  }
+
+  destroyBuffer(buffer: GPUBuffer): void {
+    this.bytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** The pipeline of a kernel; compiled once per text. `access` lists the bindings' access modes. */
+  pipeline(
+    code: string,
+    access: readonly ('read' | 'read_write')[],
+    label: string,
+  ): Promise<GPUComputePipeline> {
+    const key = `${access.join()}\n${code}`;
+    const known = this.pipelines.get(key);
+    if (known !== undefined) return known;
+    const compiled = this.compile(code, access, label);
+    this.pipelines.set(key, compiled);
+    return compiled;
+  }
+
+  bindGroup(
+    access: readonly ('read' | 'read_write')[],
+    entries: readonly GPUBufferBinding[],
+    label: string,
+  ): GPUBindGroup {
+    const group = this.gpu.createBindGroup({
+      layout: this.layout(access).group,
+      entries: entries.map((resource, binding) => ({ binding, resource })),
+      label,
+    });
+    this.check(label);
+    return group;
+  }
+
+  encoder(label: string): GPUCommandEncoder {
+    return this.gpu.createCommandEncoder({ label });
+  }
+
+  /** Hands commands to the device. @throws any GPU error they raised, with the labels of what was encoded. */
+  submit(encoder: GPUCommandEncoder): void {
+    const commands = encoder.finish();
+    this.check('encoding');
+    this.gpu.queue.submit([commands]);
+    restartPolling();
+    this.check('submitting');
+  }
+
+  /** Copies ranges of buffers to host memory, in one wait. */
+  async read(parts: readonly { buffer: GPUBuffer; offset?: number; bytes: number }[]): Promise<Uint8Array[]> {
+    const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total === 0) return parts.map(() => new Uint8Array(0));
+    const staging = this.takeStaging(total);
+    const encoder = this.encoder('read');
+    let at = 0;
+    for (const { buffer, offset = 0, bytes } of parts) {
+      encoder.copyBufferToBuffer(buffer, offset, staging, at, bytes);
+      at += bytes;
+    }
+    this.submit(encoder);
+    await staging.mapAsync(GPUMapMode.READ);
+    this.check('reading back');
+    const all = new Uint8Array(staging.getMappedRange()).slice(0, total);
+    staging.unmap();
+    this.returnStaging(staging);
+    at = 0;
+    return parts.map(({ bytes }) => all.subarray(at, (at += bytes)));
+  }
+
+  querySet(count: number): GPUQuerySet | undefined {
+    return this.gpu.features.has('timestamp-query')
+      ? this.gpu.createQuerySet({ type: 'timestamp', count })
+      : undefined;
+  }
+
+  /** A buffer that timestamps resolve into. */
+  queryBuffer(bytes: number): GPUBuffer {
+    return this.gpu.createBuffer({
+      size: bytes,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    });
+  }
+
+  /** Waits until all submitted work is done. */
+  async idle(): Promise<void> {
+    restartPolling();
+    await this.gpu.queue.onSubmittedWorkDone();
+    this.check('finishing');
+  }
+
+  /** @throws if the device raised an error or was lost; an error is never left for later steps to build on. */
+  check(doing: string): void {
+    const messages = this.errors.splice(0);
+    if (messages.length > 0) throw new Error(`GPU error while ${doing}: ${messages.join('; ')}`);
+    if (this.lost !== undefined) throw new Error(`GPU lost while ${doing}: ${this.lost}`);
+  }
+
+  /** Waits for the device and frees everything on it. */
+  async close(): Promise<void> {
+    await this.gpu.queue.onSubmittedWorkDone();
+    this.gpu.destroy();
+    await this.gpu.lost;
+    void this.instance;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  private async compile(
+    code: string,
+    access: readonly ('read' | 'read_write')[],
+    label: string,
+  ): Promise<GPUComputePipeline> {
+    const module = this.gpu.createShaderModule({ code, label });
+    const problems = (await module.getCompilationInfo()).messages.filter(({ type }) => type === 'error');
+    if (problems.length > 0) {
+      this.errors.splice(0);
+      const text = code.split('\n').map((line, i) => `${i + 1}: ${line}`);
+      const details = problems.map(
+        ({ lineNum, linePos, message }) => `line ${lineNum}:${linePos}: ${message}`,
+      );
+      throw new Error(`kernel of ${label} does not compile: ${details.join('; ')}\n${text.join('\n')}`);
+    }
+    const layout = this.layout(access).pipeline;
+    return this.gpu.createComputePipelineAsync({ layout, compute: { module, entryPoint: 'main' }, label });
+  }
+
+  private layout(access: readonly ('read' | 'read_write')[]): {
+    group: GPUBindGroupLayout;
+    pipeline: GPUPipelineLayout;
+  } {
+    const key = access.join();
+    const known = this.layouts.get(key);
+    if (known !== undefined) return known;
+    const group = this.gpu.createBindGroupLayout({
+      entries: access.map((mode, binding) => ({
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: mode === 'read' ? 'read-only-storage' : 'storage' },
+      })),
+    });
+    const descriptor = { bindGroupLayouts: [group], immediateSize: 64 };
+    const layout = {
+      group,
+      pipeline: this.gpu.createPipelineLayout(descriptor as GPUPipelineLayoutDescriptor),
+    };
+    this.layouts.set(key, layout);
+    return layout;
+  }
+
+  /** Staging buffers are reused: fresh mapped memory costs page faults. */
+  private takeStaging(bytes: number): GPUBuffer {
+    const size = 2 ** Math.ceil(Math.log2(Math.max(bytes, 256)));
+    const free = this.staging.get(size)?.pop();
+    return (
+      free ??
+      this.gpu.createBuffer({
+        size,
+        usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+        label: 'staging',
+      })
+    );
+  }
+
+  private returnStaging(buffer: GPUBuffer): void {
+    const free = this.staging.get(buffer.size) ?? [];
+    free.push(buffer);
+    this.staging.set(buffer.size, free);
+  }
+}
+
+function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {
+  const { vendor, architecture, device, description } = adapter.info;
+  const sizes = adapter.info as {
+    subgroupMinSize?: number;
+    subgroupMaxSize?: number;
+    isFallbackAdapter?: boolean;
+  };
+  return {
+    vendor,
+    architecture,
+    device,
+    description: description === '' ? device : description,
+    software: sizes.isFallbackAdapter === true,
+    subgroupSizes: [sizes.subgroupMinSize ?? 0, sizes.subgroupMaxSize ?? 0],
+    features: [...gpu.features].sort(),
+    maxBindingBytes: gpu.limits.maxStorageBufferBindingSize,
+    maxBufferBytes: gpu.limits.maxBufferSize,
+  };
+}

@@ -1,0 +1,443 @@
+import type { Device } from './device.ts';
+import { decide, type SumDecision } from './gradient-scale.ts';
+import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
+import type { Binding, Combine, Program, ProgramInput, ProgramOutput, Segment, Step } from './program.ts';
+import type { StateStore } from './state.ts';
+import { byteLength } from './tensor.ts';
+
+/** Numbers that change from run to run. */
+export interface Frame {
+  readonly seed: number;
+  readonly step: number;
+  /** Global index of the first sequence of this batch: what randomness is keyed by. */
+  readonly sequence: number;
+  readonly scalars: Readonly<Record<string, number>>;
+}
+
+/** This rank's part of the gradient sums, and what all ranks make of it. */
+export interface SumParts {
+  readonly peaks: Uint32Array;
+  /** 64-bit integers as pairs of u32 words; only read back when other ranks need them. */
+  readonly sums: Uint32Array | undefined;
+}
+
+/** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
+export interface Exchange {
+  /** Whether other ranks hold leaves too. */
+  readonly remote: boolean;
+  /** Given the bytes of this rank's leaves of each gathered tensor, gives those of all leaves in logical order. */
+  combine(
+    pieces: readonly { readonly own: Uint8Array; readonly bytesPerLeaf: number }[],
+  ): Promise<readonly Uint8Array[]>;
+  /** Adds the integers and takes the largest peaks over all ranks. */
+  sum(parts: SumParts): Promise<SumParts>;
+}
+
+/** The exchange of a device that owns every leaf. */
+export const alone: Exchange = {
+  remote: false,
+  combine: async (pieces) => pieces.map(({ own }) => own),
+  sum: async (parts) => parts,
+};
+
+/** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
+export class NotFiniteError extends Error {
+  readonly tensor: string;
+
+  constructor(message: string, tensor: string) {
+    super(message);
+    this.name = 'NotFiniteError';
+    this.tensor = tensor;
+  }
+}
+
+interface Prepared {
+  readonly step: Step;
+  readonly pipeline: GPUComputePipeline;
+  readonly access: readonly ('read' | 'read_write')[];
+  /** Names of the state the step binds: their arrangement is part of the key of a cached bind group. */
+  readonly state: readonly string[];
+  readonly groups: Map<string, GPUBindGroup>;
+}
+
+interface PreparedSegment {
+  readonly segment: Segment;
+  readonly once: readonly Prepared[];
+  readonly leaf: readonly Prepared[];
+}
+
+/** Runs one program on one device for the leaves it owns. All buffers are allocated once and reused by every run. */
+export class Executor {
+  readonly program: Program;
+  readonly leaves: readonly number[];
+  private readonly device: Device;
+  private readonly store: StateStore;
+  private readonly shared = new Map<number, GPUBuffer>();
+  private readonly perLeaf: ReadonlyMap<number, Map<number, GPUBuffer>>;
+  private readonly stateOf: ReadonlyMap<number, { name: string; next: boolean }>;
+  private readonly frameBytes = new ArrayBuffer(64);
+  private segments: readonly PreparedSegment[] = [];
+  private inputs: Readonly<Record<string, TypedArray>> = {};
+  private dispatches = 0;
+
+  private constructor(device: Device, program: Program, store: StateStore, leaves: readonly number[]) {
+    this.device = device;
+    this.program = program;
+    this.store = store;
+    this.leaves = leaves;
+    this.perLeaf = new Map(leaves.map((leaf) => [leaf, new Map()]));
+    this.stateOf = new Map(
+      program.state.flatMap(({ name, slot, next }): [number, { name: string; next: boolean }][] => [
+        [slot, { name, next: false }],
+        ...(next === undefined
+          ? []
+          : [[next, { name, next: true }] satisfies [number, { name: string; next: boolean }]]),
+      ]),
+    );
+  }
+
+  /** Compiles all kernels and allocates all buffers. `leaves` are the leaves this device works on, all by default. */
+  static async create(
+    device: Device,
+    program: Program,
+    store: StateStore,
+    leaves?: readonly number[],
+  ): Promise<Executor> {
+    const own = leaves ?? Array.from({ length: program.leaves }, (_, leaf) => leaf);
+    const executor = new Executor(device, program, store, own);
+    store.allocate(program.state);
+    executor.allocate();
+    executor.segments = await Promise.all(program.segments.map((segment) => executor.prepare(segment)));
+    return executor;
+  }
+
+  /** Dispatches encoded since the executor was made. */
+  get dispatchCount(): number {
+    return this.dispatches;
+  }
+
+  /**
+   * Sets the batch: for each input the values of all sequences, row-major; only the rows of this device's leaves are
+   * uploaded. Views of shared memory are fine.
+   *
+   * @throws when an input is missing or has the wrong number of bytes.
+   */
+  setInputs(inputs: Readonly<Record<string, TypedArray>>): void {
+    for (const input of this.program.inputs) {
+      const values = inputs[input.name];
+      if (values === undefined)
+        throw new Error(
+          `input ${input.name} is missing; the program needs ${this.program.inputs.map(({ name }) => name).join(', ')}`,
+        );
+      const expected = elementCount(input.shape);
+      if (values.length !== expected)
+        throw new Error(
+          `input ${input.name}: ${values.length} values for shape [${input.shape.join(', ')}], which holds ${expected}`,
+        );
+      for (const leaf of this.leaves) this.upload(input, values, leaf);
+    }
+    this.inputs = inputs;
+    this.device.check('uploading inputs');
+  }
+
+  /**
+   * Runs the program once. A program with gradient sums ends in a commit of the new state; when a gradient does not fit
+   * its scale, nothing commits and the decision is `repeat` with the scales to use.
+   *
+   * @throws NotFiniteError when a gradient is NaN or infinite; the state is unchanged.
+   */
+  async run(frame: Frame, exchange: Exchange = alone, q?: Int32Array): Promise<SumDecision | undefined> {
+    const { program } = this;
+    this.startSums(q);
+    let decision: SumDecision | undefined;
+    for (const [index, prepared] of this.segments.entries()) {
+      if (index === program.update) {
+        decision = await this.decideSums(exchange, q!);
+        if (decision.kind !== 'commit') return decision;
+      }
+      this.encode(prepared, frame);
+      await this.combine(prepared.segment.combine, exchange);
+    }
+    this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
+    return decision;
+  }
+
+  /**
+   * Values of outputs after a run: whole tensors, or for this device's leaves their rows (`batch`) or addends
+   * (`partial`, one per leaf), in the order of `leaves`.
+   */
+  async outputs(
+    names: readonly string[] = this.program.outputs.map(({ name }) => name),
+  ): Promise<Record<string, HostTensor>> {
+    const outputs = names.map((name) => this.output(name));
+    const parts = outputs.flatMap((output) => this.outputParts(output));
+    const bytes = await this.device.read(parts);
+    const result: Record<string, HostTensor> = {};
+    for (const output of outputs) {
+      const own = bytes.splice(0, output.layout === 'whole' ? 1 : this.leaves.length);
+      result[output.name] = {
+        shape: this.outputShape(output),
+        dtype: 'f32',
+        data: new Float32Array(join(own).buffer),
+      };
+    }
+    return result;
+  }
+
+  /** Every stored tensor of one leaf after each of its steps, for looking for the first that is not finite. */
+  async inspect(
+    frame: Frame,
+    leaf: number,
+    visit: (step: Step, values: Float32Array) => boolean,
+  ): Promise<void> {
+    this.setInputs(this.inputs);
+    for (const [index, { once, leaf: steps, segment }] of this.segments.entries()) {
+      if (index === this.program.update) return;
+      for (const prepared of [...once, ...steps]) {
+        const encoder = this.device.encoder('inspect');
+        this.pass(encoder, [prepared], frame, leaf);
+        this.device.submit(encoder);
+        const output = prepared.step.bindings.at(-1)!;
+        const [bytes] = await this.device.read([
+          { buffer: this.bufferOf(output.slot, leaf), bytes: output.bytes ?? 0 },
+        ]);
+        if (visit(prepared.step, new Float32Array(bytes!.slice().buffer))) return;
+      }
+      if (segment.combine.length > 0) return;
+    }
+  }
+
+  /** Encodes a segment with one pass per step, for the profiler. */
+  profileSegments(
+    frame: Frame,
+    timed: (
+      prepared: { readonly step: Step; readonly leaf: number },
+      run: (encoder: GPUCommandEncoder, descriptor: GPUComputePassDescriptor) => void,
+    ) => void,
+  ): void {
+    for (const { once, leaf: steps } of this.segments) {
+      const first = this.leaves[0]!;
+      for (const prepared of once)
+        timed({ step: prepared.step, leaf: first }, (encoder, descriptor) =>
+          this.pass(encoder, [prepared], frame, first, descriptor),
+        );
+      for (const leaf of this.leaves) {
+        for (const prepared of steps)
+          timed({ step: prepared.step, leaf }, (encoder, descriptor) =>
+            this.pass(encoder, [prepared], frame, leaf, descriptor),
+          );
+      }
+    }
+  }
+
+  close(): void {
+    for (const buffers of [this.shared, ...this.perLeaf.values()]) {
+      for (const buffer of buffers.values()) this.device.destroyBuffer(buffer);
+      buffers.clear();
+    }
+  }
+
+  private allocate(): void {
+    this.program.slots.forEach(({ bytes, scope, label }, slot) => {
+      if (scope === 'state' || scope === 'next') return;
+      const owners = scope === 'leaf' ? [...this.perLeaf.values()] : [this.shared];
+      for (const buffers of owners) buffers.set(slot, this.device.createBuffer(bytes, label));
+    });
+  }
+
+  private async prepare(segment: Segment): Promise<PreparedSegment> {
+    const prepared = (steps: readonly Step[]): Promise<Prepared[]> =>
+      Promise.all(
+        steps.map(async (step) => {
+          const access = step.bindings.map((binding) => binding.access);
+          const pipeline = await this.device.pipeline(this.program.shaders[step.shader]!, access, step.label);
+          const state = step.bindings.flatMap(({ slot }) => this.stateOf.get(slot)?.name ?? []);
+          return { step, pipeline, access, state, groups: new Map() };
+        }),
+      );
+    return { segment, once: await prepared(segment.once), leaf: await prepared(segment.leaf) };
+  }
+
+  private upload(input: ProgramInput, values: TypedArray, leaf: number): void {
+    const rows = values.length / this.program.leaves;
+    const own = values.subarray(leaf * rows, (leaf + 1) * rows) as Uint8Array;
+    const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // writeBuffer must not see shared memory
+    bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
+    this.device.queue.writeBuffer(this.bufferOf(input.slot, leaf), 0, bytes);
+  }
+
+  private startSums(q: Int32Array | undefined): void {
+    const { sums } = this.program;
+    if (sums === undefined) return;
+    if (q === undefined) throw new Error('a program with gradient sums needs their scales q');
+    const encoder = this.device.encoder('clear gradient sums');
+    encoder.clearBuffer(this.shared.get(sums.slot)!);
+    encoder.clearBuffer(this.shared.get(sums.peakSlot)!);
+    this.device.submit(encoder);
+    this.device.queue.writeBuffer(this.shared.get(sums.scaleSlot)!, 0, q as Int32Array<ArrayBuffer>);
+  }
+
+  private async decideSums(exchange: Exchange, q: Int32Array): Promise<SumDecision> {
+    const sums = this.program.sums!;
+    const peakPart = { buffer: this.shared.get(sums.peakSlot)!, bytes: 4 * sums.tensors.length };
+    const sumBuffer = this.shared.get(sums.slot)!;
+    const bytes = this.program.slots[sums.slot]!.bytes;
+    const read = await this.device.read(
+      exchange.remote ? [peakPart, { buffer: sumBuffer, bytes }] : [peakPart],
+    );
+    const [peaks, own] = read.map((part) => new Uint32Array(part.slice().buffer));
+    const all = await exchange.sum({ peaks: peaks!, sums: own });
+    const decision = decide(sums, all.peaks, q);
+    if (decision.kind === 'commit' && all.sums !== undefined) {
+      this.device.queue.writeBuffer(sumBuffer, 0, all.sums as Uint32Array<ArrayBuffer>);
+    }
+    return decision;
+  }
+
+  private encode({ segment, once, leaf: steps }: PreparedSegment, frame: Frame): void {
+    const encoder = this.device.encoder('segment');
+    if (once.length > 0) this.pass(encoder, once, frame, this.leaves[0] ?? 0);
+    for (const leaf of this.leaves) {
+      if (steps.length > 0) this.pass(encoder, steps, frame, leaf);
+      for (const { from, to, bytes } of segment.publish) {
+        encoder.copyBufferToBuffer(
+          this.bufferOf(from, leaf),
+          0,
+          this.bufferOf(to, leaf),
+          leaf * bytes,
+          bytes,
+        );
+      }
+    }
+    this.device.submit(encoder);
+  }
+
+  private pass(
+    encoder: GPUCommandEncoder,
+    steps: readonly Prepared[],
+    frame: Frame,
+    leaf: number,
+    descriptor: GPUComputePassDescriptor = {},
+  ): void {
+    const pass = encoder.beginComputePass(descriptor) as GPUComputePassEncoder & {
+      setImmediates(offset: number, data: ArrayBuffer): void;
+    };
+    this.writeFrame(frame, leaf);
+    const keys = new Uint32Array(this.frameBytes, 16, 4);
+    for (const prepared of steps) {
+      const { step, pipeline } = prepared;
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, this.bindGroup(prepared, leaf));
+      if (step.keys !== undefined) {
+        keys.fill(0);
+        keys.set(step.keys);
+        pass.setImmediates(0, this.frameBytes);
+      }
+      pass.dispatchWorkgroups(...step.workgroups);
+    }
+    pass.end();
+    this.dispatches += steps.length;
+  }
+
+  private writeFrame({ seed, step, sequence, scalars }: Frame, leaf: number): void {
+    new Uint32Array(this.frameBytes, 0, 4).set([
+      seed,
+      step,
+      leaf,
+      sequence + leaf * this.program.sequencesPerLeaf,
+    ]);
+    const numbers = this.program.scalars.map((name) => {
+      const value = scalars[name];
+      if (value === undefined)
+        throw new Error(`scalar ${name} is missing; the program needs ${this.program.scalars.join(', ')}`);
+      return value;
+    });
+    new Float32Array(this.frameBytes, 32, 8).set(numbers);
+  }
+
+  private bindGroup(prepared: Prepared, leaf: number): GPUBindGroup {
+    const key = `${leaf}${prepared.state.map((name) => (this.store.turned(name) ? 1 : 0)).join('')}`;
+    const known = prepared.groups.get(key);
+    if (known !== undefined) return known;
+    const { step, access } = prepared;
+    const entries = step.bindings.map((binding) => this.range(binding, leaf));
+    const group = this.device.bindGroup(access, entries, step.label);
+    prepared.groups.set(key, group);
+    return group;
+  }
+
+  private range({ slot, offset = 0, bytes }: Binding, leaf: number): GPUBufferBinding {
+    const buffer = this.bufferOf(slot, leaf);
+    return { buffer, offset, size: bytes === undefined ? buffer.size - offset : Math.max(bytes, 4) };
+  }
+
+  private bufferOf(slot: number, leaf: number): GPUBuffer {
+    const state = this.stateOf.get(slot);
+    if (state !== undefined)
+      return state.next ? this.store.nextBuffer(state.name) : this.store.buffer(state.name);
+    return this.program.slots[slot]!.scope === 'leaf'
+      ? this.perLeaf.get(leaf)!.get(slot)!
+      : this.shared.get(slot)!;
+  }
+
+  /** Makes the pieces of all leaves known here, for the tensors gathered at the end of a segment. */
+  private async combine(gathered: readonly Combine[], exchange: Exchange): Promise<void> {
+    if (gathered.length === 0 || !exchange.remote) return;
+    const ranges = gathered.flatMap(({ slot, bytesPerLeaf }) =>
+      this.leaves.map((leaf) => ({
+        buffer: this.shared.get(slot)!,
+        offset: leaf * bytesPerLeaf,
+        bytes: bytesPerLeaf,
+      })),
+    );
+    const read = await this.device.read(ranges);
+    const pieces = gathered.map(({ bytesPerLeaf }) => ({
+      bytesPerLeaf,
+      own: join(read.splice(0, this.leaves.length)),
+    }));
+    const all = await exchange.combine(pieces);
+    all.forEach((bytes, i) => {
+      this.device.queue.writeBuffer(this.shared.get(gathered[i]!.slot)!, 0, bytes.slice());
+    });
+  }
+
+  private output(name: string): ProgramOutput {
+    const output = this.program.outputs.find((candidate) => candidate.name === name);
+    if (output === undefined)
+      throw new Error(
+        `no output is called '${name}'; there are ${this.program.outputs.map((o) => o.name).join(', ')}`,
+      );
+    return output;
+  }
+
+  private outputParts({
+    slot,
+    shape,
+    layout,
+  }: ProgramOutput): { buffer: GPUBuffer; offset?: number; bytes: number }[] {
+    const buffer = this.bufferOf(slot, this.leaves[0] ?? 0);
+    const bytes = byteLength({ shape, dtype: 'f32' });
+    if (layout === 'whole') return [{ buffer, bytes }];
+    const piece = layout === 'batch' ? bytes / this.program.leaves : bytes;
+    return this.leaves.map((leaf) => ({ buffer, offset: leaf * piece, bytes: piece }));
+  }
+
+  private outputShape({ shape, layout }: ProgramOutput): readonly number[] {
+    if (layout === 'whole') return shape;
+    const share = this.leaves.length;
+    return layout === 'batch'
+      ? [(shape[0]! * share) / this.program.leaves, ...shape.slice(1)]
+      : [share, ...shape];
+  }
+}
+
+/** The pieces one after another, in memory of their own. */
+function join(pieces: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(pieces.reduce((total, { length }) => total + length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}

@@ -1,0 +1,25 @@
+import { defineOp, type OpCall } from '../op.ts';
+import type { Tensor } from '../tensor.ts';
+
+const op = defineOp<{ name: string }>()({
+  name: 'leafSum',
+  inputs: ['x'],
+  infer: ({ x }) => x,
+  kernel: { kind: 'exchange', exchange: 'sum' },
+});
+
+/**
+ * The sum over all leaves of a gradient, added as 64-bit integers so that no order of leaves, ranks or microbatches
+ * can change a bit. `name` is the parameter the gradient belongs to.
+ */
+export function leafSum(x: Tensor, name: string): Tensor {
+  return op({ x }, { name });
+}
+
+/** Put in by the shard pass: leaves' pieces of x gathered along the leading axis, in logical order. */
+export const gatherLeaves: OpCall<readonly ['x'], { leaves: number }> = defineOp<{ leaves: number }>()({
+  name: 'gatherLeaves',
+  inputs: ['x'],
+  infer: ({ x }, { leaves }) => ({ shape: [x.shape[0]! * leaves, ...x.shape.slice(1)], dtype: x.dtype }),
+  kernel: { kind: 'exchange', exchange: 'combine' },
+});

@@ -1,0 +1,141 @@
+import type { Phase } from './scope.ts';
+import type { DType } from './tensor.ts';
+
+/**
+ * Where a slot's bytes live while a program runs:
+ * `scratch` is reused by every leaf in turn, `leaf` is kept once per leaf of the rank, `shared` once per rank;
+ * `state` and `next` belong to the state store and change places when a step commits.
+ */
+export type SlotScope = 'scratch' | 'leaf' | 'shared' | 'state' | 'next';
+
+export interface Slot {
+  readonly bytes: number;
+  readonly scope: SlotScope;
+  /** What it holds first: a tensor's layer path and op. */
+  readonly label: string;
+}
+
+/** A slot, or a range of it, as a kernel sees it. */
+export interface Binding {
+  readonly slot: number;
+  readonly access: 'read' | 'read_write';
+  readonly offset?: number;
+  readonly bytes?: number;
+}
+
+/** One dispatch. */
+export interface Step {
+  readonly label: string;
+  readonly path: string;
+  readonly phase: Phase;
+  readonly shader: number;
+  readonly bindings: readonly Binding[];
+  readonly workgroups: readonly [x: number, y: number];
+  /** Constants of this dispatch, passed as immediates `frame.k`; absent when the kernel reads no frame. */
+  readonly keys?: readonly number[];
+}
+
+/** After a leaf's steps, its piece of a tensor is copied to its place among all leaves. */
+export interface Publish {
+  readonly from: number;
+  readonly to: number;
+  /** Bytes of one leaf's piece. */
+  readonly bytes: number;
+}
+
+/** Between segments: `combine` makes every leaf's piece of a slot known to every rank. */
+export interface Combine {
+  readonly slot: number;
+  readonly bytesPerLeaf: number;
+}
+
+/** Steps up to the next exchange: those run once a rank, then those run for each of its leaves. */
+export interface Segment {
+  readonly once: readonly Step[];
+  readonly leaf: readonly Step[];
+  readonly publish: readonly Publish[];
+  readonly combine: readonly Combine[];
+}
+
+export interface ProgramInput {
+  readonly name: string;
+  readonly slot: number;
+  /** Shape of the whole batch; a leaf holds `shape[0] / leaves` of it. */
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+export interface ProgramOutput {
+  readonly name: string;
+  readonly slot: number;
+  /** Logical shape; `perLeaf` outputs are stored as one piece for each leaf. */
+  readonly shape: readonly number[];
+  /** `batch`: leaves' rows in order; `partial`: one addend per leaf; `whole`: the same on every rank. */
+  readonly layout: 'batch' | 'partial' | 'whole';
+}
+
+export interface ProgramState {
+  readonly name: string;
+  readonly slot: number;
+  /** The slot of the new value, if the program assigns it. */
+  readonly next?: number;
+  readonly shape: readonly number[];
+}
+
+/** Gradient sums over leaves: 64-bit integers in units of 2^q, one q for each tensor. */
+export interface GradientSums {
+  /** 64-bit accumulators of all tensors, two u32 words each. */
+  readonly slot: number;
+  /** u32 per tensor: bits of the largest |leaf gradient|. */
+  readonly peakSlot: number;
+  /** i32 per tensor: q. */
+  readonly scaleSlot: number;
+  readonly tensors: readonly { readonly name: string; readonly offset: number; readonly count: number }[];
+}
+
+/** A compiled function as plain data: it can be cloned to a worker, hashed and printed. */
+export interface Program {
+  readonly leaves: number;
+  /** Sequences in one leaf. */
+  readonly sequencesPerLeaf: number;
+  readonly slots: readonly Slot[];
+  readonly shaders: readonly string[];
+  readonly segments: readonly Segment[];
+  /** Index of the first segment of the update; the step is decided before it. Absent without gradient sums. */
+  readonly update?: number;
+  readonly inputs: readonly ProgramInput[];
+  readonly outputs: readonly ProgramOutput[];
+  readonly state: readonly ProgramState[];
+  readonly scalars: readonly string[];
+  readonly sums?: GradientSums;
+  /** Hash of the kernel texts and of the logical plan: what decides the bits. */
+  readonly bitsId: string;
+}
+
+/** Device bytes of a program on a rank that owns `leavesOnRank` leaves, by scope. */
+export function programBytes(
+  program: Program,
+  leavesOnRank: number = program.leaves,
+): Readonly<Record<SlotScope, number>> {
+  const bytes = { scratch: 0, leaf: 0, shared: 0, state: 0, next: 0 };
+  for (const { scope, bytes: size } of program.slots)
+    bytes[scope] += scope === 'leaf' ? size * leavesOnRank : size;
+  return bytes;
+}
+
+/** The memory plan as text: the largest slots, the sum of each scope and the peak, known before anything is allocated. */
+export function memoryReport(program: Program, leavesOnRank: number = program.leaves): string {
+  const bytes = programBytes(program, leavesOnRank);
+  const total = Object.values(bytes).reduce((a, b) => a + b, 0);
+  const largest = [...program.slots].sort((a, b) => b.bytes - a.bytes).slice(0, 8);
+  return [
+    `${program.slots.length} slots, peak ${mebibytes(total)} with ${leavesOnRank} of ${program.leaves} leaves`,
+    ...Object.entries(bytes).map(([scope, size]) => `  ${scope.padEnd(8)} ${mebibytes(size)}`),
+    'largest slots:',
+    ...largest.map(
+      (slot) => `  ${mebibytes(slot.bytes).padStart(12)}  ${slot.scope.padEnd(8)} ${slot.label}`,
+    ),
+  ].join('\n');
+}
+
+const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;
