@@ -1,0 +1,41 @@
+import { randomUUID } from 'node:crypto';
+import { rename, rm } from 'node:fs/promises';
+
+/**
+ * Lets `write` make a file or a folder under a name beside `path`, then renames it to `path`, so a reader
+ * sees the old one or the whole new one. When `write` or the rename fails, nothing is left behind.
+ *
+ * @throws the failure, with what to do about a full disk, missing rights or a wrong path
+ */
+export async function replacePath<Result>(
+  path: string,
+  write: (aside: string) => Promise<Result>,
+): Promise<Result> {
+  const aside = `${path}.${randomUUID()}.partial`;
+  try {
+    const result = await write(aside);
+    await rename(aside, path);
+    return result;
+  } catch (cause) {
+    await rm(aside, { recursive: true, force: true }).catch(() => {}); // the first error is the one to report
+    throw explain(path, cause);
+  }
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOSPC: 'the disk is full; free some space or choose another folder',
+  EDQUOT: 'the disk quota is used up; free some space or choose another folder',
+  EROFS: 'the file system is read-only; choose another folder',
+  EACCES: 'permission denied; check the rights of the folder',
+  ENOENT: 'no such file or folder; check the path',
+  ENOTDIR: 'a part of the path is a file; check the path',
+  EISDIR: 'this is a folder; give the path of a file',
+  ENOTEMPTY: 'the folder is not empty; delete it or choose another',
+};
+
+/** `cause` as an error about `path` where it comes from the file system; any other error as it is. */
+export function explain(path: string, cause: unknown): unknown {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  const advice = ADVICE[code];
+  return advice === undefined ? cause : new Error(`${path}: ${code}: ${advice}`, { cause });
+}
