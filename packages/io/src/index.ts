@@ -1,1 +1,33 @@
-export {};
+/** Training data on disk: TFRecord data sets, in and out, and TensorBoard event files. */
+
+export type { Compression } from './compression.ts';
+export {
+  type BatchOptions,
+  type Dataset,
+  type OpenOptions,
+  openDataset,
+  openShards,
+  type RecordBatch,
+  type ShardSet,
+  type Split,
+} from './dataset.ts';
+export { TfRecordError, type TfRecordErrorKind, type TfRecordFault } from './errors.ts';
+export { type EventLog, openEventLog } from './events.ts';
+export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
+export { f16ToF32, f32ToF16 } from './float16.ts';
+export type { Shuffle } from './order.ts';
+export {
+  type DecodeRecordOptions,
+  decodeRecord,
+  type EncodeRecordOptions,
+  encodeRecord,
+  type RecordPlace,
+  type RecordShape,
+  type SequenceRecord,
+  type Targets,
+} from './record.ts';
+export { type WriteRecordsOptions, writeRecords } from './record-writer.ts';
+export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts';
+export type { TargetTrack } from './targets-table.ts';
+export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';
+export { type DatasetExample, type WriteDatasetOptions, writeDataset } from './write-dataset.ts';

@@ -1,0 +1,167 @@
+/** Writes a data set in the published layout. */
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { f32ToF16, firstNonFiniteF16 } from './float16.ts';
+import { encodeRecord, type Targets } from './record.ts';
+import { RecordSink } from './record-writer.ts';
+import { explain, replacePath } from './replace-file.ts';
+import { formatStatistics } from './statistics.ts';
+import { formatTargets, type TargetTrack } from './targets-table.ts';
+
+/** One sequence with its targets, and where it is from. */
+export interface DatasetExample {
+  readonly split: string;
+  readonly chrom: string;
+  /** What `sequences.bed` says of it, in bp from the start of the chromosome, end exclusive. */
+  readonly startBp: number;
+  readonly endBp: number;
+  /** Codes 0..3 for A, C, G, T and 4 for N. `[sequenceLengthBp]` */
+  readonly sequence: Uint8Array;
+  /** Row-major `[targetLength, numTargets]`; f32 is rounded to f16. */
+  readonly targets: Targets;
+}
+
+export interface WriteDatasetOptions {
+  readonly sequenceLengthBp: number;
+  readonly targetLength: number;
+  readonly poolWidthBp: number;
+  /** Bases at each end of a sequence without targets, in bp. */
+  readonly cropBp: number;
+  /** Contact maps only: the first stored diagonal of the upper triangle. */
+  readonly diagonalOffset?: number;
+  /** One per target, in order. */
+  readonly targets: readonly Omit<TargetTrack, 'columns'>[];
+  readonly examples: Iterable<DatasetExample> | AsyncIterable<DatasetExample>;
+  readonly recordsPerShard?: number;
+}
+
+const RECORDS_PER_SHARD = 256; // basenji_data.py
+
+/**
+ * Writes `statistics.json`, `targets.txt`, `sequences.bed` and zlib `tfrecords/{split}-{i}.tfr` (one code per
+ * base, f16 targets) into a folder aside, then renames it to `dir`. Returns the records per split.
+ *
+ * @throws when `dir` exists and is not empty, an example has a wrong size, code or target, or the disk fails;
+ *   nothing is then left behind
+ */
+export async function writeDataset(
+  dir: string,
+  options: WriteDatasetOptions,
+): Promise<Readonly<Record<string, number>>> {
+  await checkVacant(dir);
+  return await replacePath(dir, async (aside) => {
+    await mkdir(join(aside, 'tfrecords'), { recursive: true });
+    const { examples, recordsPerShard = RECORDS_PER_SHARD } = options;
+    const splits = new SplitWriters(join(aside, 'tfrecords'), recordsPerShard);
+    try {
+      for await (const example of examples) await splits.write(example, toRecord(example, options));
+      await splits.close();
+    } catch (error) {
+      await splits.abort();
+      throw error;
+    }
+    const records = splits.counts();
+    if (Object.keys(records).length === 0) throw new Error(`${dir}: there are no examples to write`);
+    await writeTables(aside, options, records, splits.bed());
+    return records;
+  });
+}
+
+/** Found out before the work, not by the rename after it. */
+async function checkVacant(dir: string): Promise<void> {
+  const entries = await readdir(dir).catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw explain(dir, error);
+  });
+  if (entries.length > 0) {
+    throw new Error(
+      `${dir}: the folder is not empty (${entries.length} entries); delete it or choose another`,
+    );
+  }
+}
+
+/** The shards being written, one open per split. */
+class SplitWriters {
+  readonly #folder: string;
+  readonly #recordsPerShard: number;
+  readonly #splits = new Map<string, { sink: RecordSink; bed: string[] }>();
+
+  constructor(folder: string, recordsPerShard: number) {
+    this.#folder = folder;
+    this.#recordsPerShard = recordsPerShard;
+  }
+
+  async write({ split, chrom, startBp, endBp }: DatasetExample, record: Uint8Array): Promise<void> {
+    const state = await this.#ready(split);
+    await state.sink.write(record);
+    state.bed.push(`${chrom}\t${startBp}\t${endBp}\t${split}\n`);
+  }
+
+  /** The split with a shard that has room. */
+  async #ready(split: string): Promise<{ sink: RecordSink; bed: string[] }> {
+    const state = this.#splits.get(split);
+    const written = state?.bed.length ?? 0;
+    if (state && written % this.#recordsPerShard !== 0) return state;
+    await state?.sink.close();
+    const shard = join(this.#folder, `${split}-${written / this.#recordsPerShard}.tfr`);
+    const next = { sink: new RecordSink(shard, 'zlib'), bed: state?.bed ?? [] };
+    this.#splits.set(split, next);
+    return next;
+  }
+
+  async close(): Promise<void> {
+    for (const { sink } of this.#splits.values()) await sink.close();
+  }
+
+  async abort(): Promise<void> {
+    for (const { sink } of this.#splits.values()) await sink.abort();
+  }
+
+  counts(): Record<string, number> {
+    return Object.fromEntries([...this.#splits].map(([split, { bed }]) => [split, bed.length]));
+  }
+
+  /** Rows in the order of the records, split by split. */
+  bed(): string {
+    return [...this.#splits.values()].flatMap(({ bed }) => bed).join('');
+  }
+}
+
+async function writeTables(
+  folder: string,
+  { targets, examples: _, recordsPerShard: __, ...sizes }: WriteDatasetOptions,
+  records: Readonly<Record<string, number>>,
+  bed: string,
+): Promise<void> {
+  const statistics = { ...sizes, numTargets: targets.length, sequenceCoded: true, records };
+  await writeFile(join(folder, 'sequences.bed'), bed, { flush: true });
+  await writeFile(join(folder, 'targets.txt'), formatTargets(targets), { flush: true });
+  await writeFile(join(folder, 'statistics.json'), formatStatistics(statistics), { flush: true });
+}
+
+function toRecord(example: DatasetExample, options: WriteDatasetOptions): Uint8Array {
+  const { split, chrom, startBp, endBp, sequence, targets } = example;
+  const where = `example ${chrom}:${startBp}-${endBp} (${split})`;
+  if (sequence.length !== options.sequenceLengthBp) {
+    throw new Error(`${where}: ${sequence.length} bases but sequenceLengthBp is ${options.sequenceLengthBp}`);
+  }
+  const wrong = sequence.findIndex((code) => code > 4);
+  if (wrong >= 0)
+    throw new Error(`${where}: base ${wrong} has code ${sequence[wrong]}; codes are 0..3 (ACGT) and 4 (N)`);
+  return encodeRecord({ sequence, targets: { dtype: 'f16', data: toF16(targets, options, where) } });
+}
+
+function toF16({ dtype, data }: Targets, options: WriteDatasetOptions, where: string): Uint16Array {
+  const numTargets = options.targets.length;
+  if (data.length !== options.targetLength * numTargets) {
+    throw new Error(
+      `${where}: ${data.length} target values but targetLength ${options.targetLength} × ${numTargets} targets make ${options.targetLength * numTargets}`,
+    );
+  }
+  const bits = dtype === 'f16' ? data : f32ToF16(data);
+  const at = firstNonFiniteF16(bits);
+  if (at < 0) return bits;
+  throw new Error(
+    `${where}: bin ${Math.floor(at / numTargets)} of track ${at % numTargets} is no finite f16 (${dtype === 'f16' ? 'Infinity or NaN' : data[at]}; the largest is 65504); clip or scale the track`,
+  );
+}
