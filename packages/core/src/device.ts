@@ -176,8 +176,11 @@ export class Device {
     const all = new Uint8Array(staging.getMappedRange()).slice(0, total);
     staging.unmap();
     this.returnStaging(staging);
-    at = 0;
-    return parts.map(({ bytes }) => all.subarray(at, (at += bytes)));
+    let from = 0;
+    return parts.map(({ bytes }) => {
+      from += bytes;
+      return all.subarray(from - bytes, from);
+    });
   }
 
   querySet(count: number): GPUQuerySet | undefined {

@@ -214,7 +214,7 @@ class Assembly {
       }),
     );
     const { slots, slotOf } = assignSlots(lives);
-    pieces.forEach(([x], i) => this.slotOf.set(x, slotOf[i]!));
+    for (const [i, [x]] of pieces.entries()) this.slotOf.set(x, slotOf[i]!);
     return slots;
   }
 
