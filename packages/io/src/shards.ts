@@ -180,10 +180,12 @@ async function* playShards(
   }
 }
 
-/** Open shards, each read from its start. */
+type Reading = Promise<IteratorResult<FramedRecord, void>>;
+
+/** Open shards, each read from its start and one record ahead, so that they inflate side by side. */
 class Cursors {
   readonly #files: readonly string[];
-  readonly #open = new Map<number, AsyncGenerator<FramedRecord, void, undefined>>();
+  readonly #open = new Map<number, { cursor: ReturnType<typeof readRecords>; ahead: Reading }>();
 
   constructor(files: readonly string[]) {
     this.#files = files;
@@ -191,17 +193,19 @@ class Cursors {
 
   async next(shard: number): Promise<FramedRecord> {
     const file = this.#files[shard]!;
-    const cursor = this.#open.get(shard) ?? readRecords(file);
-    this.#open.set(shard, cursor);
-    const { value, done } = await cursor.next();
-    if (done || !value)
-      throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
+    const cursor = this.#open.get(shard)?.cursor ?? readRecords(file);
+    const { value, done } = await (this.#open.get(shard)?.ahead ?? cursor.next());
+    if (done) throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
+    const ahead = cursor.next();
+    ahead.catch(() => {}); // thrown when that record is asked for
+    this.#open.set(shard, { cursor, ahead });
     return value;
   }
 
   async close(shard: number): Promise<void> {
-    await this.#open.get(shard)?.return();
+    const open = this.#open.get(shard);
     this.#open.delete(shard);
+    await open?.cursor.return();
   }
 
   async closeAll(): Promise<void> {
