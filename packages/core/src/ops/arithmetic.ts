@@ -6,7 +6,10 @@ import { broadcastSpec, mapReference, sumTo } from './broadcast.ts';
 /** A tensor, or a number known when tracing. */
 export type Value = Tensor | number;
 
-const tensor = (value: Value): Tensor => (typeof value === 'number' ? constant(value) : value);
+/** The tensor itself, or the number as a constant. */
+export function asTensor(value: Value): Tensor {
+  return typeof value === 'number' ? constant(value) : value;
+}
 
 const pairs = [
   { inputs: { a: [3, 7], b: [3, 7] }, attrs: undefined, range: { b: [0.5, 2] } },
@@ -69,22 +72,22 @@ const negateOp = defineOp()({
 
 /** a + b, broadcast as in NumPy. */
 export function add(a: Value, b: Value): Tensor {
-  return addOp({ a: tensor(a), b: tensor(b) }, undefined);
+  return addOp({ a: asTensor(a), b: asTensor(b) }, undefined);
 }
 
 /** a − b, broadcast as in NumPy. */
 export function subtract(a: Value, b: Value): Tensor {
-  return subtractOp({ a: tensor(a), b: tensor(b) }, undefined);
+  return subtractOp({ a: asTensor(a), b: asTensor(b) }, undefined);
 }
 
 /** a · b, element by element, broadcast as in NumPy. */
 export function multiply(a: Value, b: Value): Tensor {
-  return multiplyOp({ a: tensor(a), b: tensor(b) }, undefined);
+  return multiplyOp({ a: asTensor(a), b: asTensor(b) }, undefined);
 }
 
 /** a / b, element by element, broadcast as in NumPy. */
 export function divide(a: Value, b: Value): Tensor {
-  return divideOp({ a: tensor(a), b: tensor(b) }, undefined);
+  return divideOp({ a: asTensor(a), b: asTensor(b) }, undefined);
 }
 
 /** −x. */
