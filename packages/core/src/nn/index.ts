@@ -1,0 +1,10 @@
+/** Layers, initial values and losses, for use as `nn.…`. */
+export * from '../ops/elementwise.ts';
+export * from './conv.ts';
+export * as init from './init.ts';
+export * from './layer.ts';
+export * from './linear.ts';
+export * from './loss.ts';
+export * from './norm.ts';
+export * from './pool.ts';
+export * from './sequential.ts';

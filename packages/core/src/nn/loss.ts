@@ -1,0 +1,114 @@
+/**
+ * Losses: (prediction, target) → scalar `[]`. Each is a sum of one term per element times a constant, so that what the
+ * leaves of a batch contribute adds up to the loss of the whole batch. No gradient reaches the target.
+ */
+import { elementCount } from '../host-tensor.ts';
+import { add, divide, multiply, negate, subtract } from '../ops/arithmetic.ts';
+import { log, softplus, square } from '../ops/elementwise.ts';
+import { repeat, sum } from '../ops/reduce.ts';
+import { greater, maximum, where } from '../ops/select.ts';
+import { sameShape, shapeText, type Tensor } from '../tensor.ts';
+
+const KERAS_EPSILON = 1e-7; // keras.backend.epsilon()
+
+/** A function of (prediction, target) of equal shapes that gives a scalar `[]`. */
+export type Loss = (prediction: Tensor, target: Tensor) => Tensor;
+
+/** The mean over all elements of p − t · log(p + 1e-7), as in Keras, Basenji2 and Enformer. */
+export function poissonLoss(prediction: Tensor, target: Tensor): Tensor {
+  checkShapes('poissonLoss', prediction, target);
+  return mean(poissonTerms(prediction, target));
+}
+
+/**
+ * The mean over all elements of the full negative log-likelihood of TensorFlow 1's `log_poisson_loss`, as in Basenji1:
+ * p − t · log p, and where t > 1 Stirling's t · log t − t + ½ log(2πt).
+ */
+export function fullPoissonLoss(prediction: Tensor, target: Tensor): Tensor {
+  checkShapes('fullPoissonLoss', prediction, target);
+  const above = maximum(target, 1);
+  const entropy = subtract(multiply(above, log(above)), above);
+  const stirling = add(entropy, multiply(log(multiply(above, 2 * Math.PI)), 0.5));
+  const terms = subtract(prediction, multiply(target, log(prediction)));
+  return mean(add(terms, where(greater(target, 1), stirling, 0)));
+}
+
+/** The mean over all elements of (p − t)². */
+export function mseLoss(prediction: Tensor, target: Tensor): Tensor {
+  checkShapes('mseLoss', prediction, target);
+  return mean(square(subtract(prediction, target)));
+}
+
+/** Binary cross-entropy of logits, softplus(z) − z · t; `sum` over batch and targets is what Basset minimises. */
+export function bceWithLogits(
+  logits: Tensor,
+  target: Tensor,
+  { reduction = 'mean' }: { readonly reduction?: 'mean' | 'sum' } = {},
+): Tensor {
+  checkShapes('bceWithLogits', logits, target);
+  const terms = subtract(softplus(logits), multiply(logits, target));
+  return reduction === 'mean' ? mean(terms) : sum(terms);
+}
+
+/**
+ * Mean binary cross-entropy of probabilities as Keras computes it, probabilities clipped to [1e-7, 1 − 1e-7] and 1e-7
+ * added inside the logarithms. Here 1 − p is clipped, which f32 can represent.
+ */
+export function bceProbabilities(prediction: Tensor, target: Tensor): Tensor {
+  checkShapes('bceProbabilities', prediction, target);
+  const p = maximum(prediction, KERAS_EPSILON);
+  const q = maximum(subtract(1, p), KERAS_EPSILON);
+  const yes = multiply(target, log(add(p, KERAS_EPSILON)));
+  const no = multiply(subtract(1, target), log(add(q, KERAS_EPSILON)));
+  return negate(mean(add(yes, no)));
+}
+
+export interface PoissonMultinomialOptions {
+  /** Weight of the Poisson term of the totals. */
+  readonly totalWeight?: number;
+  /**
+   * `basenji` adds 1e-6 to predictions and targets before anything else and averages the Poisson term over tracks;
+   * `baskerville` (Borzoi) adds 1e-7 inside the multinomial only and keeps the term of each track. Their values agree
+   * but for the epsilons; their gradients do too.
+   */
+  readonly form?: 'basenji' | 'baskerville';
+}
+
+/**
+ * The shape of a track as a multinomial and its total as a Poisson: `[batch, length, tracks]`. The mean over sequences
+ * and tracks of [−Σ t · log(p / Σp) + totalWeight · (S_p − S_t · log S_p)] / length.
+ */
+export function poissonMultinomialLoss(
+  prediction: Tensor,
+  target: Tensor,
+  { totalWeight = 1, form = 'baskerville' }: PoissonMultinomialOptions = {},
+): Tensor {
+  checkShapes('poissonMultinomialLoss', prediction, target);
+  const [batch, length, tracks] = prediction.shape as [number, number, number];
+  const epsilon = form === 'basenji' ? 1e-6 : 1e-7;
+  const [p, t] = [add(prediction, epsilon), add(target, epsilon)];
+  const [totalsFrom, totalsTo] = form === 'basenji' ? [p, t] : [prediction, target];
+  const predicted = sum(totalsFrom, { from: 1, to: 2 }); // [batch, track]
+  const observed = sum(totalsTo, { from: 1, to: 2 }); // [batch, track]
+  const share = divide(p, repeat(predicted, p, { from: 1, to: 2 })); // [batch, position, track]
+  const multinomial = negate(sum(multiply(t, log(share))));
+  // Averaging over tracks and then adding to every track, as basenji does, leaves the sum over tracks unchanged.
+  const poisson = sum(poissonTerms(predicted, observed));
+  return multiply(add(multinomial, multiply(poisson, totalWeight)), 1 / (batch * tracks * length));
+}
+
+/** p − t · log(p + 1e-7), element by element. */
+function poissonTerms(p: Tensor, t: Tensor): Tensor {
+  return subtract(p, multiply(t, log(add(p, KERAS_EPSILON))));
+}
+
+function mean(terms: Tensor): Tensor {
+  return multiply(sum(terms), 1 / elementCount(terms.shape));
+}
+
+function checkShapes(name: string, prediction: Tensor, target: Tensor): void {
+  if (sameShape(prediction.shape, target.shape)) return;
+  throw new Error(
+    `${name}: the prediction is ${shapeText(prediction.shape)} but the target is ${shapeText(target.shape)}; they must be equal`,
+  );
+}

@@ -1,0 +1,117 @@
+import { add, multiply } from '../ops/arithmetic.ts';
+import { foldMoments } from '../ops/moments.ts';
+import { affineNormalize, batchNormalize, moments } from '../ops/normalize.ts';
+import { reshape, slice } from '../ops/shape.ts';
+import { buffer, ones, type Parameter, parameter, zeros } from '../parameter.ts';
+import { currentScope, withScope } from '../scope.ts';
+import type { Tensor } from '../tensor.ts';
+import { assign } from '../trace.ts';
+import { type Layer, layer } from './layer.ts';
+
+/**
+ * Over what batch norm takes its statistics while training: every group of `sequences` by itself (`sequence`), or the
+ * whole step (`step`; then `sequences` only says how much one partial statistic covers).
+ */
+export interface BatchNormGroup {
+  readonly group: 'sequence' | 'step';
+  readonly sequences: number;
+}
+
+let current: BatchNormGroup = { group: 'step', sequences: 1 };
+
+/** Runs `body` with batch norm over other groups: how a training step tells all layers of a model at once. */
+export function withBatchNorm<T>(group: BatchNormGroup, body: () => T): T {
+  const outer = current;
+  current = group;
+  try {
+    return body();
+  } finally {
+    current = outer;
+  }
+}
+
+export interface BatchNormOptions {
+  readonly channels: number;
+  /** Keras 1e-3, PyTorch and Sonnet 1e-5. */
+  readonly epsilon?: number;
+  /** running ← momentum · running + (1 − momentum) · batch; PyTorch's `momentum` is one minus this. */
+  readonly momentum?: number;
+  /** Which batch variance the running one averages: Keras biased for sequences and unbiased for maps, PyTorch unbiased. */
+  readonly variance?: 'biased' | 'unbiased';
+  /** Start of the scale; `zeros` makes a residual branch start as nothing. */
+  readonly gamma?: 'ones' | 'zeros';
+}
+
+/**
+ * Batch normalisation (Ioffe & Szegedy 2015): x `[batch, …, channels]` → the same shape. Training normalises with the
+ * statistics of the group (`withBatchNorm`) and moves the running statistics once a step, by those of all groups
+ * together; otherwise it normalises with the running statistics. Parts: weight, bias, running_mean, running_var.
+ */
+export function batchNorm({
+  channels,
+  epsilon = 1e-3,
+  momentum = 0.9,
+  variance = 'biased',
+  gamma = 'ones',
+}: BatchNormOptions): Layer {
+  const parts = {
+    weight: parameter([channels], { init: gamma === 'ones' ? ones : zeros }),
+    bias: parameter([channels]),
+    running_mean: buffer([channels]),
+    running_var: buffer([channels], { init: ones }),
+  };
+  return layer(parts, (x: Tensor) => {
+    const { weight, bias, running_mean, running_var } = parts;
+    if (!currentScope().training)
+      return affineNormalize(x, running_mean, running_var, weight, bias, { epsilon });
+    const rows = x.shape.slice(0, -1).reduce((a, b) => a * b, 1);
+    const { statistics, all, count } = groupMoments(x, rows);
+    withScope({ phase: 'U' }, () => {
+      const correction = variance === 'unbiased' ? rows / (rows - 1) : 1;
+      average(running_mean, all(), { row: 0, momentum, scale: 1 });
+      average(running_var, all(), { row: 1, momentum, scale: correction });
+    });
+    return batchNormalize(x, statistics, weight, bias, { epsilon, sequences: current.sequences, count });
+  });
+}
+
+interface GroupMoments {
+  /** Means and variances to normalise with, `[groups, 2, channels]`. */
+  readonly statistics: Tensor;
+  /** Mean and variance of the whole step, `[1, 2, channels]`. */
+  all(): Tensor;
+  /** Rows behind each of `statistics`. */
+  readonly count: number;
+}
+
+function groupMoments(x: Tensor, rows: number): GroupMoments {
+  const { group, sequences } = current;
+  const parts = moments(x, { sequences });
+  const folded = once(() => foldMoments(parts));
+  if (group === 'step') return { statistics: folded(), all: folded, count: rows };
+  const count = rows / parts.shape[0]!;
+  if (count === 1) {
+    throw new Error(
+      `batch norm over groups of ${sequences} sequence with 1 position has one value a channel; use group: 'step' or more sequences`,
+    );
+  }
+  return { statistics: parts, all: folded, count };
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}
+
+/** Moves a running statistic towards row `row` of all `[1, 2, channels]`. */
+function average(
+  running: Parameter,
+  all: Tensor,
+  { row, momentum, scale }: { readonly row: number; readonly momentum: number; readonly scale: number },
+): void {
+  const batch = reshape(slice(all, { from: row, to: row + 1 }), [...running.shape]); // [channel]
+  assign(running, add(multiply(running, momentum), multiply(batch, (1 - momentum) * scale)));
+}

@@ -1,0 +1,98 @@
+import { buffer, type Parameter } from '../parameter.ts';
+import { withScope } from '../scope.ts';
+import { sameShape, shapeText, type Tensor } from '../tensor.ts';
+import { assign } from '../trace.ts';
+import { type LearningRate, learningRateAt } from './learning-rate.ts';
+import { type GradientTransform, renormOutputs } from './norms.ts';
+
+/** Plain numbers that go from step to step on the host and into checkpoints: the step, powers of Adam's betas. */
+export type Counters = Readonly<Record<string, number>>;
+
+/** How parameters follow their gradients: numbers that change each step on the host, the rest as graph. */
+export interface Optimizer {
+  /** The counters before the first step. */
+  counters(): Counters;
+  /** The counters after a step that was taken; a step that was skipped does not advance them. */
+  advance(counters: Counters): Counters;
+  /** What `scalar(name)` holds at the step with these counters. */
+  scalars(counters: Counters): Readonly<Record<string, number>>;
+  /** Traces the update: assigns new values to the parameters and to the optimizer's own buffers, in phase U. */
+  update(parameters: readonly Parameter[], gradients: readonly Tensor[]): void;
+}
+
+/** What every optimizer takes. */
+export interface OptimizerOptions {
+  readonly learningRate: LearningRate;
+  /** `clipPerVariable(limit)` or `clipGlobalNorm(limit)`. */
+  readonly clip?: GradientTransform;
+  /** After the update, the largest length of the weights of one output unit (Basset: 7). */
+  readonly maxNorm?: number;
+}
+
+/** One optimizer's own part. */
+export interface Rule {
+  /** Counters besides `step`, before the first step. */
+  readonly initial?: Counters;
+  advance?(counters: Counters): Counters;
+  /** Scalars besides `learningRate`. */
+  scalars?(counters: Counters): Readonly<Record<string, number>>;
+  /** The new value of a parameter; `moment(kind)` is a buffer of its shape, kept as `optimizer/<kind>/<parameter>`. */
+  next(parameter: Parameter, gradient: Tensor, moment: (kind: string) => Parameter): Tensor;
+}
+
+/** An optimizer from its rule: counts steps, schedules, clips, keeps buffers and renormalises. */
+export function optimizer({ learningRate, clip, maxNorm }: OptimizerOptions, rule: Rule): Optimizer {
+  const moments = new WeakMap<Parameter, Map<string, Parameter>>();
+  return {
+    counters: () => ({ step: 0, ...rule.initial }),
+    advance: (counters) => ({ ...counters, ...rule.advance?.(counters), step: counters.step! + 1 }),
+    scalars: (counters) => ({
+      learningRate: learningRateAt(learningRate, counters.step!),
+      ...rule.scalars?.(counters),
+    }),
+    update: (parameters, gradients) => {
+      checkGradients(parameters, gradients);
+      const clipped = withScope({ phase: 'U' }, () => clip?.(gradients) ?? gradients);
+      for (const [i, parameter] of parameters.entries()) {
+        withScope({ path: layerPath(parameter), phase: 'U' }, () => {
+          const value = rule.next(parameter, clipped[i]!, (kind) => momentOf(moments, parameter, kind));
+          assign(parameter, maxNorm === undefined ? value : renormOutputs(value, maxNorm));
+        });
+      }
+    },
+  };
+}
+
+function checkGradients(parameters: readonly Parameter[], gradients: readonly Tensor[]): void {
+  if (parameters.length !== gradients.length) {
+    throw new Error(
+      `optimizer: ${parameters.length} parameters but ${gradients.length} gradients; give one for each`,
+    );
+  }
+  for (const [i, { name, shape }] of parameters.entries()) {
+    if (name === '')
+      throw new Error('optimizer: a parameter has no name; call parameters(model) or name it by hand');
+    const gradient = gradients[i]!;
+    if (!sameShape(shape, gradient.shape)) {
+      throw new Error(
+        `optimizer: ${name} is ${shapeText(shape)} but its gradient is ${shapeText(gradient.shape)}; they must be equal`,
+      );
+    }
+  }
+}
+
+/** The path of the layer a parameter belongs to: stages of a pipeline are cut by it. */
+const layerPath = ({ name }: Parameter): string => name.slice(0, Math.max(0, name.lastIndexOf('.')));
+
+/** The same buffer at every trace, so that functions compiled for several shapes share one state. */
+function momentOf(
+  moments: WeakMap<Parameter, Map<string, Parameter>>,
+  parameter: Parameter,
+  kind: string,
+): Parameter {
+  const own = moments.get(parameter) ?? new Map<string, Parameter>();
+  moments.set(parameter, own);
+  const moment = own.get(kind) ?? buffer(parameter.shape, { name: `optimizer/${kind}/${parameter.name}` });
+  own.set(kind, moment);
+  return moment;
+}
