@@ -43,11 +43,14 @@ export const alone: Exchange = {
 /** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
 export class NotFiniteError extends Error {
   readonly tensor: string;
+  /** The leaf whose computation first went wrong; undefined when none of this device's did. */
+  readonly leaf: number | undefined;
 
-  constructor(message: string, tensor: string) {
+  constructor(message: string, tensor: string, leaf?: number) {
     super(message);
     this.name = 'NotFiniteError';
     this.tensor = tensor;
+    this.leaf = leaf;
   }
 }
 

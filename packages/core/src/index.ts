@@ -4,7 +4,6 @@ export {
   build,
   type Compiled,
   type CompileOptions,
-  type Counters,
   compile,
   type InputSpec,
   initialState,
@@ -14,6 +13,8 @@ export {
 } from './compile/compile.ts';
 export { Device, type DeviceInfo } from './device.ts';
 export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
+export * as nn from './nn/index.ts';
+export * from './optim/index.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
@@ -50,4 +51,5 @@ export { currentScope, type Phase, withLayer, withScope } from './scope.ts';
 export { StateStore } from './state.ts';
 export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
 export { assign } from './trace.ts';
+export { type Example, predictStep, type TrainStepOptions, trainStep } from './train-step.ts';
 export { wgsl } from './wgsl.ts';

@@ -1,1 +1,2 @@
-export {};
+export { type Distributed, DistributedState, type DistributeOptions, distribute, type HostState } from './distribute.ts';
+export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';

@@ -164,6 +164,7 @@ export async function notFinite(
     return new NotFiniteError(
       `step ${frame.step}: ${found} is the first tensor that is not finite (${sequences}, leaf ${leaf}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
       found,
+      leaf,
     );
   }
   return new NotFiniteError(

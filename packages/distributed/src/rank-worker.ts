@@ -1,0 +1,178 @@
+import { createHash } from 'node:crypto';
+import { parentPort, workerData } from 'node:worker_threads';
+import {
+  Device,
+  type DeviceInfo,
+  Executor,
+  elementCount,
+  type Frame,
+  type HostDType,
+  type HostTensor,
+  notFinite,
+  type Program,
+  StateStore,
+  type TypedArray,
+} from '@cohesin/core';
+import { expose } from 'comlink';
+import { threadEndpoint } from './endpoint.ts';
+import { type ExchangeMemory, ThreadExchange } from './exchange.ts';
+import { Rendezvous, type RendezvousMemory } from './rendezvous.ts';
+
+/** A tensor in shared memory. */
+export interface SharedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: HostDType | 'f16';
+  readonly memory: SharedArrayBuffer;
+}
+
+/** A program for one rank, with the memory through which it talks to the others and to the main thread. */
+export interface Job {
+  readonly id: number;
+  /** Programs with equal ids share their state. */
+  readonly stateId: number;
+  readonly program: Program;
+  readonly leaves: readonly number[];
+  readonly ranks: number;
+  readonly rendezvous: RendezvousMemory;
+  readonly exchange: ExchangeMemory;
+  readonly inputs: readonly SharedTensor[];
+  readonly outputs: readonly SharedTensor[];
+  readonly deadlineMs: number;
+}
+
+/** What came of a step on this rank. */
+export type StepReport =
+  | { readonly kind: 'done'; readonly q: Int32Array | undefined; readonly repeats: number }
+  /** `message` is set on the rank that holds the first tensor that is not finite. */
+  | { readonly kind: 'not-finite'; readonly message: string | undefined; readonly leaf: number; readonly tensor: string };
+
+interface Loaded {
+  readonly job: Job;
+  readonly executor: Executor;
+  readonly store: StateStore;
+  readonly exchange: ThreadExchange;
+  readonly rendezvous: Rendezvous;
+  step: number;
+}
+
+const { rank } = workerData as { rank: number };
+let device: Device | undefined;
+const stores = new Map<number, StateStore>();
+const jobs = new Map<number, Loaded>();
+
+/** What a rank can do. It is a thin interpreter of programs: it never sees models, tensors or closures. */
+const api = {
+  open: async (): Promise<DeviceInfo> => {
+    device = await Device.open();
+    return device.info;
+  },
+
+  load: async (job: Job): Promise<void> => {
+    const store = stores.get(job.stateId) ?? new StateStore(device!);
+    stores.set(job.stateId, store);
+    const executor = await Executor.create(device!, job.program, store, job.leaves);
+    const rendezvous = new Rendezvous(job.rendezvous, rank, job.deadlineMs);
+    const exchange = new ThreadExchange({
+      memory: job.exchange,
+      rendezvous,
+      rank,
+      firstLeaf: job.leaves[0]!,
+      leaves: job.program.leaves,
+      enter: (action) => rendezvous.enter(jobs.get(job.id)?.step ?? 0, action),
+    });
+    jobs.set(job.id, { job, executor, store, exchange, rendezvous, step: 0 });
+  },
+
+  unload: (id: number): void => {
+    jobs.get(id)?.executor.close();
+    jobs.delete(id);
+  },
+
+  step: async (id: number, frame: Frame, q: Int32Array | undefined): Promise<StepReport> => {
+    const loaded = jobs.get(id)!;
+    loaded.step = frame.step;
+    return runStep(loaded, frame, q);
+  },
+
+  writeState: (stateId: number, tensors: readonly SharedTensor[]): void => {
+    stores.get(stateId)!.write(new Map(tensors.map((tensor) => [tensor.name, hostTensorOf(tensor)])));
+  },
+
+  /** Fills the given tensors with this rank's state. */
+  readState: async (stateId: number, into: readonly SharedTensor[]): Promise<void> => {
+    const values = await stores.get(stateId)!.read(into.map(({ name }) => name));
+    for (const { name, memory } of into) new Float32Array(memory).set(values.get(name)!.data as Float32Array);
+  },
+
+  /** A hash of this rank's state, to see that all ranks hold the same. */
+  hashState: async (stateId: number): Promise<string> => {
+    const hash = createHash('sha256');
+    for (const [name, { data }] of await stores.get(stateId)!.read()) {
+      hash.update(name).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    }
+    return hash.digest('hex');
+  },
+
+  /** Frees the device; afterwards the thread may be ended. */
+  close: async (): Promise<void> => {
+    await device?.close();
+    device = undefined;
+  },
+};
+
+export type RankApi = typeof api;
+
+async function runStep(loaded: Loaded, frame: Frame, q: Int32Array | undefined): Promise<StepReport> {
+  const { executor, exchange, rendezvous } = loaded;
+  rendezvous.enter(frame.step, 'uploading inputs');
+  executor.setInputs(inputsOf(loaded.job));
+  let unit = q;
+  for (let repeats = 0; ; repeats++) {
+    rendezvous.enter(frame.step, 'forward and backward');
+    const decision = await executor.run(frame, exchange, unit);
+    if (decision?.kind === 'not-finite') return await report(executor, frame, decision.tensor);
+    unit = decision?.q;
+    if (decision?.kind === 'repeat') continue;
+    rendezvous.enter(frame.step, 'reading outputs');
+    await writeOutputs(loaded);
+    rendezvous.enter(frame.step, 'idle');
+    return { kind: 'done', q: unit, repeats };
+  }
+}
+
+async function report(executor: Executor, frame: Frame, gradient: string): Promise<StepReport> {
+  const { message, tensor, leaf } = await notFinite(executor, frame, gradient);
+  return { kind: 'not-finite', message: leaf === undefined ? undefined : message, leaf: leaf ?? 0, tensor };
+}
+
+function inputsOf({ inputs }: Job): Record<string, TypedArray> {
+  return Object.fromEntries(inputs.map((tensor) => [tensor.name, arrayOf(tensor)]));
+}
+
+async function writeOutputs({ job, executor }: Loaded): Promise<void> {
+  const values = await executor.outputs();
+  for (const { name, memory } of job.outputs) {
+    const { layout } = job.program.outputs.find((output) => output.name === name)!;
+    const data = values[name]!.data as Float32Array;
+    const share = data.length / job.leaves.length;
+    if (layout === 'whole' && rank !== 0) continue;
+    new Float32Array(memory).set(data, layout === 'whole' ? 0 : job.leaves[0]! * share);
+  }
+}
+
+function arrayOf({ memory, dtype, shape }: SharedTensor): TypedArray {
+  const count = elementCount(shape);
+  if (dtype === 'u8') return new Uint8Array(memory, 0, count);
+  if (dtype === 'f16') return new Uint16Array(memory, 0, count);
+  if (dtype === 'u32') return new Uint32Array(memory, 0, count);
+  if (dtype === 'i32') return new Int32Array(memory, 0, count);
+  return new Float32Array(memory, 0, count);
+}
+
+function hostTensorOf(tensor: SharedTensor): HostTensor {
+  return { shape: tensor.shape, dtype: 'f32', data: arrayOf(tensor) };
+}
+
+if (parentPort === null) throw new Error('rank-worker must run in a worker thread; use openMesh()');
+expose(api, threadEndpoint(parentPort));
