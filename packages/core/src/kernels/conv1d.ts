@@ -6,6 +6,7 @@ import type { KernelBody } from '../kernel.ts';
 import { wgsl } from '../wgsl.ts';
 import { partialChunks } from './matmul.ts';
 import {
+  cheapest,
   chooseTile,
   columnSpan,
   declareSums,
@@ -15,6 +16,8 @@ import {
   repeat,
   rowSpan,
   storeSums,
+  TILES,
+  tileCost,
   tileIndices,
 } from './tile.ts';
 
@@ -243,22 +246,25 @@ interface WeightGradientTile {
   readonly tile: RegisterTile;
 }
 
+/** Several taps in one tile share the loads of dy: 24 → 28 channels run at 9.2 GFLOP/s per core with 5 taps, 6.7 with 1. */
 function weightGradientTile(geometry: Conv1dGeometry): WeightGradientTile {
   const { inputs, outputs, size } = geometry;
   const { terms, chunks } = chunkRanges(geometry);
-  const shape = { columns: outputs, depth: terms, rowStride: 1, columnStride: 1 };
-  const taps = Math.min(size, Math.floor(MAX_TAP_ROWS / inputs));
-  if (taps > 1) {
-    const rows = Array.from({ length: taps }, (_, i) => (i + 1) * inputs);
-    const tile = chooseTile({ ...shape, rows: size * inputs, groups: chunks }, rows, ['columns']);
-    return { taps: tile.rows / inputs, channels: inputs, tile };
-  }
-  const tile = chooseTile({ ...shape, rows: inputs, groups: size * chunks });
-  return { taps: 1, channels: tile.rows, tile };
+  const shape = { columns: outputs, depth: terms, groups: chunks, rowStride: 1, columnStride: 1 };
+  const candidates = Array.from({ length: Math.min(size, MAX_TAPS) }, (_, i) => i + 1).flatMap((taps) =>
+    TILES.filter((tile) => tile.rows % taps === 0).map((tile) => ({
+      taps,
+      channels: tile.rows / taps,
+      tile,
+    })),
+  );
+  return cheapest(candidates, ({ taps, channels, tile }) => {
+    const tiles = Math.ceil(size / taps) * Math.ceil(inputs / rowSpan({ ...tile, rows: channels }));
+    return tileCost({ ...shape, rows: tiles * rowSpan(tile) }, tile);
+  });
 }
 
-/** With few channels, several taps share the loads of dy: a tile has up to this many rows of (tap, channel). */
-const MAX_TAP_ROWS = 20;
+const MAX_TAPS = 8;
 
 /** Chunks are ranges of whole batches, or pieces of one batch's positions: never parts of several batches. */
 interface ChunkRanges {
@@ -293,12 +299,11 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
   const { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft } = geometry;
   const { taps, channels, tile } = shape;
   const chunk = chunkRanges(geometry);
-  const channelSpan = tile.lanes === 'rows' ? channels * LANES : channels;
-  const channelTiles = Math.ceil(inputs / channelSpan);
+  const span = { ...tile, rows: channels };
+  const channelTiles = Math.ceil(inputs / rowSpan(span));
   const tapTiles = Math.ceil(size / taps);
   const columnTiles = Math.ceil(outputs / columnSpan(tile));
   const tiles = channelTiles * tapTiles * columnTiles;
-  const span = { rows: channels, columns: tile.columns, lanes: tile.lanes };
   const tapOf = (row: number): number => Math.floor(row / channels);
   const body = wgsl`
     let rowTile = wg % ${channelTiles}u;

@@ -38,34 +38,34 @@ export function columnSpan(tile: RegisterTile): number {
   return tile.lanes === 'columns' ? tile.columns * LANES : tile.columns;
 }
 
-/**
- * The cheapest tile by `tileCost`, from the logical shape alone: the same on every device.
- * `uniformSizes` and `lanes` narrow the choice.
- */
-export function chooseTile(
-  shape: ProductShape,
-  uniformSizes: readonly number[] = UNIFORM_SIZES,
-  lanes: readonly RegisterTile['lanes'][] = ['columns', 'rows'],
-): RegisterTile {
-  const tiles = lanes.flatMap((axis) =>
-    uniformSizes.flatMap((uniform) =>
-      VARYING_SIZES.filter((varying) => varying * uniform <= MAX_SUMS).map((varying) =>
-        axis === 'columns'
-          ? { rows: uniform, columns: varying, lanes: axis }
-          : { rows: varying, columns: uniform, lanes: axis },
-      ),
-    ),
-  );
-  const costs = tiles.map((tile) => tileCost(shape, tile));
-  return tiles[costs.indexOf(Math.min(...costs))]!;
+/** The cheapest tile by `tileCost`, from the logical shape alone: the same on every device. */
+export function chooseTile(shape: ProductShape): RegisterTile {
+  return cheapest(TILES, (tile) => tileCost(shape, tile));
+}
+
+/** The first of the `candidates` with the lowest cost. */
+export function cheapest<T>(candidates: readonly T[], cost: (candidate: T) => number): T {
+  const costs = candidates.map(cost);
+  return candidates[costs.indexOf(costs.reduce((a, b) => Math.min(a, b)))]!;
 }
 
 /** More than 16 uniform or 10 varying loads per step spill: 24 × 4 runs at 6.9 GFLOP/s per core, 12 × 8 at 10.3. */
-const UNIFORM_SIZES: readonly number[] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16];
-const VARYING_SIZES: readonly number[] = [1, 2, 3, 4, 5, 6, 7, 8, 10];
+const UNIFORM_SIZES: readonly number[] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+const VARYING_SIZES: readonly number[] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 /** Accumulators per invocation: compile time on older drivers grows with them, 0.6 s for 64 and 1 s for 100. */
 const MAX_SUMS = 100;
+
+/** All tiles to choose from. */
+export const TILES: readonly RegisterTile[] = (['columns', 'rows'] as const).flatMap((lanes) =>
+  UNIFORM_SIZES.flatMap((uniform) =>
+    VARYING_SIZES.filter((varying) => varying * uniform <= MAX_SUMS).map((varying) =>
+      lanes === 'columns'
+        ? { rows: uniform, columns: varying, lanes }
+        : { rows: varying, columns: uniform, lanes },
+    ),
+  ),
+);
 
 /**
  * Nanoseconds on one core of a 2-core server with Mesa 25.0.7 (8 lanes), fitted to GFLOP/s per core of a 512³ product,
@@ -82,14 +82,15 @@ const COST = {
   multiplyAdd: 0.88,
   /** Per accumulator, once. */
   store: 10,
-  /** Per accumulator: 9 ms of compile time, spread over 5,000 runs. */
-  compile: 1_800,
+  /** Per accumulator: 9 ms of compile time, spread over 10,000 runs. */
+  compile: 900,
 };
 
 /** Workgroups that are assumed to run at a time. */
 const CONCURRENT_WORKGROUPS = 4;
 
-function tileCost(shape: ProductShape, tile: RegisterTile): number {
+/** Estimated run time in ns, plus the compile time's share. */
+export function tileCost(shape: ProductShape, tile: RegisterTile): number {
   const [uniform, varying, stride] =
     tile.lanes === 'columns'
       ? [tile.rows, tile.columns, shape.columnStride]
