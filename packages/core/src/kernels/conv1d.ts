@@ -280,9 +280,9 @@ interface ChunkRanges {
 function chunkRanges(geometry: Conv1dGeometry): ChunkRanges {
   const { batch, outLength, inputs, outputs, size } = geometry;
   const wanted = partialChunks(batch * outLength, size * inputs * outputs);
-  const batchesPerChunk = Math.max(1, Math.floor(batch / wanted));
+  const batchesPerChunk = Math.ceil(batch / wanted);
   const batchChunks = Math.ceil(batch / batchesPerChunk);
-  const pieces = Math.max(1, Math.floor(wanted / batchChunks));
+  const pieces = Math.floor(wanted / batchChunks); // at least 1
   const positionsPerChunk = Math.ceil(outLength / pieces);
   const positionChunks = Math.ceil(outLength / positionsPerChunk);
   return {

@@ -204,6 +204,26 @@ describe('conv1d and its gradients', () => {
     });
   }
 
+  it('keeps weight gradients over 131,071 positions accurate', async () => {
+    const length = 131_071;
+    const g: Conv1dGeometry = {
+      ...base,
+      ...dense,
+      length,
+      outLength: length,
+      inputs: 2,
+      outputs: 3,
+      size: 3,
+    };
+    const x = noise(length * g.inputs, 10).map((value) => value + 0.5); // a mean: the sums grow with the length
+    const dy = noise(length * g.outputs, 11).map((value) => value + 0.5);
+    const dw = new Float64Array(g.size * g.inputs * g.outputs);
+    eachProduct(g, (i, w, o) => {
+      dw[w]! += dy[o]! * x[i]!;
+    });
+    await expectKernel(conv1dWeightGradientKernel(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
+  });
+
   it('does not let a value of the neighbouring batch or a NaN outside reach into the padding', async () => {
     const g: Conv1dGeometry = { ...base, ...dense, batch: 3, length: 7, outLength: 7 };
     const x = noise(g.batch * g.length * g.inputs, 8);
