@@ -99,21 +99,21 @@ function chunkMomentsBody(y: Spec, rows: number): KernelBody {
       let first = chunk * ${rowsPerChunk}u;
       let end = min(first + ${rowsPerChunk}u, ${rows}u);
       let base = group * ${rows * channels}u + channel;
+      let shift = load_x(base + first * ${channels}u); // keeps sums small where the mean is large
       var total = Moments(0.0, 0.0, 0.0);
       var row = first;
       for (; row + ${BLOCK}u <= end; row += ${BLOCK}u) {
-        ${values.map((v, k) => `let ${v} = load_x(base + (row + ${k}u) * ${channels}u);`)}
-        ${values.map((v) => `let s${v} = ${v} - v0;`)}
-        let mean = (${values.map((v) => `s${v}`).join(' + ')}) * ${1 / BLOCK};
-        ${values.map((v) => `let d${v} = s${v} - mean;`)}
+        ${values.map((v, k) => `let ${v} = load_x(base + (row + ${k}u) * ${channels}u) - shift;`)}
+        let mean = (${values.join(' + ')}) * ${1 / BLOCK};
+        ${values.map((v) => `let d${v} = ${v} - mean;`)}
         let m2 = ${values.map((v) => `d${v} * d${v}`).join(' + ')};
-        total = mergeMoments(total, Moments(${BLOCK}.0, v0 + mean, m2));
+        total = mergeMoments(total, Moments(${BLOCK}.0, mean, m2));
       }
       for (; row < end; row++) {
-        total = mergeMoments(total, Moments(1.0, load_x(base + row * ${channels}u), 0.0));
+        total = mergeMoments(total, Moments(1.0, load_x(base + row * ${channels}u) - shift, 0.0));
       }
       let out = (group * ${chunks}u + chunk) * ${2 * channels}u + channel;
-      store(out, total.mean);
+      store(out, shift + total.mean);
       store(out + ${channels}u, total.m2);
     }`;
   return {
