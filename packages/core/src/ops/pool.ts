@@ -1,10 +1,9 @@
-import { elementCount } from '../host-tensor.ts';
-import type { KernelBody } from '../kernel.ts';
 import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { multiply } from './arithmetic.ts';
 import { isNan } from './curve.ts';
+import { perElement } from './per-element.ts';
 import { sum } from './reduce.ts';
 import { reshape, slice } from './shape.ts';
 import { windowGeometry } from './window.ts';
@@ -70,20 +69,6 @@ interface Windows {
   readonly outLength: number;
 }
 
-const LANES = 64;
-
-/** One invocation for each element of y, which the body calls `i`. */
-function perElement(y: Spec, declarations: string, body: string): KernelBody {
-  const count = elementCount(y.shape);
-  const guarded = wgsl`
-    let i = wg * ${LANES}u + lane;
-    if (i < ${count}u) {
-      ${body}
-    }
-  `;
-  return { body: guarded, declarations, workgroupSize: LANES, workgroups: Math.ceil(count / LANES) };
-}
-
 /**
  * Orders f32 values as u32: NaN above all, −0 equal to +0. Windows are compared on these, because float comparisons are
  * false for NaN, and drivers may turn them with a `select` into `max`, which drops NaN.
@@ -116,17 +101,17 @@ const maxOp = defineOp<Windows>()({
         let channel = i % ${channels}u;
         let window = i / ${channels}u % ${outLength}u;
         let start = i32(window * ${stride}u) - ${padLeft};
-        let from = u32(max(start, 0));
-        let to = u32(min(start + ${size}, ${length}));
+        let top = u32(max(start, 0));
+        let bottom = u32(min(start + ${size}, ${length}));
         let base = i / ${outLength * channels}u * ${length * channels}u + channel;
-        var best = load_x(base + from * ${channels}u);
-        for (var row = from + 1u; row < to; row++) {
+        var best = load_x(base + top * ${channels}u);
+        for (var row = top + 1u; row < bottom; row++) {
           let value = load_x(base + row * ${channels}u);
           best = select(best, value, order_of(value) > order_of(best));
         }
         store(i, best);
       `;
-      return perElement(y, ORDER, body);
+      return perElement(y, body, ORDER);
     },
   },
   gradient: (dy, { x }, { size, stride, padLeft }) => ({
@@ -205,7 +190,7 @@ const maxGradientOp = defineOp<MaxGradient>()({
         }
         store(i, total);
       `;
-      return perElement(dx, ORDER, body);
+      return perElement(dx, body, ORDER);
     },
   },
   reference: ({ dy, x }, attrs) => {

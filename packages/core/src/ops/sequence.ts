@@ -1,6 +1,8 @@
 /** From stored nucleotides and tracks to what a model computes with: one-hot encoding and augmentation. */
 import { defineOp, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
+import { wgsl } from '../wgsl.ts';
+import { perElement } from './per-element.ts';
 
 /** Codes 0…3 are A, C, G, T: the order of the published data sets and weights. */
 const NUCLEOTIDES = 4;
@@ -19,8 +21,7 @@ export function oneHot(codes: Tensor): Tensor {
  * content right and leaves rows of zeros on the left, as basenji's StochasticShift. The shift comes first.
  */
 export function augmentSequence(codes: Tensor, augment: Tensor): Tensor {
-  const placed = placeCodes({ codes, augment }, undefined); // [batch, length]
-  return augmentedOneHot({ codes: placed, reverse: augment, shift: augment }, undefined);
+  return augmentOp({ codes, augment }, undefined);
 }
 
 /**
@@ -75,91 +76,50 @@ function checkAugment(name: string, augment: Spec, batch: number): void {
   );
 }
 
-/** The row before augmentation behind row p: p − shift, or from the end if reversed. May lie outside. */
-const sourceRow = (row: number, length: number, reverse: number, shift: number): number =>
-  (reverse === 0 ? row : length - 1 - row) - shift;
-
-/** WGSL of `sourceRow`, i32. */
-const sourceRowOf = (row: string, length: number, reverse: string, shift: string): string =>
-  `(select(${length - 1} - i32(${row}), i32(${row}), ${reverse} == 0.0) - i32(${shift}))`;
-
-/** Every code moved to its place; rows with nothing behind them hold a neighbour, which `augmentedOneHot` masks. */
-const placeCodes = defineOp()({
-  name: 'placeCodes',
+const augmentOp = defineOp()({
+  name: 'augmentSequence',
   inputs: ['codes', 'augment'],
-  axes: 'batch _, batch _ -> batch _',
+  axes: 'batch _, batch _ -> batch _ _',
   infer: ({ codes, augment }) => {
     checkAugment('augmentSequence', augment, codes.shape[0]!);
-    return { shape: checkCodes('augmentSequence', codes), dtype: 'f32' };
+    return { shape: [...checkCodes('augmentSequence', codes), NUCLEOTIDES], dtype: 'f32' };
   },
   kernel: {
-    kind: 'view',
-    index: (i, codes) => {
+    kind: 'shader',
+    body: ({ codes }, y) => {
       const length = codes.shape[1]!;
-      const batch = `(${i} / ${length}u)`;
-      const augment = [`load_augment(2u * ${batch})`, `load_augment(2u * ${batch} + 1u)`] as const;
-      const row = sourceRowOf(`(${i} % ${length}u)`, length, ...augment);
-      return `${batch} * ${length}u + u32(clamp(${row}, 0, ${length - 1}))`;
+      const body = wgsl`
+        let nucleotide = i % ${NUCLEOTIDES}u;
+        let row = i32(i / ${NUCLEOTIDES}u % ${length}u);
+        let batch = i / ${length * NUCLEOTIDES}u;
+        let forward = load_augment(2u * batch) == 0.0;
+        // A pairs with T and C with G: reversed, column c is read from column 3 − c.
+        let column = select(${NUCLEOTIDES - 1}u - nucleotide, nucleotide, forward);
+        let source = select(${length - 1} - row, row, forward) - i32(load_augment(2u * batch + 1u));
+        let inside = source >= 0 && source < ${length};
+        let code = load_codes(batch * ${length}u + u32(clamp(source, 0, ${length - 1})));
+        store(i, select(0.0, 1.0, inside && code == f32(column)));
+      `;
+      return perElement(y, body);
     },
   },
-  reference: ({ codes, augment }) =>
-    mapRows(codes, (at, row, b) => {
-      const length = codes.shape[1]!;
-      const source = sourceRow(row, length, augment.data[2 * b]!, augment.data[2 * b + 1]!);
-      return codes.data[at - row + Math.min(Math.max(source, 0), length - 1)]!;
-    }),
-  samples: [
-    {
-      inputs: { codes: [5, 37], augment: [5, 2] },
-      attrs: undefined,
-      range: { codes: [0, NUCLEOTIDES + 1], augment: [0, 2] },
-      integers: ['codes', 'augment'],
-    },
-  ],
-});
-
-/** One-hot rows: complemented (A↔T, C↔G: column 3 − column) where reversed, zero where no base was shifted in. */
-const augmentedOneHot = defineOp()({
-  name: 'augmentedOneHot',
-  inputs: ['codes', 'reverse', 'shift'],
-  axes: 'batch _, batch _, batch _ -> batch _ _',
-  infer: ({ codes }) => ({ shape: [...codes.shape, NUCLEOTIDES], dtype: 'f32' }),
-  kernel: {
-    kind: 'map',
-    index: (input, _, { i, specs }) => {
-      const batch = `${i} / ${specs.codes!.shape[1]! * NUCLEOTIDES}u`;
-      if (input === 'codes') return `${i} / ${NUCLEOTIDES}u`;
-      return input === 'reverse' ? `${batch} * 2u` : `${batch} * 2u + 1u`;
-    },
-    expression: ({ codes, reverse, shift }, _, { i, specs }) => {
-      const length = specs.codes!.shape[1]!;
-      return `augmented_one_hot(${codes}, ${reverse}, ${shift}, ${i} / ${NUCLEOTIDES}u % ${length}u, ${i} % ${NUCLEOTIDES}u, ${length})`;
-    },
-    declarations:
-      () => `fn augmented_one_hot(code: f32, reverse: f32, shift: f32, row: u32, column: u32, length: i32) -> f32 {
-  let source = select(length - 1 - i32(row), i32(row), reverse == 0.0) - i32(shift);
-  let nucleotide = select(${NUCLEOTIDES - 1}u - column, column, reverse == 0.0);
-  return select(0.0, 1.0, code == f32(nucleotide) && source >= 0 && source < length);
-}`,
-  },
-  reference: ({ codes, reverse, shift }) => {
+  reference: ({ codes, augment }) => {
     const length = codes.shape[1]!;
     return Float64Array.from({ length: codes.data.length * NUCLEOTIDES }, (_, i) => {
-      const at = Math.floor(i / NUCLEOTIDES);
-      const b = Math.floor(at / length);
-      const reversed = reverse.data[2 * b]!;
-      const source = sourceRow(at % length, length, reversed, shift.data[2 * b + 1]!);
-      const column = i % NUCLEOTIDES;
-      const nucleotide = reversed === 0 ? column : NUCLEOTIDES - 1 - column;
-      return codes.data[at] === nucleotide && source >= 0 && source < length ? 1 : 0;
+      const b = Math.floor(i / (length * NUCLEOTIDES));
+      const row = Math.floor(i / NUCLEOTIDES) % length;
+      const [reverse, shift] = augment.data.subarray(2 * b, 2 * b + 2) as unknown as [number, number];
+      const source = (reverse === 0 ? row : length - 1 - row) - shift;
+      const column = reverse === 0 ? i % NUCLEOTIDES : NUCLEOTIDES - 1 - (i % NUCLEOTIDES);
+      return source >= 0 && source < length && codes.data[b * length + source] === column ? 1 : 0;
     });
   },
   samples: [
     {
-      inputs: { codes: [5, 37], reverse: [5, 2], shift: [5, 2] },
+      inputs: { codes: [7, 37], augment: [7, 2] },
       attrs: undefined,
-      range: { codes: [0, NUCLEOTIDES + 1], reverse: [0, 2], shift: [-3, 4] },
-      integers: ['codes', 'reverse', 'shift'],
+      range: { codes: [0, NUCLEOTIDES + 1], augment: [-2, 3] }, // any number but 0 reverses
+      integers: ['codes', 'augment'],
     },
   ],
 });
@@ -182,14 +142,17 @@ const augmentTargetsOp = defineOp()({
     return { shape: targets.shape, dtype: 'f32' };
   },
   kernel: {
-    kind: 'view',
-    index: (i, targets) => {
+    kind: 'shader',
+    body: ({ targets }, y) => {
       const [, bins, tracks] = targets.shape as [number, number, number];
-      const batch = `(${i} / ${bins * tracks}u)`;
-      const bin = `(${i} / ${tracks}u % ${bins}u)`;
-      const track = `(${i} % ${tracks}u)`;
-      const reversed = `(${batch} * ${bins}u + ${bins - 1}u - ${bin}) * ${tracks}u + u32(load_strandPair(${track}))`;
-      return `select(${reversed}, ${i}, load_augment(2u * ${batch}) == 0.0)`;
+      const body = wgsl`
+        let track = i % ${tracks}u;
+        let bin = i / ${tracks}u % ${bins}u;
+        let batch = i / ${bins * tracks}u;
+        let mirrored = (batch * ${bins}u + ${bins - 1}u - bin) * ${tracks}u + u32(load_strandPair(track));
+        store(i, load_targets(select(mirrored, i, load_augment(2u * batch) == 0.0)));
+      `;
+      return perElement(y, body);
     },
   },
   reference: ({ targets, augment, strandPair }) => {
@@ -265,10 +228,4 @@ function transpose(x: Reference, rows: number, columns: number): Float64Array {
     const inBatch = i % (rows * columns);
     return x.data[i - inBatch + (inBatch % rows) * columns + Math.floor(inBatch / rows)]!;
   });
-}
-
-/** A value for each element of x [batch, length], from its flat index, row and batch. */
-function mapRows(x: Reference, value: (at: number, row: number, batch: number) => number): Float64Array {
-  const length = x.shape[1]!;
-  return x.data.map((_, at) => value(at, at % length, Math.floor(at / length)));
 }

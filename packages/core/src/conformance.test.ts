@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Device } from './device.ts';
+import './index.ts';
+import './ops/conv1d.ts';
+import './ops/elementwise.ts';
+import './ops/matmul.ts';
+import './ops/pool.ts';
+import './ops/select.ts';
+import './ops/sequence.ts';
+import { declaredOps } from './op.ts';
+import { checkOp } from './testing.ts';
+
+let device: Device;
+
+beforeAll(async () => {
+  device = await Device.open();
+});
+
+afterAll(async () => {
+  await device.close();
+});
+
+/** Derived tests that do not apply, and why. */
+const SKIPPED: readonly { readonly op: RegExp; readonly check: RegExp; readonly reason: string }[] = [
+  {
+    op: /^batchNormalize$/,
+    check: /central differences/,
+    reason: 'its gradient includes how mean and variance follow from x; see the batch norm tests',
+  },
+  { op: /^dropout$/, check: /cut along axis/, reason: 'keyed by the global sequence and the position in it' },
+];
+
+/** Ops that nothing is derived for, and why. */
+const WITHOUT_SAMPLES: Readonly<Record<string, string>> = {
+  input: 'a source',
+  parameter: 'a source',
+  constant: 'a source',
+  scalar: 'a source',
+  leafSum: 'an exchange between leaves',
+  gatherLeaves: 'an exchange between leaves',
+};
+
+describe.each(declaredOps().map(({ name }) => name))('%s', (name) => {
+  const op = declaredOps().find((candidate) => candidate.name === name)!;
+  if (op.samples === undefined) {
+    it('needs no samples', () => {
+      expect(
+        WITHOUT_SAMPLES[name],
+        `op '${name}' has no samples; add some, or say here why not`,
+      ).toBeDefined();
+    });
+    return;
+  }
+  for (const check of checkOp(name)) {
+    const known = SKIPPED.find((skipped) => skipped.op.test(name) && skipped.check.test(check.name));
+    const reason = known?.reason ?? check.skip;
+    it(reason === undefined ? check.name : `${check.name} (${reason})`, async ({ skip }) => {
+      if (reason !== undefined) skip(reason);
+      await check.run(device);
+    });
+  }
+});
