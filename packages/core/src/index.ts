@@ -30,8 +30,16 @@ export {
   type Sample,
 } from './op.ts';
 export * from './ops/arithmetic.ts';
+export * from './ops/conv1d.ts';
+export * from './ops/elementwise.ts';
 export { leafSum } from './ops/leaf-sum.ts';
-export { sum } from './ops/reduce.ts';
+export * from './ops/matmul.ts';
+export { affineNormalize, batchNormalize, foldMoments, moments } from './ops/normalize.ts';
+export * from './ops/pool.ts';
+export { dropout } from './ops/random.ts';
+export { repeat, sum } from './ops/reduce.ts';
+export * from './ops/select.ts';
+export * from './ops/sequence.ts';
 export * from './ops/shape.ts';
 export {
   buffer,
@@ -47,6 +55,13 @@ export {
 export { installAdaptivePolling } from './polling.ts';
 export { memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
 export { hashName, mix } from './random.ts';
+export {
+  decodeSafetensors,
+  encodeSafetensors,
+  readSafetensors,
+  type Safetensors,
+  writeSafetensors,
+} from './safetensors.ts';
 export { currentScope, type Phase, withLayer, withScope } from './scope.ts';
 export { StateStore } from './state.ts';
 export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
