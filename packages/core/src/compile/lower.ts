@@ -33,6 +33,8 @@ const ELEMENTS = 4;
 const FEW_OUTPUTS = 2048;
 const CHUNK = 64;
 const MAX_CHUNKS = 256;
+/** Immediates for keys; further ones are written into the text. */
+const MAX_KEYS = 4;
 const MAX_WORKGROUPS_X = 65_535; // WebGPU's maxComputeWorkgroupsPerDimension
 
 /** Values that change from run to run. 64 bytes, the guaranteed size of immediates. */
@@ -105,6 +107,8 @@ class Writer {
   private readonly keys: number[] = [];
   private readonly wide = new Set<number>();
   private usesFrame = false;
+  /** How many of the keys, counted from the first, are extents. */
+  private extents = 0;
 
   constructor(inlined: ReadonlySet<Tensor>, scalars: readonly string[], core: Tensor | undefined) {
     this.inlined = inlined;
@@ -118,7 +122,7 @@ class Writer {
     const body = wgsl`
       for (var k = 0u; k < ${ELEMENTS}u; k++) {
         let i = wg * ${WORKGROUP * ELEMENTS}u + k * ${WORKGROUP}u + lane;
-        if (i < ${count}u) { y[i] = ${value}(i); }
+        if (i < arrayLength(&y)) { y[i] = ${value}(i); }
       }`;
     return this.finish(root, body, Math.ceil(count / (WORKGROUP * ELEMENTS)), WORKGROUP);
   }
@@ -153,16 +157,16 @@ class Writer {
   ): Lowered {
     const load = this.loader(x);
     const epilogue = root === core ? undefined : this.compute(root);
-    const total = outer * inner;
+    const [n, m] = [this.extent(count), this.extent(inner)];
     const body = wgsl`
       let o = wg * ${WORKGROUP}u + lane;
-      if (o < ${total}u) {
-        let base = o / ${inner}u * ${count * inner}u + o % ${inner}u;
+      if (o < arrayLength(&y)) {
+        let base = o / ${m} * ${n} * ${m} + o % ${m};
         var acc = ${kernel.initial};
-        for (var r = 0u; r < ${count}u; r++) { acc = ${kernel.combine('acc', `${load}(base + r * ${inner}u)`)}; }
+        for (var r = 0u; r < ${n}; r++) { acc = ${kernel.combine('acc', `${load}(base + r * ${m})`)}; }
         y[o] = ${epilogue === undefined ? 'acc' : `${epilogue}(o, acc)`};
       }`;
-    return this.finish(root, body, Math.ceil(total / WORKGROUP), WORKGROUP);
+    return this.finish(root, body, Math.ceil((outer * inner) / WORKGROUP), WORKGROUP);
   }
 
   partial(
@@ -173,20 +177,20 @@ class Writer {
     x: Stored,
   ): Lowered {
     const load = this.loader(x);
-    const length = Math.ceil(count / chunks);
-    const total = outer * chunks * inner;
+    const [n, m] = [this.extent(count), this.extent(inner)];
+    const [length, parts] = [this.extent(Math.ceil(count / chunks)), this.extent(chunks)];
     const body = wgsl`
       let o = wg * ${WORKGROUP}u + lane;
-      if (o < ${total}u) {
-        let chunk = o / ${inner}u % ${chunks}u;
-        let base = o / ${inner * chunks}u * ${count * inner}u + o % ${inner}u;
+      if (o < arrayLength(&y)) {
+        let chunk = o / ${m} % ${parts};
+        let base = o / ${m} / ${parts} * ${n} * ${m} + o % ${m};
         var acc = ${kernel.initial};
-        for (var r = chunk * ${length}u; r < min((chunk + 1u) * ${length}u, ${count}u); r++) {
-          acc = ${kernel.combine('acc', `${load}(base + r * ${inner}u)`)};
+        for (var r = chunk * ${length}; r < min((chunk + 1u) * ${length}, ${n}); r++) {
+          acc = ${kernel.combine('acc', `${load}(base + r * ${m})`)};
         }
         y[o] = acc;
       }`;
-    return this.finish(partials, body, Math.ceil(total / WORKGROUP), WORKGROUP);
+    return this.finish(partials, body, Math.ceil((outer * chunks * inner) / WORKGROUP), WORKGROUP);
   }
 
   /** Name of a function `(i: u32) -> f32` that gives element i of a stored or inlined value. */
@@ -246,11 +250,25 @@ class Writer {
     return `frame.s${index >> 2}.${'xyzw'[index & 3]}`;
   }
 
+  /** An immediate for a constant of this use: the text stays the same for every layer and shape. */
   private key(value: number): string {
-    this.usesFrame = true;
     const known = this.keys.indexOf(value);
-    const index = known >= 0 ? known : this.keys.push(value) - 1;
-    if (index > 3) throw new Error('a kernel has four immediates for keys; fuse fewer random ops');
+    return known >= this.extents ? this.keyName(known) : this.newKey(value);
+  }
+
+  /** As `key`, but never shared, so that sizes that happen to be equal do not change the text. */
+  private extent(size: number): string {
+    this.extents++;
+    return this.newKey(size);
+  }
+
+  private newKey(value: number): string {
+    if (this.keys.length === MAX_KEYS) return `${value}u`;
+    return this.keyName(this.keys.push(value) - 1);
+  }
+
+  private keyName(index: number): string {
+    this.usesFrame = true;
     return `frame.k.${'xyzw'[index]}`;
   }
 
@@ -269,7 +287,7 @@ class Writer {
 ${[...(this.usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
-let wg = id.y * ${x}u + id.x;
+let wg = ${y === 1 ? 'id.x' : `id.y * ${x}u + id.x`};
 ${guarded}
 }`;
     const node = 'of' in root ? root.of : root;
