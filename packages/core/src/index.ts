@@ -13,13 +13,12 @@ export {
 } from './compile/compile.ts';
 export { Device, type DeviceInfo } from './device.ts';
 export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
-export * as nn from './nn/index.ts';
-export * from './optim/index.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
 export type { KernelBody } from './kernel.ts';
 export { literal } from './literal.ts';
+export * as nn from './nn/index.ts';
 export {
   defineOp,
   type MapSite,
@@ -41,6 +40,7 @@ export { repeat, sum } from './ops/reduce.ts';
 export * from './ops/select.ts';
 export * from './ops/sequence.ts';
 export * from './ops/shape.ts';
+export * from './optim/index.ts';
 export {
   buffer,
   constant,
