@@ -164,6 +164,59 @@ test('variances keep their digits when the mean is thousands of deviations away'
   }
 });
 
+describe('batchNormalize over groups of 2 sequences', () => {
+  const attrs = { epsilon: 1e-3, sequences: 2, count: 14 };
+  const shapes = { x: [4, 7, 3], gamma: [3], beta: [3], dy: [4, 7, 3] };
+  const values = Object.fromEntries(
+    Object.entries(shapes).map(([name, shape], i) => [name, noise(shape, 20 + i)]),
+  );
+  const run = () =>
+    evaluateOn(device, values, ({ x, gamma, beta, dy }) => {
+      const y = batchNormalize(x!, moments(x!, { sequences: 2 }), gamma!, beta!, attrs);
+      const [dx, dgamma, dbeta] = gradients(y, dy!, [x!, gamma!, beta!]);
+      return { y, x: dx!, gamma: dgamma!, beta: dbeta! };
+    });
+
+  /** The output in float64 with one input moved, through the references of the ops that make it. */
+  function reference(moved?: { readonly name: string; readonly by: Float64Array }): Float64Array {
+    const inputs = Object.fromEntries(
+      Object.entries(values).map(([name, x]) => {
+        const { shape, data } = float64(x);
+        return [name, { shape, data: name === moved?.name ? data.map((v, i) => v + moved.by[i]!) : data }];
+      }),
+    );
+    const ref = (
+      op: string,
+      of: Record<string, Reference>,
+      attributes: unknown,
+      shape: readonly number[],
+    ) => ({
+      shape,
+      data: declaredOp(op).reference!(of, attributes),
+    });
+    const chunks = ref('chunkMoments', { x: inputs.x! }, attrs, [2, 1, 2, 3]);
+    const mean = ref('mergeMoments', { x: chunks }, { rows: 14 }, [2, 2, 3]);
+    const { x, gamma, beta } = inputs as Record<'x' | 'gamma' | 'beta', Reference>;
+    return declaredOp('batchNormalize').reference!({ x, mean, variance: mean, gamma, beta }, attrs);
+  }
+
+  test('equals the float64 reference', async () => {
+    expect(relativeError((await run()).y!.data as Float32Array, reference())).toBeLessThan(1e-5);
+  });
+
+  test.each(['x', 'gamma', 'beta'])('has the gradient of %s that central differences give', async (name) => {
+    const gradient = (await run())[name]!.data as Float32Array;
+    const dy = values.dy!.data as Float32Array;
+    const slope = Float64Array.from(gradient, (_, i) => {
+      const by = new Float64Array(gradient.length);
+      by[i] = 1e-4;
+      const [above, below] = [reference({ name, by }), reference({ name, by: by.map((v) => -v) })];
+      return above.reduce((total, y, k) => total + (dy[k]! * (y - below[k]!)) / 2e-4, 0);
+    });
+    expect(relativeError(gradient, slope)).toBeLessThan(1e-5);
+  });
+});
+
 describe('split over leaves', () => {
   const x = noise([6, 70, 5], 3);
   const dy = noise([6, 70, 5], 4);
