@@ -10,8 +10,9 @@ import { gradients } from './grad.ts';
 import { topologicalOrder } from './graph.ts';
 import { elementCount, type HostTensor, hostTensor } from './host-tensor.ts';
 import { type AnyOp, declaredOp, type Range, type Reference, type Sample } from './op.ts';
-import { parameter } from './parameter.ts';
+import { Parameter, parameter } from './parameter.ts';
 import { hashName, mix } from './random.ts';
+import { StateStore } from './state.ts';
 import { type Spec, shapeText, Tensor } from './tensor.ts';
 
 /** One derived test. */
@@ -135,12 +136,13 @@ function interpretNode(node: Tensor, known: ReadonlyMap<Tensor, Reference>): Ref
   return { shape, data };
 }
 
-/** Compiles and runs tensors on a device. `values` are those of the parameters they depend on. */
+/** Compiles and runs tensors on a device; the parameters they depend on start from their initialisers. */
 export async function evaluateOnDevice<K extends string>(
   device: Device,
   outputs: Readonly<Record<K, Tensor>>,
 ): Promise<Record<K, Float32Array>> {
-  const compiled = await compile(() => outputs, { device, inputs: {} });
+  const state = stateOf(device, Object.values(outputs));
+  const compiled = await compile(() => outputs, { device, inputs: {}, state });
   try {
     const results = await compiled({});
     return Object.fromEntries(
@@ -148,8 +150,21 @@ export async function evaluateOnDevice<K extends string>(
     ) as Record<K, Float32Array>;
   } finally {
     compiled.close();
-    compiled.state.close();
+    state.close();
   }
+}
+
+/** Room for all parameters, also for those of which only the shape is used. */
+function stateOf(device: Device, outputs: readonly Tensor[]): StateStore {
+  const parameters = topologicalOrder(outputs).filter((node) => node instanceof Parameter);
+  const state = new StateStore(device);
+  state.allocate(parameters.map(({ name, shape }) => ({ name, shape, slot: 0 })));
+  state.write(
+    new Map(
+      parameters.map(({ name, shape, initializer }) => [name, hostTensor(shape, initializer(shape, 0))]),
+    ),
+  );
+  return state;
 }
 
 type Values = Readonly<Record<string, HostTensor>>;
