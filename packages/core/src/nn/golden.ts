@@ -2,10 +2,11 @@
 import { fileURLToPath } from 'node:url';
 import { compile } from '../compile/compile.ts';
 import type { Device } from '../device.ts';
-import { elementCount, type HostTensor } from '../host-tensor.ts';
+import type { HostTensor } from '../host-tensor.ts';
 import { type Parameter, parameter } from '../parameter.ts';
 import { readSafetensors, type Safetensors } from '../safetensors.ts';
 import type { Tensor } from '../tensor.ts';
+import { randomTensor } from '../testing.ts';
 
 const OPS = new URL('../../../../test/fixtures/ops/ops_public.safetensors', import.meta.url);
 
@@ -37,29 +38,11 @@ export async function evaluateOn<N extends string>(
   return outputs;
 }
 
-/** The largest |a − b| over the largest |b|; NaN counts as infinite. */
-export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) throw new Error(`${a.length} values against ${b.length}`);
-  let scale = 0;
-  let worst = 0;
-  for (let i = 0; i < b.length; i++) {
-    const difference = Math.abs(a[i]! - b[i]!);
-    scale = Math.max(scale, Math.abs(b[i]!));
-    worst = difference <= worst ? worst : Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
-  }
-  return worst === 0 ? 0 : worst / scale;
-}
-
-/** Reproducible values in [low, high). */
+/** Reproducible values in `range`. */
 export function noise(
   shape: readonly number[],
   seed: number,
-  [low, high]: readonly [number, number] = [-1, 1],
+  range: readonly [number, number] = [-1, 1],
 ): HostTensor {
-  let state = Math.imul(seed + 1, 0x9e37_79b1) >>> 0;
-  const data = Float32Array.from({ length: elementCount(shape) }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return low + (high - low) * (state / 2 ** 32);
-  });
-  return { shape, dtype: 'f32', data };
+  return randomTensor(shape, { seed, range });
 }

@@ -6,7 +6,8 @@ import { type HostTensor, hostTensor } from '../host-tensor.ts';
 import { constant } from '../parameter.ts';
 import type { Safetensors } from '../safetensors.ts';
 import type { Tensor } from '../tensor.ts';
-import { evaluateOn, noise, opFixtures, parametersOf, relativeError } from './golden.ts';
+import { relativeError } from '../testing.ts';
+import { evaluateOn, noise, opFixtures, parametersOf } from './golden.ts';
 import {
   bceProbabilities,
   bceWithLogits,

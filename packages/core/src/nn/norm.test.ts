@@ -4,7 +4,8 @@ import { Device } from '../device.ts';
 import type { HostTensor } from '../host-tensor.ts';
 import { withScope } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
-import { noise, relativeError } from './golden.ts';
+import { relativeError } from '../testing.ts';
+import { noise } from './golden.ts';
 import { parameters } from './layer.ts';
 import { type BatchNormGroup, type BatchNormOptions, batchNorm, withBatchNorm } from './norm.ts';
 

@@ -3,10 +3,11 @@ import { compile } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import { gradients } from '../grad.ts';
 import type { HostTensor } from '../host-tensor.ts';
-import { evaluateOn, noise, opFixtures, parametersOf, relativeError } from '../nn/golden.ts';
-import { declaredOp, type Reference, type Sample } from '../op.ts';
+import { evaluateOn, noise, opFixtures, parametersOf } from '../nn/golden.ts';
+import { declaredOp, type Reference } from '../op.ts';
 import type { Safetensors } from '../safetensors.ts';
-import { Tensor } from '../tensor.ts';
+import type { Tensor } from '../tensor.ts';
+import { relativeError } from '../testing.ts';
 import { multiply } from './arithmetic.ts';
 import { rowChunks } from './moments.ts';
 import { affineNormalize, batchNormalize, foldMoments, moments } from './normalize.ts';
@@ -19,38 +20,6 @@ beforeAll(async () => {
   fixtures = await opFixtures();
 });
 afterAll(() => device.close());
-
-const OPS = [
-  'chunkMoments',
-  'mergeMoments',
-  'foldMoments',
-  'batchNormalizeGradient',
-  'batchNormalizeSums',
-  'foldSums',
-  'affineNormalize',
-];
-
-describe.each(OPS)('%s', (name) => {
-  const op = declaredOp(name);
-  test.each(op.samples!.map((sample, i) => [i, sample] as const))(
-    'sample %i equals the float64 reference',
-    async (i, sample: Sample<readonly string[], unknown>) => {
-      const values = Object.fromEntries(
-        Object.entries(sample.inputs).map(([key, shape], k) => [
-          key,
-          noise(shape, i * 10 + k, sample.range?.[key]),
-        ]),
-      );
-      const { y } = await evaluateOn(device, values, (inputs) => ({
-        y: new Tensor(op, inputs, sample.attrs, op.infer(inputs, sample.attrs)),
-      }));
-      const references = Object.fromEntries(Object.entries(values).map(([key, x]) => [key, float64(x)]));
-      expect(relativeError(y!.data as Float32Array, op.reference!(references, sample.attrs))).toBeLessThan(
-        1e-5, // sums of up to 65 rows in f32
-      );
-    },
-  );
-});
 
 const float64 = ({ shape, data }: HostTensor): Reference => ({
   shape,
@@ -160,7 +129,7 @@ test('variances keep their digits when the mean is thousands of deviations away'
     const column = [...shifted.data].filter((_, i) => i % 3 === channel);
     const mean = column.reduce((a, b) => a + b, 0) / column.length;
     const variance = column.reduce((a, b) => a + (b - mean) ** 2, 0) / column.length;
-    expect(Math.abs((m!.data as Float32Array)[3 + channel]! / variance - 1)).toBeLessThan(5e-5); // f32 means near 4096 are off by 2e-4
+    expect(Math.abs((m!.data as Float32Array)[3 + channel]! / variance - 1)).toBeLessThan(1e-4); // the fixtures' gate: chunk means near 4096 are off by 2e-4
   }
 });
 
@@ -228,7 +197,7 @@ describe('split over leaves', () => {
       const statistics = group === 'step' ? foldMoments(parts) : parts;
       const count = (group === 'step' ? 6 : sequences) * 70;
       const y = batchNormalize(inputs.x!, statistics, gamma!, beta!, { epsilon: 1e-3, sequences, count });
-      const loss = sum(multiply(y, inputs.dy!));
+      const loss = sum(multiply(y, y));
       const [dx, dgamma, dbeta] = gradients(y, inputs.dy!, [inputs.x!, gamma!, beta!]);
       return { y, loss, dx: dx!, dgamma: dgamma!, dbeta: dbeta! };
     };

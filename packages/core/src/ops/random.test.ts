@@ -2,11 +2,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compile } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import { gradients } from '../grad.ts';
-import { evaluateOn, noise, relativeError } from '../nn/golden.ts';
+import { evaluateOn, noise } from '../nn/golden.ts';
 import { declaredOp } from '../op.ts';
 import { hashName } from '../random.ts';
 import { withLayer, withScope } from '../scope.ts';
 import { Tensor } from '../tensor.ts';
+import { relativeError } from '../testing.ts';
 import { dropout, dropoutThreshold, hashWords } from './random.ts';
 
 let device: Device;

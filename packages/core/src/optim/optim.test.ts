@@ -2,12 +2,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compile, type Traceable } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import type { HostTensor } from '../host-tensor.ts';
-import { opFixtures, parametersOf, relativeError } from '../nn/golden.ts';
+import { opFixtures, parametersOf } from '../nn/golden.ts';
 import { leafSum } from '../ops/leaf-sum.ts';
 import { sum } from '../ops/reduce.ts';
 import { reshape } from '../ops/shape.ts';
 import { input } from '../parameter.ts';
 import type { Safetensors } from '../safetensors.ts';
+import { relativeError } from '../testing.ts';
 import { trace } from '../trace.ts';
 import {
   adam,
