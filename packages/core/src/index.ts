@@ -55,6 +55,7 @@ export {
 export { installAdaptivePolling } from './polling.ts';
 export { memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
 export { hashName, mix } from './random.ts';
+export { explain, replacePath } from './replace-file.ts';
 export {
   decodeSafetensors,
   encodeSafetensors,

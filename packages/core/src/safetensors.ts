@@ -2,10 +2,9 @@
  * The safetensors file format (https://github.com/huggingface/safetensors) over host tensors:
  * `u64 header length | JSON header | tensor bytes`, everything little-endian.
  */
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { type FileHandle, open } from 'node:fs/promises';
 import { elementCount, type HostDType, type HostTensor, type TypedArray } from './host-tensor.ts';
+import { explain, replacePath } from './replace-file.ts';
 
 /** The named tensors of a file, in header order, and its free-form string metadata. */
 export interface Safetensors {
@@ -85,7 +84,7 @@ export function encodeSafetensors(
  */
 export async function readSafetensors(path: string): Promise<Safetensors> {
   const handle = await open(path, 'r').catch((cause: unknown) => {
-    throw new Error(`${path}: cannot open the safetensors file: ${reason(cause)}`, { cause });
+    throw explain(path, cause);
   });
   try {
     const fileBytes = (await handle.stat()).size;
@@ -116,18 +115,7 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const layout = layOut(tensors, metadata);
-  const aside = `${path}.${randomUUID()}.partial`;
-  try {
-    await writeSynced(aside, [layout.header, ...layout.pieces]);
-    await rename(aside, path);
-    await syncFolder(dirname(path));
-  } catch (cause) {
-    await rm(aside, { force: true }).catch(() => {}); // the first error is the one to report
-    throw new Error(
-      `${path}: cannot write the safetensors file (${layout.header.length + layout.dataBytes} bytes): ${reason(cause)}`,
-      { cause },
-    );
-  }
+  await replacePath(path, (aside) => writeSynced(aside, [layout.header, ...layout.pieces]));
 }
 
 /** The header's length in bytes, from the first 8 bytes of the file. */
@@ -177,7 +165,10 @@ function parseJson(json: Uint8Array, source: string): Record<string, unknown> {
   try {
     parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(json));
   } catch (cause) {
-    throw new Error(`${source}: the header is not JSON: ${reason(cause)}; the file is damaged`, { cause });
+    throw new Error(
+      `${source}: the header is not JSON: ${cause instanceof Error ? cause.message : cause}; the file is damaged`,
+      { cause },
+    );
   }
   if (isObject(parsed)) return parsed;
   throw new Error(`${source}: the header should be a JSON object, found ${JSON.stringify(parsed)}`);
@@ -337,27 +328,6 @@ async function writeSynced(path: string, pieces: readonly Uint8Array[]): Promise
   } finally {
     await handle.close();
   }
-}
-
-/** Makes a rename durable; some file systems refuse to sync a folder, and then there is nothing to wait for. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  await handle.sync().catch(() => {});
-  await handle.close();
-}
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOSPC: 'the disk is full; free some space or choose another folder',
-  EDQUOT: 'the disk quota is used up; free some space or choose another folder',
-  EROFS: 'the file system is read-only; choose another folder',
-  EACCES: 'permission denied; check the rights of the folder',
-  ENOENT: 'no such file or folder; check the path',
-  EISDIR: 'this is a folder; give the path of a file',
-};
-
-function reason(cause: unknown): string {
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
-  return REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

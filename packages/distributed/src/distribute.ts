@@ -1,6 +1,6 @@
 import {
-  type Built,
   type BuildOptions,
+  type Built,
   build,
   type Counters,
   elementCount,
@@ -87,14 +87,24 @@ export class DistributedState {
   async read(names: readonly string[] = this.names): Promise<Map<string, HostTensor>> {
     const tensors = names.map((name) => sharedTensor(name, this.shapes.get(name)!, 'f32'));
     await this.mesh.ranks[0]!.call((api) => api.readState(this.id, tensors));
-    return new Map(tensors.map(({ name, shape, memory }) => [name, { shape, dtype: 'f32', data: new Float32Array(memory).slice() }]));
+    return new Map(
+      tensors.map(({ name, shape, memory }) => [
+        name,
+        { shape, dtype: 'f32', data: new Float32Array(memory).slice() },
+      ]),
+    );
   }
 
   /** @throws when ranks hold different bits, naming the first that differs from rank 0. */
   async checkEqual(): Promise<void> {
-    const hashes = await Promise.all(this.mesh.ranks.map((rank) => rank.call((api) => api.hashState(this.id))));
+    const hashes = await Promise.all(
+      this.mesh.ranks.map((rank) => rank.call((api) => api.hashState(this.id))),
+    );
     const other = hashes.findIndex((hash) => hash !== hashes[0]);
-    if (other >= 0) throw new Error(`rank ${other} holds other weights than rank 0; a device computed something else. Restart from the last checkpoint`);
+    if (other >= 0)
+      throw new Error(
+        `rank ${other} holds other weights than rank 0; a device computed something else. Restart from the last checkpoint`,
+      );
   }
 }
 
@@ -108,7 +118,9 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   const { mesh, seed = 0 } = options;
   const built = build(fn, options);
   if (mesh.ranks.length > built.program.leaves) {
-    throw new Error(`${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`);
+    throw new Error(
+      `${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`,
+    );
   }
   const state = options.state ?? new DistributedState(mesh);
   const job = await load(built.program, mesh, state);
@@ -137,14 +149,31 @@ async function load(program: Program, mesh: Mesh, state: DistributedState): Prom
     mesh.ranks.map((rank) => {
       const [from, to] = share(program.leaves, rank.index, ranks);
       const leaves = Array.from({ length: to - from }, (_, i) => from + i);
-      const job = { id, stateId: state.id, program, leaves, ranks, rendezvous, exchange, inputs, outputs, deadlineMs };
+      const job = {
+        id,
+        stateId: state.id,
+        program,
+        leaves,
+        ranks,
+        rendezvous,
+        exchange,
+        inputs,
+        outputs,
+        deadlineMs,
+      };
       return rank.call((api) => api.load(job));
     }),
   );
   return { id, inputs, outputs };
 }
 
-function runner(built: Built, job: LoadedJob, mesh: Mesh, state: DistributedState, seed: number): Distributed {
+function runner(
+  built: Built,
+  job: LoadedJob,
+  mesh: Mesh,
+  state: DistributedState,
+  seed: number,
+): Distributed {
   const { program, counters: rules } = built;
   let host: HostState = { step: 0, counters: rules?.counters() ?? {}, q: namedScales(program, undefined) };
   let repeats = 0;
@@ -152,32 +181,58 @@ function runner(built: Built, job: LoadedJob, mesh: Mesh, state: DistributedStat
     fillInputs(program, job.inputs, inputs);
     const sequence = host.step * program.leaves * program.sequencesPerLeaf;
     const frame: Frame = { seed, step: host.step, sequence, scalars: rules?.scalars(host.counters) ?? {} };
-    const q = program.sums === undefined ? undefined : Int32Array.from(program.sums.tensors, ({ name }) => host.q[name]!);
+    const q =
+      program.sums === undefined
+        ? undefined
+        : Int32Array.from(program.sums.tensors, ({ name }) => host.q[name]!);
     const reports = await stepAll(mesh, job, frame, q);
     const done = reports[0] as Extract<StepReport, { kind: 'done' }>;
     repeats += done.repeats;
-    host = { step: host.step + 1, counters: rules?.advance(host.counters) ?? {}, q: namedScales(program, done.q) };
+    host = {
+      step: host.step + 1,
+      counters: rules?.advance(host.counters) ?? {},
+      q: namedScales(program, done.q),
+    };
     return collect(program, job.outputs);
   };
   return Object.defineProperties(run as Distributed, {
-    program: { value: { ...program, memory: () => memoryReport(program, Math.ceil(program.leaves / mesh.ranks.length)) } },
+    program: {
+      value: {
+        ...program,
+        memory: () => memoryReport(program, Math.ceil(program.leaves / mesh.ranks.length)),
+      },
+    },
     state: { value: state },
     repeats: { get: () => repeats },
     host: { get: () => host },
-    restoreHost: { value: (saved: HostState) => { host = saved; } },
-    close: { value: async () => void (await Promise.all(mesh.ranks.map((rank) => rank.call((api) => api.unload(job.id))))) },
+    restoreHost: {
+      value: (saved: HostState) => {
+        host = saved;
+      },
+    },
+    close: {
+      value: async () =>
+        void (await Promise.all(mesh.ranks.map((rank) => rank.call((api) => api.unload(job.id))))),
+    },
   });
 }
 
 /** Runs a step on all ranks. The first failure makes the others stop waiting; it is the one that is thrown. */
-async function stepAll(mesh: Mesh, job: LoadedJob, frame: Frame, q: Int32Array | undefined): Promise<StepReport[]> {
+async function stepAll(
+  mesh: Mesh,
+  job: LoadedJob,
+  frame: Frame,
+  q: Int32Array | undefined,
+): Promise<StepReport[]> {
   let failure: unknown;
   const settled = await Promise.allSettled(
     mesh.ranks.map(async (rank) => {
       try {
         return await rank.call<StepReport>((api) => api.step(job.id, frame, q));
       } catch (error) {
-        failure ??= new Error(`step ${frame.step}, rank ${rank.index}: ${(error as Error).message}`, { cause: error });
+        failure ??= new Error(`step ${frame.step}, rank ${rank.index}: ${(error as Error).message}`, {
+          cause: error,
+        });
         abort(mesh.rendezvous);
         throw error;
       }
@@ -189,15 +244,24 @@ async function stepAll(mesh: Mesh, job: LoadedJob, frame: Frame, q: Int32Array |
   if (broken.length === 0) return reports;
   const [first] = broken.filter(({ message }) => message !== undefined).sort((a, b) => a.leaf - b.leaf);
   const { message, tensor } = first ?? broken[0]!;
-  throw new NotFiniteError(message ?? `step ${frame.step}: the gradient of ${tensor} is not finite; nothing was updated`, tensor);
+  throw new NotFiniteError(
+    message ?? `step ${frame.step}: the gradient of ${tensor} is not finite; nothing was updated`,
+    tensor,
+  );
 }
 
-function fillInputs(program: Program, shared: readonly SharedTensor[], inputs: Readonly<Record<string, TypedArray>>): void {
+function fillInputs(
+  program: Program,
+  shared: readonly SharedTensor[],
+  inputs: Readonly<Record<string, TypedArray>>,
+): void {
   for (const [i, { name, memory }] of shared.entries()) {
     const values = inputs[name];
     const expected = elementCount(program.inputs[i]!.shape);
     if (values?.length !== expected) {
-      throw new Error(`input ${name}: ${values?.length ?? 'no'} values for shape [${program.inputs[i]!.shape.join(', ')}], which holds ${expected}`);
+      throw new Error(
+        `input ${name}: ${values?.length ?? 'no'} values for shape [${program.inputs[i]!.shape.join(', ')}], which holds ${expected}`,
+      );
     }
     new Uint8Array(memory).set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }

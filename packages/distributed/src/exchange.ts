@@ -14,11 +14,17 @@ export interface ExchangeMemory {
 }
 
 export function exchangeMemory(program: Program, ranks: number): ExchangeMemory {
-  const gathered = Math.max(4, ...program.segments.map((segment) => segment.combine.reduce((sum, { bytesPerLeaf }) => sum + bytesPerLeaf * program.leaves, 0)));
+  const gathered = Math.max(
+    4,
+    ...program.segments.map((segment) =>
+      segment.combine.reduce((sum, { bytesPerLeaf }) => sum + bytesPerLeaf * program.leaves, 0),
+    ),
+  );
   const { sums } = program;
   const sumBytes = sums === undefined ? 4 : program.slots[sums.slot]!.bytes;
   const peakBytes = 4 * Math.max(1, sums?.tensors.length ?? 0);
-  const each = (bytes: number): SharedArrayBuffer[] => Array.from({ length: ranks }, () => new SharedArrayBuffer(ranks > 1 ? bytes : 4));
+  const each = (bytes: number): SharedArrayBuffer[] =>
+    Array.from({ length: ranks }, () => new SharedArrayBuffer(ranks > 1 ? bytes : 4));
   return {
     gathered: [new SharedArrayBuffer(gathered), new SharedArrayBuffer(gathered)],
     peaks: each(peakBytes),
@@ -37,7 +43,9 @@ export class ThreadExchange implements Exchange {
   private readonly leaves: number;
   private turn: 0 | 1 = 0;
   /** Called before each exchange, so that those who wait can say where this rank is. */
-  private readonly enter: (action: 'combining statistics' | 'summing gradients' | 'forward and backward' | 'updating') => void;
+  private readonly enter: (
+    action: 'combining statistics' | 'summing gradients' | 'forward and backward' | 'updating',
+  ) => void;
 
   constructor(options: {
     readonly memory: ExchangeMemory;
@@ -56,16 +64,21 @@ export class ThreadExchange implements Exchange {
     this.remote = options.memory.sums.length > 1;
   }
 
-  async combine(pieces: readonly { readonly own: Uint8Array; readonly bytesPerLeaf: number }[]): Promise<readonly Uint8Array[]> {
+  async combine(
+    pieces: readonly { readonly own: Uint8Array; readonly bytesPerLeaf: number }[],
+  ): Promise<readonly Uint8Array[]> {
     this.enter('combining statistics');
     // Who writes this area again has met everyone at the other one, after they had read this one.
     const area = new Uint8Array(this.memory.gathered[this.turn]);
     this.turn = this.turn === 0 ? 1 : 0;
     const starts = offsets(pieces.map(({ bytesPerLeaf }) => bytesPerLeaf * this.leaves));
-    for (const [i, { own, bytesPerLeaf }] of pieces.entries()) area.set(own, starts[i]! + this.firstLeaf * bytesPerLeaf);
+    for (const [i, { own, bytesPerLeaf }] of pieces.entries())
+      area.set(own, starts[i]! + this.firstLeaf * bytesPerLeaf);
     this.rendezvous.meet();
     this.enter('forward and backward');
-    return pieces.map(({ bytesPerLeaf }, i) => area.slice(starts[i]!, starts[i]! + bytesPerLeaf * this.leaves));
+    return pieces.map(({ bytesPerLeaf }, i) =>
+      area.slice(starts[i]!, starts[i]! + bytesPerLeaf * this.leaves),
+    );
   }
 
   async sum({ peaks, sums }: SumParts): Promise<SumParts> {
@@ -104,7 +117,8 @@ export function addWide(total: Uint32Array, parts: readonly Uint32Array[], from:
 function largest(all: readonly SharedArrayBuffer[]): Uint32Array {
   const [first, ...others] = all.map((peaks) => new Uint32Array(peaks));
   const result = first!.slice();
-  for (const peaks of others) for (let i = 0; i < result.length; i++) result[i] = Math.max(result[i]!, peaks[i]!);
+  for (const peaks of others)
+    for (let i = 0; i < result.length; i++) result[i] = Math.max(result[i]!, peaks[i]!);
   return result;
 }
 

@@ -1,2 +1,16 @@
-export { type Distributed, DistributedState, type DistributeOptions, distribute, type HostState } from './distribute.ts';
+export {
+  type Checkpoint,
+  type CheckpointInfo,
+  hashState,
+  hostTensors,
+  loadCheckpoint,
+  saveCheckpoint,
+} from './checkpoint.ts';
+export {
+  type Distributed,
+  DistributedState,
+  type DistributeOptions,
+  distribute,
+  type HostState,
+} from './distribute.ts';
 export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';

@@ -29,8 +29,13 @@ const DEADLINE_MS = 600_000; // first steps compile kernels, which a software dr
  * @throws when there are fewer adapters than devices and sharing is not asked for, or ranks differ in anything that
  * decides bits.
  */
-export async function openMesh({ devices, shareDevices = false, deadlineMs = DEADLINE_MS }: MeshOptions): Promise<Mesh> {
-  if (!Number.isInteger(devices) || devices < 1) throw new Error(`devices is ${devices}; it must be a whole number of at least 1`);
+export async function openMesh({
+  devices,
+  shareDevices = false,
+  deadlineMs = DEADLINE_MS,
+}: MeshOptions): Promise<Mesh> {
+  if (!Number.isInteger(devices) || devices < 1)
+    throw new Error(`devices is ${devices}; it must be a whole number of at least 1`);
   const ranks: Rank[] = [];
   const threads = process.env.LP_NUM_THREADS;
   // llvmpipe reads this when a device opens: its worker threads share the cores with the other ranks'
@@ -81,7 +86,10 @@ function checkFingerprints(infos: readonly DeviceInfo[]): void {
   for (const [i, info] of others.entries()) {
     for (const field of Object.keys(info) as (keyof DeviceInfo)[]) {
       const [a, b] = [JSON.stringify(first![field]), JSON.stringify(info[field])];
-      if (a !== b) throw new Error(`ranks 0 and ${i + 1} differ in ${field}: ${a} and ${b}; all ranks must be alike for equal bits`);
+      if (a !== b)
+        throw new Error(
+          `ranks 0 and ${i + 1} differ in ${field}: ${a} and ${b}; all ranks must be alike for equal bits`,
+        );
     }
   }
 }

@@ -45,7 +45,12 @@ export interface Job {
 export type StepReport =
   | { readonly kind: 'done'; readonly q: Int32Array | undefined; readonly repeats: number }
   /** `message` is set on the rank that holds the first tensor that is not finite. */
-  | { readonly kind: 'not-finite'; readonly message: string | undefined; readonly leaf: number; readonly tensor: string };
+  | {
+      readonly kind: 'not-finite';
+      readonly message: string | undefined;
+      readonly leaf: number;
+      readonly tensor: string;
+    };
 
 interface Loaded {
   readonly job: Job;

@@ -17,8 +17,12 @@ export class Rank {
     this.index = index;
     this.worker = new Worker(workerUrl, { name: `rank-${index}`, workerData: { rank: index }, execArgv: [] });
     this.dead = new Promise<never>((_, reject) => {
-      this.worker.once('error', (error) => reject(new Error(`rank ${index} failed: ${error.message}`, { cause: error })));
-      this.worker.once('exit', (code) => reject(new Error(`rank ${index} ended with code ${code}; restart from the last checkpoint`)));
+      this.worker.once('error', (error) =>
+        reject(new Error(`rank ${index} failed: ${error.message}`, { cause: error })),
+      );
+      this.worker.once('exit', (code) =>
+        reject(new Error(`rank ${index} ended with code ${code}; restart from the last checkpoint`)),
+      );
     });
     this.dead.catch(() => undefined); // whoever calls sees it; nobody calling is no crash
     this.remote = wrap<RankApi>(threadEndpoint(this.worker));

@@ -1,5 +1,13 @@
 /** What a rank is doing, in the order of a step; kept in shared memory so that whoever waits can say for whom. */
-export const ACTIONS = ['idle', 'uploading inputs', 'forward and backward', 'combining statistics', 'summing gradients', 'updating', 'reading outputs'] as const;
+export const ACTIONS = [
+  'idle',
+  'uploading inputs',
+  'forward and backward',
+  'combining statistics',
+  'summing gradients',
+  'updating',
+  'reading outputs',
+] as const;
 export type Action = (typeof ACTIONS)[number];
 
 /** The ranks' meeting point: a barrier, an abort flag and a word per rank that says where it is. */
@@ -63,7 +71,8 @@ export class Rendezvous {
     }
     const start = performance.now();
     while (Atomics.load(control, GENERATION) === generation) {
-      if (Atomics.load(control, ABORT) !== 0) throw new Error(`rank ${this.rank} stops because another rank failed`);
+      if (Atomics.load(control, ABORT) !== 0)
+        throw new Error(`rank ${this.rank} stops because another rank failed`);
       if (performance.now() - start > this.deadlineMs) throw new Error(this.missing());
       Atomics.wait(control, GENERATION, generation, SLICE_MS);
     }

@@ -1,10 +1,11 @@
 /** TensorBoard event files: TFRecord frames of Event messages, which TensorBoard reads while they grow. */
+
 import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { explain } from '@cohesin/core';
 import type { EventMessage, SummaryValueMessage } from './proto/messages.ts';
 import { Event } from './proto/tensorflow.ts';
-import { explain } from './replace-file.ts';
 import { frameRecord } from './tfrecord.ts';
 
 const FILE_VERSION = 'brain.Event:2';

@@ -3,8 +3,8 @@ import { createWriteStream } from 'node:fs';
 import { PassThrough, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createDeflate, createGzip } from 'node:zlib';
+import { replacePath } from '@cohesin/core';
 import type { Compression } from './compression.ts';
-import { replacePath } from './replace-file.ts';
 import { frameRecord } from './tfrecord.ts';
 
 export interface WriteRecordsOptions {

@@ -2,12 +2,13 @@
  * TFRecord files: frames of `u64 length | u32 masked CRC-32C of the length | data | u32 masked CRC-32C of
  * the data`, little-endian, the whole file optionally compressed with zlib or gzip.
  */
+
 import { type FileHandle, open } from 'node:fs/promises';
+import { explain } from '@cohesin/core';
 import { ChunkQueue } from './chunk-queue.ts';
 import { CompressedStreamError, type Compression, readChunks } from './compression.ts';
 import { maskedCrc } from './crc.ts';
 import { TfRecordError, type TfRecordFault } from './errors.ts';
-import { explain } from './replace-file.ts';
 import { FRAME_HEADER_BYTES, resolveCompression } from './sniff.ts';
 
 /** One frame of a file. `data` may share memory with its neighbours: copy what is to be kept. */

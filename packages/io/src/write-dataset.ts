@@ -1,10 +1,11 @@
 /** Writes a data set in the published layout. */
+
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { explain, replacePath } from '@cohesin/core';
 import { f32ToF16, firstNonFiniteF16 } from './float16.ts';
 import { encodeRecord, type Targets } from './record.ts';
 import { RecordSink } from './record-writer.ts';
-import { explain, replacePath } from './replace-file.ts';
 import { formatStatistics } from './statistics.ts';
 import { formatTargets, type TargetTrack } from './targets-table.ts';
 

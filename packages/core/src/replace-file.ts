@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { rename, rm } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 /**
  * Lets `write` make a file or a folder under a name beside `path`, then renames it to `path`, so a reader
- * sees the old one or the whole new one. When `write` or the rename fails, nothing is left behind.
+ * sees the old one or the whole new one, also after a crash. When `write` or the rename fails, nothing is left behind.
  *
  * @throws the failure, with what to do about a full disk, missing rights or a wrong path
  */
@@ -15,11 +16,19 @@ export async function replacePath<Result>(
   try {
     const result = await write(aside);
     await rename(aside, path);
+    await syncFolder(dirname(path));
     return result;
   } catch (cause) {
     await rm(aside, { recursive: true, force: true }).catch(() => {}); // the first error is the one to report
     throw explain(path, cause);
   }
+}
+
+/** Makes a rename durable; some file systems refuse to sync a folder, and then there is nothing to wait for. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  await handle.sync().catch(() => {});
+  await handle.close();
 }
 
 const ADVICE: Readonly<Record<string, string>> = {

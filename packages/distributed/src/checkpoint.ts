@@ -1,0 +1,151 @@
+import { createHash } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import {
+  type DeviceInfo,
+  explain,
+  type HostTensor,
+  readSafetensors,
+  replacePath,
+  writeSafetensors,
+} from '@cohesin/core';
+import type { HostState } from './distribute.ts';
+import { packValue, unpackValue } from './packr.ts';
+
+/** What a checkpoint says about the run besides its tensors. */
+export interface CheckpointInfo {
+  readonly host: HostState;
+  readonly seed: number;
+  /** Kernel texts and logical plan: a run resumes with the same bits only if they are the same. */
+  readonly bitsId: string;
+  readonly plan: { readonly batch: number; readonly leaves: number; readonly batchNorm: string };
+  readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
+  /** Where the data stream goes on. */
+  readonly position: unknown;
+  readonly device: DeviceInfo;
+}
+
+export interface Checkpoint extends CheckpointInfo {
+  readonly dir: string;
+  /** Parameters, running statistics and optimizer moments by name. */
+  readonly state: ReadonlyMap<string, HostTensor>;
+}
+
+const FORMAT = 'cohesin checkpoint 1';
+const MANIFEST = 'manifest.msgpack';
+const STATE = 'state.safetensors';
+const KEPT = 2;
+
+/**
+ * Writes `runDir/checkpoints/step-N` aside, syncs it and renames it: it exists whole or not at all. The two newest are kept.
+ *
+ * @throws when the disk is full or not writable; earlier checkpoints stay as they are.
+ */
+export async function saveCheckpoint(
+  runDir: string,
+  info: CheckpointInfo,
+  state: ReadonlyMap<string, HostTensor>,
+): Promise<string> {
+  const parent = join(runDir, 'checkpoints');
+  const dir = join(parent, `step-${String(info.host.step).padStart(8, '0')}`);
+  try {
+    await mkdir(parent, { recursive: true });
+    await rm(dir, { recursive: true, force: true });
+    await replacePath(dir, async (aside) => {
+      await mkdir(aside);
+      await writeSafetensors(join(aside, STATE), state);
+      await writeSynced(
+        join(aside, MANIFEST),
+        packValue({ format: FORMAT, ...info, stateHash: hashState(state) }),
+      );
+    });
+    for (const old of (await checkpointNames(parent)).slice(0, -KEPT))
+      await rm(join(parent, old), { recursive: true, force: true });
+    return dir;
+  } catch (cause) {
+    throw explain(dir, cause);
+  }
+}
+
+/**
+ * Loads a checkpoint folder, or the newest one of a run's folder.
+ *
+ * @throws when there is none, or its parts do not belong together.
+ */
+export async function loadCheckpoint(path: string): Promise<Checkpoint> {
+  const dir = await findCheckpoint(path);
+  const manifest = await readManifest(dir);
+  const { tensors: state } = await readSafetensors(join(dir, STATE));
+  const found = hashState(state);
+  if (found !== manifest.stateHash) {
+    throw new Error(
+      `${dir}: ${STATE} has hash ${found} but the manifest says ${manifest.stateHash}; the checkpoint is damaged, use an older one`,
+    );
+  }
+  return { ...manifest, dir, state };
+}
+
+/** SHA-256 over tensors in name order: name, shape, little-endian bytes. */
+export function hashState(state: ReadonlyMap<string, HostTensor>): string {
+  const hash = createHash('sha256');
+  for (const name of [...state.keys()].sort()) {
+    const { shape, data } = state.get(name)!;
+    hash.update(`${name} [${shape.join(', ')}]\n`);
+    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  }
+  return hash.digest('hex');
+}
+
+/** Tensors that stand for the host's part of the state, so that one hash can cover all of it. */
+export function hostTensors({ step, counters, q }: HostState): Map<string, HostTensor> {
+  const number = (value: number): HostTensor => ({ shape: [], dtype: 'f64', data: Float64Array.of(value) });
+  return new Map([
+    ['host/step', number(step)],
+    ...Object.entries(counters).map(([name, value]) => [`host/counter/${name}`, number(value)] as const),
+    ...Object.entries(q).map(([name, value]) => [`host/gradient scale/${name}`, number(value)] as const),
+  ]);
+}
+
+async function writeSynced(path: string, bytes: Uint8Array): Promise<void> {
+  const handle = await open(path, 'wx');
+  try {
+    await handle.writeFile(bytes);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Finished checkpoints, oldest first; a folder that was being written has another name. */
+async function checkpointNames(parent: string): Promise<string[]> {
+  const names = await readdir(parent).catch(() => []);
+  return names.filter((name) => /^step-\d+$/.test(name)).sort();
+}
+
+async function findCheckpoint(path: string): Promise<string> {
+  if (/^step-\d+$/.test(basename(path))) return path;
+  const parent = join(path, 'checkpoints');
+  const newest = (await checkpointNames(parent)).at(-1);
+  if (newest === undefined)
+    throw new Error(
+      `${path}: no checkpoint found; give a folder that 'cohesin train --out' wrote, or one of its checkpoints/step-N`,
+    );
+  return join(parent, newest);
+}
+
+async function readManifest(dir: string): Promise<CheckpointInfo & { stateHash: string }> {
+  const path = join(dir, MANIFEST);
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw explain(path, cause);
+  });
+  let manifest: unknown;
+  try {
+    manifest = unpackValue(bytes);
+  } catch (cause) {
+    throw new Error(`${path}: damaged; use an older checkpoint`, { cause });
+  }
+  const { format } = manifest as { format?: string };
+  if (format !== FORMAT)
+    throw new Error(`${path}: the format is '${format}' but this version reads '${FORMAT}'`);
+  return manifest as CheckpointInfo & { stateHash: string };
+}
