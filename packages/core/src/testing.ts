@@ -396,43 +396,49 @@ function splitCheck(op: AnyOp, sample: AnySample, axes: Axes, axis: string, y: S
     parts < 2 ? 'the axis cannot be cut in two' : op.combine === true ? 'it folds leaves itself' : undefined;
   const run = async (device: Device): Promise<void> => {
     const values = drawInputs(op, sample);
-    const middle = Math.floor(parts / 2) / parts;
-    const pieces = [[0, middle] as const, [middle, 1] as const].map(([from, to], i) =>
-      piece(op, sample, axes, axis, {
-        values,
-        rows: (size) => [from * size, to * size],
-        size: sizes[0]!,
-        prefix: `${i}.`,
-      }),
-    );
     const whole = call(op, asTensors(values, 'whole.'), sample.attrs);
-    const [first, second] = pieces as [Tensor, Tensor];
-    const result = await evaluateOnDevice(device, { whole, first, second });
+    const pieces = cuts(parts).map(([from, to], i) => {
+      const rows = (size: number): Range => [(from * size) / parts, (to * size) / parts];
+      return piece(op, sample, axes, axis, { values, rows, size: sizes[0]!, prefix: `${i}.` });
+    });
+    const outputs = { whole, ...Object.fromEntries(pieces.map((tensor, i) => [`piece${i}`, tensor])) };
+    const result: Readonly<Record<string, Float32Array>> = await evaluateOnDevice(device, outputs);
+    const what = `${op.name} cut along ${axis}`;
     const position = axes.output.findIndex((own) => own.name === axis);
+    const computed = pieces.map((_, i) => result[`piece${i}`]!);
     if (position >= 0 && !hasPartialSums(op, sample.attrs)) {
-      const joined = concatenate([first, second], [result.first, result.second], position);
-      expectSameBits(`${op.name} cut along ${axis}`, joined, result.whole);
+      expectSameBits(what, concatenate(pieces, computed, position), result.whole!);
       return;
     }
-    const totals = [first, second].map((tensor, i) =>
-      total(op, sample.attrs, tensor, [result.first, result.second][i]!),
-    );
+    const totals = pieces.map((tensor, i) => total(op, sample.attrs, tensor, computed[i]!));
     const joined =
       position >= 0
         ? concatenate(
-            [first, second].map(({ shape }) => ({ shape: shape.slice(1) })),
+            pieces.map(({ shape }) => ({ shape: shape.slice(1) })),
             totals,
             position - 1,
           )
-        : totals[0]!.map((value, i) => value + totals[1]![i]!);
-    expectClose(
-      `${op.name} cut along ${axis}`,
-      joined,
-      total(op, sample.attrs, whole, result.whole),
-      VALUE_TOLERANCE,
-    );
+        : totals.reduce((sum, addend) => sum.map((value, i) => value + addend[i]!));
+    expectClose(what, joined, total(op, sample.attrs, whole, result.whole!), VALUE_TOLERANCE);
   };
   return skip === undefined ? { name, run } : { name, skip, run };
+}
+
+/** Two or three pieces of `parts` parts; the first is as small as can be, so that windows reach beyond their piece. */
+function cuts(parts: number): readonly Range[] {
+  const middle = Math.floor(parts / 2) + 1;
+  return parts < 3
+    ? [
+        [0, 1],
+        [1, parts],
+      ]
+    : [
+        [0, 1],
+        [1, middle],
+        [middle, parts],
+      ]
+        .filter(([from, to]) => from! < to!)
+        .map(([from, to]): Range => [from!, to!]);
 }
 
 /** Sizes of an axis wherever it is cut as it is, without a window: in the output, then in inputs. */

@@ -15,6 +15,7 @@ const pairs = [
   { inputs: { a: [3, 7], b: [3, 7] }, attrs: undefined, range: { b: [0.5, 2] } },
   { inputs: { a: [2, 5, 3], b: [3] }, attrs: undefined, range: { b: [0.5, 2] } },
   { inputs: { a: [4, 3], b: [] }, attrs: undefined, range: { b: [0.5, 2] } },
+  { inputs: { a: [2, 5, 3, 2], b: [2, 1, 3, 1] }, attrs: undefined, range: { b: [0.5, 2] } },
 ] as const;
 
 const addOp = defineOp()({

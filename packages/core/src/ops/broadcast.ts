@@ -2,6 +2,7 @@ import { elementCount } from '../host-tensor.ts';
 import type { Named, Reference } from '../op.ts';
 import { type DType, type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { sum } from './reduce.ts';
+import { reshape } from './shape.ts';
 
 /** The NumPy broadcast of shapes. @throws naming both shapes when an axis differs and neither is 1. */
 export function broadcastShapes(name: string, a: readonly number[], b: readonly number[]): readonly number[] {
@@ -67,20 +68,17 @@ export function mapReference<N extends readonly string[]>(
   };
 }
 
-/**
- * Sums a cotangent over the axes its input was broadcast along.
- *
- * @throws for a broadcast other than a scalar or missing leading axes; reshape and sum by hand there.
- */
+/** Sums a cotangent over the axes its input x was broadcast along: → the shape of x. */
 export function sumTo(dy: Tensor, x: Spec): Tensor {
   const extra = dy.shape.length - x.shape.length;
-  const matches = x.shape.every((size, axis) => size === dy.shape[axis + extra]);
-  if (extra === 0 && matches) return dy;
-  if (elementCount(x.shape) === 1 && x.shape.length === 0) return sum(dy, { from: 0, to: dy.shape.length });
-  if (!matches) {
-    throw new Error(
-      `no gradient for a broadcast of ${shapeText(x.shape)} to ${shapeText(dy.shape)}; only leading axes may be missing`,
-    );
+  const repeated = dy.shape.map((size, axis) => axis < extra || x.shape[axis - extra] !== size);
+  let total = dy;
+  for (let to = dy.shape.length; to > 0; to--) {
+    if (!repeated[to - 1]) continue;
+    let from = to - 1;
+    while (from > 0 && repeated[from - 1]) from--;
+    total = sum(total, { from, to }); // neighbouring axes in one pass, the last ones first: earlier positions stay
+    to = from + 1;
   }
-  return sum(dy, { from: 0, to: extra });
+  return total.shape.length === x.shape.length ? total : reshape(total, [-1, ...x.shape.slice(1)]);
 }

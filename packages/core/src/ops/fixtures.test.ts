@@ -1,6 +1,7 @@
 /** Ops on a device against numbers of an independent float64 program: `test/fixtures/README.md`. */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compile } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import { gradients } from '../grad.ts';
 import { elementCount, type HostTensor, hostTensor } from '../host-tensor.ts';
@@ -9,7 +10,7 @@ import { decodeSafetensors } from '../safetensors.ts';
 import type { Tensor } from '../tensor.ts';
 import { evaluateOnDevice, relativeError } from '../testing.ts';
 import { add } from './arithmetic.ts';
-import { conv1d } from './conv1d.ts';
+import { conv1d, convTranspose1d } from './conv1d.ts';
 import * as activations from './elementwise.ts';
 import { matmul } from './matmul.ts';
 import { averagePool1d, globalAveragePool1d, maxPool1d } from './pool.ts';
@@ -124,6 +125,16 @@ describe('convolutions agree with the reference', () => {
   });
 });
 
+it('a transposed convolution agrees with the reference', async () => {
+  const name = 'conv_transpose1d_k25_same';
+  const inputs = ['x', 'w', ...(has(`${name}/in/b`) ? ['b'] : [])];
+  const orders = { x: CHANNELS_LAST, w: WEIGHT, y: CHANNELS_LAST }; // the file's weight is [in, out, size]
+  await expectCase(name, inputs, orders, ({ x, w, b }) => {
+    const y = convTranspose1d(x!, w!);
+    return b === undefined ? y : add(y, b);
+  });
+});
+
 describe('pools agree with the reference', () => {
   const orders = { x: CHANNELS_LAST, y: CHANNELS_LAST };
   it.each(named('maxpool1d'))('%s', async (name) => {
@@ -183,6 +194,38 @@ describe('augmentation agrees with the reference exactly', () => {
     const result = await evaluateOnDevice(device, { y, same });
     expect(result.same).toEqual(stored(`${name}/in/x`).data);
     expect(result.y).toEqual(stored(`${name}/out/y`).data);
+  });
+
+  it('codes stored as u8 and targets as f16 are decoded', async () => {
+    const compiled = await compile(
+      ({ codes, augments, targets }) => ({
+        x: augmentSequence(codes!, augments!),
+        same: oneHot(codes!),
+        y: augmentTargets(targets!, augments!, leaf('own', hostTensor([1], [0]))),
+      }),
+      {
+        device,
+        inputs: {
+          codes: { shape: [1, 5], dtype: 'u8' },
+          augments: [1, 2],
+          targets: { shape: [1, 3, 1], dtype: 'f16' },
+        },
+      },
+    );
+    const result = await compiled({
+      codes: Uint8Array.of(0, 1, 2, 3, 4),
+      augments: Float32Array.of(1, 1),
+      targets: Uint16Array.of(0x3c00, 0xc000, 0x7bff), // 1, −2, 65504: the largest f16
+    });
+    compiled.close();
+    compiled.state.close();
+    const rows = (letters: string): Float32Array =>
+      Float32Array.from(
+        [...letters].flatMap((letter) => [...'ACGT'].map((base) => (base === letter ? 1 : 0))),
+      );
+    expect(result.same!.data).toEqual(rows('ACGTN'));
+    expect(result.x!.data).toEqual(rows('ACGTN')); // shifted right: NACGT; its reverse complement
+    expect(result.y!.data).toEqual(Float32Array.of(65_504, -2, 1));
   });
 
   it('switch_reverse_strand_pair', async () => {

@@ -28,6 +28,7 @@ export function augmentSequence(codes: Tensor, augment: Tensor): Tensor {
  * The targets that belong to `augmentSequence`: targets [batch, bins, tracks], augment [batch, 2], strandPair [tracks] →
  * [batch, bins, tracks]. Where a sequence is reverse-complemented, bins are reversed and track t becomes track
  * strandPair[t], its partner on the other strand (itself if it has none). A shift leaves targets as they are.
+ * strandPair belongs to the model, not to the batch: pass a `buffer`.
  */
 export function augmentTargets(targets: Tensor, augment: Tensor, strandPair: Tensor): Tensor {
   return augmentTargetsOp({ targets, augment, strandPair }, undefined);
