@@ -109,7 +109,9 @@ function unfinishedSum(
 ): Layout {
   const whole = held.filter(([, layout]) => layout === 'whole').map(([name]) => name);
   const additive = node.op.name === 'add' || node.op.name === 'subtract';
-  if (node.op.linear === true && split.length === 0 && !(additive && whole.length > 0)) return 'partial';
+  const sums = held.length - whole.length;
+  const adds = additive ? whole.length === 0 : sums === 1; // Σa · Σb is no sum over sequences
+  if (node.op.linear === true && split.length === 0 && adds) return 'partial';
   throw new Error(
     `${node}: uses a sum over sequences (${held.map(([name, l]) => `${name} is ${l}`).join(', ')}) before the leaves are added up; only linear ops may, and nothing that is not such a sum may be added to it`,
   );
