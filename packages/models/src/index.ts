@@ -1,1 +1,20 @@
+export * from './basenji/model.ts';
+export * from './basenji/weights.ts';
+export * from './basset/model.ts';
+export * from './basset/weights.ts';
+export {
+  type BuilderOptions,
+  type BuiltModel,
+  checkData,
+  type DataSizes,
+  type ModelConfig,
+  modelFromParams,
+} from './builder/model.ts';
+export type { ActivationName, Gelu } from './builder/shared.ts';
+export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
+export { kerasWeights, torchWeights } from './builder/weights.ts';
+export { fromGolden } from './golden.ts';
+export type { GoldenCase } from './golden-case.ts';
 export * from './metrics.ts';
+export * from './model.ts';
+export { type PublishedName, type WeightEntry, type WeightMap, weightMap } from './weight-map.ts';

@@ -1,0 +1,227 @@
+import { build, nn, predictStep } from '@cohesin/core';
+import { expect, test } from 'vitest';
+import { type BuiltModel, checkData, modelFromParams } from './model.ts';
+import { dilationRates, roundHalfEven, towerFilters } from './rounding.ts';
+import { lossOf, optimizerOf } from './training.ts';
+
+interface Json {
+  readonly train?: Readonly<Record<string, unknown>>;
+  readonly model?: Readonly<Record<string, unknown>>;
+}
+
+/** A small file with one of each kind of block; both parts can be changed. */
+function file({ train = {}, model = {} }: Json = {}): unknown {
+  return {
+    train: { optimizer: 'adam', learning_rate: 0.001, global_clipnorm: 1, batch_size: 3, ...train },
+    model: {
+      seq_length: 1_536,
+      augment_rc: true,
+      augment_shift: 2,
+      activation: 'gelu',
+      norm_type: 'batch',
+      bn_momentum: 0.9,
+      trunk: [
+        { name: 'conv_block', filters: 10, kernel_size: 9, pool_size: 4 },
+        {
+          name: 'conv_tower',
+          filters_init: 10,
+          filters_end: 20,
+          divisible_by: 4,
+          kernel_size: 5,
+          pool_size: 2,
+          repeat: 3,
+        },
+        { name: 'dilated_residual', filters: 6, rate_mult: 2, repeat: 3, dropout: 0.1 },
+        { name: 'Cropping1D', cropping: 5 },
+      ],
+      head_human: { name: 'final', units: 7, activation: 'softplus' },
+      ...model,
+    },
+  };
+}
+
+function outputShape({ model, config }: BuiltModel, batch = 2): readonly number[] {
+  const { program } = build(predictStep({ model }), { inputs: { x: [batch, config.sequenceLengthBp, 4] } });
+  return program.outputs.find(({ name }) => name === 'prediction')!.shape;
+}
+
+const shapes = (model: nn.AnyLayer): Record<string, readonly number[]> =>
+  Object.fromEntries([...nn.parameters(model)].map(([path, { shape }]) => [path, shape]));
+
+test('a file gives a model, its sizes and its training', () => {
+  const built = modelFromParams(file());
+  expect(outputShape(built)).toEqual([2, 38, 7]);
+  expect(built.config).toMatchObject({
+    sequenceLengthBp: 1_536,
+    targetLength: 38,
+    targets: 7,
+    binBp: 32,
+    cropBp: 160,
+    link: 'softplus',
+    augment: { reverseComplement: true, shiftBp: 2 },
+  });
+  expect(built.train).toMatchObject({
+    optimizer: 'adam',
+    learningRate: 0.001,
+    globalClipNorm: 1,
+    clipNorm: undefined,
+    loss: 'poisson',
+    batchSize: 3,
+    patience: 20,
+  });
+  expect(optimizerOf(built.train).counters()).toMatchObject({ step: 0 });
+  expect(lossOf(built.train)).toBe(nn.poissonLoss);
+});
+
+test('parameters are called by the place of their block', () => {
+  const { model } = modelFromParams(file());
+  expect(shapes(model)).toMatchObject({
+    'trunk.0.conv.weight': [9, 4, 10],
+    'trunk.0.norm.running_var': [10],
+    'trunk.1.1.conv.weight': [5, 8, 16], // 10 and 14.1 to the nearest multiple of 4, 2.5 to even
+    'trunk.2.2.dilated.conv.weight': [3, 20, 6],
+    'trunk.2.2.pointwise.conv.weight': [1, 6, 20],
+    'head.0.dense.weight': [20, 7],
+    'head.0.dense.bias': [7],
+  });
+});
+
+test('a residual branch starts as nothing, other norms with scale 1', () => {
+  const parameters = nn.parameters(modelFromParams(file()).model);
+  const start = (path: string): number => {
+    const { shape, initializer } = parameters.get(path)!;
+    return initializer(shape, 1)[0]!;
+  };
+  expect(start('trunk.2.0.dilated.norm.weight')).toBe(1);
+  expect(start('trunk.2.0.pointwise.norm.weight')).toBe(0);
+});
+
+test('without a norm convolutions have biases and residual branches a scale', () => {
+  const { model } = modelFromParams(file({ model: { norm_type: null } }));
+  const names = Object.keys(shapes(model));
+  expect(names).toContain('trunk.0.conv.bias');
+  expect(names).toContain('trunk.2.0.scale.weight');
+  expect(names.filter((name) => name.includes('norm'))).toEqual([]);
+});
+
+test('a block overrides what the model sets, also with null', () => {
+  const trunk = [
+    { name: 'conv_dna', filters: 8, norm_type: null, activation: 'linear', pool_size: 3 },
+    { name: 'conv_block', filters: 5, dropout: 0.2 },
+  ];
+  const built = modelFromParams(file({ model: { trunk } }));
+  expect(shapes(built.model)).toMatchObject({ 'trunk.0.conv.weight': [15, 4, 8], 'trunk.0.conv.bias': [8] });
+  expect(shapes(built.model)).toHaveProperty('trunk.1.norm.weight');
+  expect(outputShape(built)).toEqual([2, 512, 7]);
+});
+
+test('Basset as a Basenji file has its published size', () => {
+  const trunk = [
+    { name: 'conv_dna', filters: 288, kernel_size: 17, pool_size: 3 },
+    {
+      name: 'conv_tower',
+      filters_init: 288,
+      filters_end: 512,
+      divisible_by: 16,
+      kernel_size: 5,
+      pool_size: 2,
+      repeat: 6,
+    },
+    { name: 'conv_block', filters: 256, kernel_size: 1 },
+    { name: 'dense_block', flatten: true, units: 768, dropout: 0.2 },
+  ];
+  const head_basset = { name: 'final', units: 164, activation: 'sigmoid' };
+  const model = { seq_length: 1_344, trunk, head_human: undefined, head_basset };
+  const built = modelFromParams(file({ train: { loss: 'bce' }, model }));
+  const trainable = [...nn.parameters(built.model).values()].filter((parameter) => parameter.trainable);
+  const count = trainable.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  expect(count).toBe(5_976_516);
+  expect(outputShape(built)).toEqual([2, 1, 164]);
+  expect(built.config).toMatchObject({ targetLength: 1, binBp: 1_344, cropBp: 0, link: 'sigmoid' });
+});
+
+test.each([
+  [
+    { name: 'transformer_tower' },
+    /model\.trunk\[0\]\.name: 'transformer_tower' is no known block; known are conv_block, conv_dna/,
+  ],
+  [{ name: 'conv_block', filter: 3 }, /model\.trunk\[0\]: unknown option filter; known are name, .*filters/],
+  [
+    { name: 'conv_block', filters: 2.5 },
+    /model\.trunk\[0\]\.filters: expected a whole number ≥ 1, found 2\.5/,
+  ],
+  [
+    { name: 'conv_block', activation: 'swish' },
+    /model\.trunk\[0\]\.activation: expected one of gelu, .*relu/,
+  ],
+  [{ name: 'conv_block', pool_type: 'softmax' }, /model\.trunk\[0\]\.pool_type: expected one of max/],
+  [{ name: 'conv_block', norm_type: 'layer' }, /norm_type: expected one of batch, batch-sync, found "layer"/],
+  [{ name: 'conv_block', l2_scale: 1e-6 }, /l2_scale: weights are not regularised/],
+  [{ name: 'conv_block', padding: 'valid' }, /padding: expected one of same/],
+  [{ name: 'conv_block', filters: 3, residual: true }, /1536 rows of 4 channels become 1536 of 3/],
+  [{ name: 'conv_block', dropout: 1 }, /dropout: expected a number in \[0, 1\), found 1/],
+  [{ name: 'Cropping1D', cropping: 768 }, /768 rows at each end are more than the 1536/],
+  [{ name: 'Cropping1D', cropping: [2, 3] }, /one number of rows for both ends, found \[2,3\]/],
+  [{ filters: 3 }, /model\.trunk\[0\]\.name: expected text, it is missing/],
+])('a block %o is refused with its place', (block, message) => {
+  expect(() => modelFromParams(file({ model: { trunk: [block] } }))).toThrow(message);
+});
+
+test.each([
+  [{ model: { seq_len: 3 } }, /model: unknown option seq_len; known are/],
+  [{ model: { activation: undefined } }, /model\.activation: expected one of .*, it is missing/],
+  [{ model: { head_human: undefined } }, /the model has no head/],
+  [
+    { model: { target_length: 40 } },
+    /states 40 but its blocks give 38 bins \(48 before cropping\); set target_length: 38/,
+  ],
+  [
+    { model: { target_pool: 64 } },
+    /model\.target_pool: the file states 64 but its blocks give 32 bp per bin/,
+  ],
+  [{ train: { decay: 3 } }, /train: unknown option decay/],
+  [{ train: { loss: 'hinge' } }, /train\.loss: expected one of poisson, poisson_mn, mse, bce, found "hinge"/],
+  [{ train: { clip_norm: 2 } }, /clip_norm 2 and global_clipnorm 1; state one of them/],
+])('a file with %o is refused', (change, message) => {
+  expect(() => modelFromParams(file(change))).toThrow(message);
+});
+
+test('the bins before or after cropping may be stated', () => {
+  expect(modelFromParams(file({ model: { target_length: 38 } })).config.targetLength).toBe(38);
+  expect(modelFromParams(file({ model: { target_length: 48 } })).config.targetLength).toBe(38);
+});
+
+test('a head is chosen by name', () => {
+  const head_mouse = [
+    { name: 'conv_block', filters: 9 },
+    { name: 'final', units: 3, activation: 'softplus' },
+  ];
+  const both = file({ model: { head_mouse } });
+  expect(modelFromParams(both).config.targets).toBe(7);
+  expect(modelFromParams(both, { head: 'mouse' }).config.targets).toBe(3);
+  expect(() => modelFromParams(both, { head: 'yeast' })).toThrow(
+    "no head 'yeast'; it has head_human, head_mouse",
+  );
+});
+
+test('a data set must fit, and may hold the bins that the model crops', () => {
+  const { config } = modelFromParams(file());
+  const data = { sequenceLengthBp: 1_536, targetLength: 38, numTargets: 7, poolWidthBp: 32, cropBp: 160 };
+  expect(checkData(config, data)).toEqual({ cropBins: 0 });
+  expect(checkData(config, { ...data, targetLength: 48, cropBp: 0 })).toEqual({ cropBins: 5 });
+  expect(() => checkData(config, { ...data, poolWidthBp: 128, numTargets: 5 })).toThrow(
+    /bp per bin: the model has 32, the data 128; .*\n.*tracks: the model has 7, the data 5/,
+  );
+  expect(() => checkData(config, { ...data, targetLength: 40 })).toThrow(
+    /gives 38 after cropping 160 bp, the data has 40/,
+  );
+});
+
+test('sizes are rounded as Basenji rounds them', () => {
+  expect([0.5, 1.5, 2.5, 2.4, 2.6].map(roundHalfEven)).toEqual([0, 2, 2, 2, 3]);
+  expect(towerFilters({ first: 339, multiplier: 1.1776, repeat: 6 })).toEqual([339, 399, 470, 554, 652, 768]);
+  expect(dilationRates({ multiplier: 1.5, repeat: 11, round: true })).toEqual([
+    1, 2, 3, 4, 6, 9, 14, 21, 32, 48, 72,
+  ]);
+  expect(dilationRates({ multiplier: 1.75, repeat: 5 })).toEqual([1, 2, 3, 5, 9]);
+});

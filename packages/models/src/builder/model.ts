@@ -1,0 +1,194 @@
+/** Models from the JSON files of Basenji and baskerville. */
+import { nn, type Tensor } from '@cohesin/core';
+import { type Block, block, type Flow } from './blocks.ts';
+import { type Fields, fields } from './fields.ts';
+import { type ActivationName, activationOf, type Gelu, readShared, type Shared } from './shared.ts';
+import { readTraining, type TrainConfig } from './training.ts';
+
+/** What a model reads and gives. */
+export interface ModelConfig {
+  readonly sequenceLengthBp: number;
+  /** Rows that come out: bins of `binBp`. */
+  readonly targetLength: number;
+  /** Channels that come out: tracks. */
+  readonly targets: number;
+  readonly binBp: number;
+  /** Bases at each end of the sequence that no bin covers. */
+  readonly cropBp: number;
+  /** Shape of one sequence's output. */
+  readonly outputShape: readonly number[];
+  /** What makes predictions of the last linear layer; part of the model, unless the model gives logits. */
+  readonly link: ActivationName;
+  readonly augment: {
+    readonly reverseComplement: boolean;
+    /** Training sequences are shifted by up to this many bases to either side. */
+    readonly shiftBp: number;
+  };
+  /** The track that each track becomes on the other strand, when stated. */
+  readonly strandPair: readonly number[] | undefined;
+}
+
+/** A model with what its file says about it. */
+export interface BuiltModel {
+  /** x one-hot [batch, length, 4] → [batch, bins, tracks]. */
+  readonly model: nn.Layer;
+  /** The same in predictions, for a model that gives logits. */
+  readonly predict: (x: Tensor) => Tensor;
+  readonly config: ModelConfig;
+  readonly train: TrainConfig;
+}
+
+export interface BuilderOptions {
+  /** The head to build, as in `head_human`; by default the first in the order of names. */
+  readonly head?: string;
+  /** The form of GELU; by default the file's `model.gelu`, and `sigmoid` when it says nothing. */
+  readonly gelu?: Gelu;
+}
+
+/**
+ * The model of a Basenji `params.json`: `{ train, model: { seq_length, activation, norm_type, bn_momentum, trunk: [...],
+ * head_human: {...} } }`. The trunk's blocks, one activation, the blocks of one head. Besides Basenji's options the
+ * model may state `gelu` (`gelu_sigmoid`, `gelu_tanh`, `gelu_erf`) and `bn_eps`.
+ *
+ * @throws when a block or an option is unknown, or sizes contradict each other; the error names the place, as
+ *   `model.trunk[3].filters`.
+ */
+export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions = {}): BuiltModel {
+  const file = fields(params, 'params');
+  const model = fields(file.value('model'), 'model');
+  const train = readTraining(file.value('train') ?? {});
+  file.finish();
+
+  const shared = readShared(model, gelu);
+  const sequenceLengthBp = model.integer('seq_length');
+  const input: Flow = { length: sequenceLengthBp, channels: 4, binBp: 1, cropBp: 0 };
+  const trunk = blocks(model, 'trunk', shared, input);
+  const headName = chooseHead(model, params, head);
+  const output = blocks(model, headName, shared, trunk.output);
+  const config = readConfig(model, sequenceLengthBp, output.output);
+  model.skip('verbose');
+  model.finish();
+
+  const parts = { trunk: trunk.layer, head: output.layer };
+  const activation = activationOf(shared.activation, shared.gelu);
+  const layer = nn.layer(parts, (x: Tensor) => parts.head(activation(parts.trunk(x))));
+  return { model: layer, predict: layer, config, train };
+}
+
+/** The blocks under one key, one after the other. */
+function blocks(model: Fields, name: string, shared: Shared, input: Flow): Block {
+  const list = model.objects(name);
+  let flow = input;
+  const layers = list.map((options, i) => {
+    const where = Array.isArray(model.value(name)) ? `model.${name}[${i}]` : `model.${name}`;
+    const { layer, output } = block(fields(options, where), shared, flow);
+    flow = output;
+    return layer;
+  });
+  return { layer: nn.sequential(layers), output: flow };
+}
+
+function chooseHead(model: Fields, params: unknown, head: string | undefined): string {
+  const { model: given } = params as { model: Record<string, unknown> };
+  const heads = Object.keys(given)
+    .filter((name) => name.startsWith('head'))
+    .sort();
+  model.skip(...heads);
+  const name = head === undefined ? heads[0] : [head, `head_${head}`].find((key) => heads.includes(key));
+  if (name !== undefined) return name;
+  const wanted = head === undefined ? 'the model has no head' : `there is no head '${head}'`;
+  throw new Error(`model: ${wanted}; it has ${heads.join(', ') || 'no key that starts with head'}`);
+}
+
+function readConfig(model: Fields, sequenceLengthBp: number, output: Flow): ModelConfig {
+  const { length, channels, binBp, cropBp } = output;
+  const config: ModelConfig = {
+    sequenceLengthBp,
+    targetLength: length,
+    targets: channels,
+    binBp,
+    cropBp,
+    outputShape: [length, channels],
+    link: output.activation ?? 'linear',
+    augment: { reverseComplement: model.flag('augment_rc', false), shiftBp: readShift(model) },
+    strandPair: readStrandPair(model, channels),
+  };
+  checkStated(model, config);
+  return config;
+}
+
+function readShift(model: Fields): number {
+  const given = model.value('augment_shift') ?? 0;
+  const shift: unknown = Array.isArray(given) && given.length === 1 ? given[0] : given;
+  if (typeof shift === 'number' && Number.isInteger(shift) && shift >= 0) return shift;
+  throw new Error(`model.augment_shift: expected the largest shift in bp, found ${JSON.stringify(given)}`);
+}
+
+/** `strand_pair` is a list of tracks, or one list per head, of which the first is taken. */
+function readStrandPair(model: Fields, tracks: number): readonly number[] | undefined {
+  const given = model.value('strand_pair');
+  const list: unknown = Array.isArray(given) && Array.isArray(given[0]) ? given[0] : given;
+  if (!Array.isArray(list) || list.length === 0) return undefined;
+  const isTrack = (x: unknown): boolean =>
+    Number.isInteger(x) && (x as number) >= 0 && (x as number) < tracks;
+  if (list.length === tracks && list.every(isTrack)) return list as number[];
+  throw new Error(
+    `model.strand_pair: expected ${tracks} tracks below ${tracks}, found ${list.length} entries`,
+  );
+}
+
+/** What a file states beside the blocks must be what comes of them. */
+function checkStated(model: Fields, config: ModelConfig): void {
+  const { targetLength, targets, binBp, cropBp } = config;
+  const uncropped = targetLength + (2 * cropBp) / binBp; // published Basenji2 states the bins before it crops
+  equal(model, 'target_length', targetLength, 'bins', uncropped);
+  equal(model, 'target_pool', binBp, 'bp per bin');
+  equal(model, 'num_targets', targets, 'tracks');
+}
+
+function equal(model: Fields, name: string, built: number, unit: string, or: number = built): void {
+  if (!model.has(name)) return;
+  const stated = model.number(name);
+  if (stated === built || stated === or) return;
+  throw new Error(
+    `model.${name}: the file states ${stated} but its blocks give ${built} ${unit}${or === built ? '' : ` (${or} before cropping)`}; set ${name}: ${built} or change the blocks`,
+  );
+}
+
+/** Sizes of a data set, as its `statistics.json` has them. */
+export interface DataSizes {
+  readonly sequenceLengthBp: number;
+  readonly targetLength: number;
+  readonly numTargets: number;
+  readonly poolWidthBp: number;
+  readonly cropBp: number;
+}
+
+/**
+ * Whether a data set fits a model. A data set may hold the bins that the model crops; then `cropBins` at each end of
+ * its targets are to be left out.
+ *
+ * @throws with both sides of every size that differs.
+ */
+export function checkData(config: ModelConfig, data: DataSizes): { readonly cropBins: number } {
+  const differing = [
+    ['sequence length in bp', config.sequenceLengthBp, data.sequenceLengthBp, 'model.seq_length'],
+    ['bp per bin', config.binBp, data.poolWidthBp, 'the pool sizes'],
+    ['tracks', config.targets, data.numTargets, 'the units of the head'],
+  ] as const;
+  const faults = differing
+    .filter(([, model, given]) => model !== given)
+    .map(
+      ([what, model, given, change]) =>
+        `${what}: the model has ${model}, the data ${given}; change ${change}`,
+    );
+  const cropBins = (config.cropBp - data.cropBp) / config.binBp;
+  const bins = config.targetLength + 2 * cropBins;
+  if (faults.length === 0 && (cropBins < 0 || !Number.isInteger(cropBins) || bins !== data.targetLength)) {
+    faults.push(
+      `bins: the model gives ${config.targetLength} after cropping ${config.cropBp} bp, the data has ${data.targetLength} after ${data.cropBp} bp; change the model's Cropping1D`,
+    );
+  }
+  if (faults.length > 0) throw new Error(`the data does not fit the model:\n  ${faults.join('\n  ')}`);
+  return { cropBins };
+}

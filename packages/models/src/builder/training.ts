@@ -1,0 +1,132 @@
+/** The `train` part of a file, and the loss and optimizer that it names. */
+import {
+  adamw,
+  clipGlobalNorm,
+  clipPerVariable,
+  type GradientTransform,
+  type LearningRate,
+  nn,
+  type Optimizer,
+  rmsprop,
+  sgd,
+  warmUp,
+} from '@cohesin/core';
+import { type Fields, fields } from './fields.ts';
+
+const OPTIMIZERS = ['sgd', 'momentum', 'adam', 'adamw'] as const;
+const LOSSES = ['poisson', 'poisson_mn', 'mse', 'bce'] as const;
+
+/** How a model is trained; where a file is silent, what Basenji's trainer does. */
+export interface TrainConfig {
+  readonly optimizer: 'sgd' | 'adam' | 'adamw' | 'rmsprop';
+  readonly learningRate: number;
+  /** Steps over which the learning rate rises from 0. */
+  readonly warmupSteps: number;
+  /** Of `sgd`, in Keras' form. */
+  readonly momentum: number;
+  /** Of `adam` and `adamw`. */
+  readonly betas: readonly [number, number];
+  readonly weightDecay: number;
+  /** Of `rmsprop`: the decay of the mean square. */
+  readonly alpha: number;
+  /** The longest gradient of each parameter. */
+  readonly clipNorm: number | undefined;
+  /** The longest gradient of all parameters together. */
+  readonly globalClipNorm: number | undefined;
+  /** The longest weights of one output unit after an update. */
+  readonly maxNorm: number | undefined;
+  /** `bce` takes probabilities, `bce_logits_sum` logits, added up over batch and targets. */
+  readonly loss: (typeof LOSSES)[number] | 'bce_logits_sum';
+  /** Of `poisson_mn`: the weight of the totals. */
+  readonly totalWeight: number;
+  readonly batchSize: number;
+  readonly shuffleBuffer: number | undefined;
+  /** Epochs without a better validation Pearson r (`bce`: loss) before training ends. */
+  readonly patience: number;
+  readonly minEpochs: number;
+  readonly maxEpochs: number;
+}
+
+/** Training as stated by `train`. @throws on an unknown option, or values that exclude each other. */
+export function readTraining(train: unknown, where = 'train'): TrainConfig {
+  const given = fields(train, where);
+  const optimizer = given.choice('optimizer', OPTIMIZERS, 'sgd');
+  const clipNorm = optional(given, 'clip_norm') ?? optional(given, 'clipnorm');
+  const globalClipNorm = optional(given, 'global_clipnorm');
+  if (clipNorm !== undefined && globalClipNorm !== undefined) {
+    throw new Error(
+      `${where}: clip_norm ${clipNorm} and global_clipnorm ${globalClipNorm}; state one of them`,
+    );
+  }
+  const config: TrainConfig = {
+    optimizer: optimizer === 'momentum' ? 'sgd' : optimizer,
+    learningRate: given.number('learning_rate', 0.01),
+    warmupSteps: given.number('warmup_steps', 0),
+    momentum: given.number('momentum', 0.99),
+    betas: [given.number('adam_beta1', 0.9), given.number('adam_beta2', 0.999)],
+    weightDecay: given.number('weight_decay', 0),
+    alpha: 0.98,
+    clipNorm,
+    globalClipNorm,
+    maxNorm: undefined,
+    loss: given.choice('loss', LOSSES, 'poisson'),
+    totalWeight: given.number('total_weight', 1),
+    batchSize: given.integer('batch_size', 64),
+    shuffleBuffer: optional(given, 'shuffle_buffer'),
+    patience: given.integer('patience', 20),
+    minEpochs: given.integer('train_epochs_min', 1),
+    maxEpochs: given.integer('train_epochs_max', 10_000),
+  };
+  given.finish();
+  return config;
+}
+
+function optional(given: Fields, name: string): number | undefined {
+  return given.has(name) ? given.number(name) : undefined;
+}
+
+/** The loss of a model trained so. */
+export function lossOf({ loss, totalWeight }: TrainConfig): nn.Loss {
+  switch (loss) {
+    case 'poisson':
+      return nn.poissonLoss;
+    case 'poisson_mn':
+      return (p, t) => nn.poissonMultinomialLoss(p, t, { totalWeight, form: 'baskerville' });
+    case 'mse':
+      return nn.mseLoss;
+    case 'bce':
+      return nn.bceProbabilities;
+    case 'bce_logits_sum':
+      return (logits, t) => nn.bceWithLogits(logits, t, { reduction: 'sum' });
+  }
+}
+
+/** The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's. */
+export function optimizerOf(config: TrainConfig): Optimizer {
+  const { momentum, alpha, weightDecay, betas, maxNorm } = config;
+  const [beta1, beta2] = betas;
+  const shared = {
+    learningRate: rateOf(config),
+    ...clipOf(config),
+    ...(maxNorm === undefined ? {} : { maxNorm }),
+  };
+  switch (config.optimizer) {
+    case 'sgd':
+      return sgd({ ...shared, momentum, form: 'keras' });
+    case 'adam':
+      return adamw({ ...shared, beta1, beta2, weightDecay: 0, form: 'keras' });
+    case 'adamw':
+      return adamw({ ...shared, beta1, beta2, weightDecay, form: 'keras' });
+    case 'rmsprop':
+      return rmsprop({ ...shared, alpha });
+  }
+}
+
+function rateOf({ learningRate, warmupSteps }: TrainConfig): LearningRate {
+  return warmupSteps === 0 ? learningRate : warmUp({ peak: learningRate, warmup: warmupSteps });
+}
+
+function clipOf({ clipNorm, globalClipNorm }: TrainConfig): { clip?: GradientTransform } {
+  if (clipNorm !== undefined) return { clip: clipPerVariable(clipNorm) };
+  return globalClipNorm === undefined ? {} : { clip: clipGlobalNorm(globalClipNorm) };
+}

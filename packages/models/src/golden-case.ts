@@ -1,0 +1,36 @@
+/** What a reference fixture of a model needs: its `config` says which model, its tensors say the rest. */
+import { type HostTensor, hostTensor, type nn, type Tensor } from '@cohesin/core';
+import type { WeightMap } from './weight-map.ts';
+
+/** A model as a reference file describes it, dropout off, with names and layouts of that file. */
+export interface GoldenCase {
+  /** x [batch, length, 4] → what the loss takes. */
+  readonly model: nn.Layer;
+  readonly loss: nn.Loss;
+  /** The file's `eval_output/<name>` and `train_output/<name>` from the model's prediction. */
+  readonly outputs: (prediction: Tensor) => Readonly<Record<string, Tensor>>;
+  /** The file's scalar `extra/<name>` from the model's prediction and the target. */
+  readonly extra?: (prediction: Tensor, target: Tensor) => Readonly<Record<string, Tensor>>;
+  /** The file's `input/<name>` → f32 inputs x and y of the model and the loss. */
+  readonly inputs: (tensors: ReadonlyMap<string, HostTensor>) => {
+    readonly x: HostTensor;
+    readonly y: HostTensor;
+  };
+  /** Names are those after `weight/` and `buffer/`; `weights.trainable` fits `grad/` and `after3_<optimizer>/`. */
+  readonly weights: WeightMap;
+  /** Which of the file's running statistics (`bn_running_after1/<convention>/…`) the model moves to. */
+  readonly runningStatistics: 'torch' | 'keras';
+}
+
+/** `x` (one-hot, u8) and `target` of a file as f32. @throws when one is not there. */
+export function sequenceAndTarget(tensors: ReadonlyMap<string, HostTensor>): {
+  readonly x: HostTensor;
+  readonly y: HostTensor;
+} {
+  const f32 = (name: string): HostTensor => {
+    const found = tensors.get(name);
+    if (found !== undefined) return hostTensor(found.shape, Float32Array.from(found.data as Uint8Array));
+    throw new Error(`the fixture has no input '${name}'; it has ${[...tensors.keys()].join(', ')}`);
+  };
+  return { x: f32('x'), y: f32('target') };
+}

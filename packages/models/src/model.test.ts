@@ -1,0 +1,115 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build, nn, predictStep } from '@cohesin/core';
+import { expect, test } from 'vitest';
+import { basenji2, basenjiParams, HUMAN_TRACKS, MOUSE_TRACKS } from './basenji/model.ts';
+import { basenjiWeights } from './basenji/weights.ts';
+import { basset } from './basset/model.ts';
+import { bassetWeights } from './basset/weights.ts';
+import { namedModel } from './model.ts';
+
+/** Numbers in a model, running statistics apart. */
+function count(model: nn.AnyLayer): { trainable: number; all: number } {
+  const total = { trainable: 0, all: 0 };
+  for (const { shape, trainable } of nn.parameters(model).values()) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    total.all += size;
+    if (trainable) total.trainable += size;
+  }
+  return total;
+}
+
+function outputShape(model: nn.Layer, x: readonly number[]): readonly number[] {
+  return build(predictStep({ model }), { inputs: { x } }).program.outputs[0]!.shape;
+}
+
+test('Basset has its published number of parameters, with valid and with padded convolutions', () => {
+  expect(count(basset({ padding: 'valid' })).trainable).toBe(4_135_064);
+  expect(count(basset({ padding: 'same' })).trainable).toBe(4_735_064);
+});
+
+test('Basset gives one row of logits per sequence', () => {
+  expect(outputShape(basset(), [3, 600, 4])).toEqual([3, 164]);
+  expect(outputShape(basset({ padding: 'same', targets: 5 }), [2, 600, 4])).toEqual([2, 5]);
+  expect(basset().link).toBe('sigmoid');
+});
+
+test('Basset takes any number of layers, and says when a sequence is too short', () => {
+  const small = basset({ filters: [5], sizes: [4], pools: [2], hidden: [], targets: 2, lengthBp: 31 });
+  expect(outputShape(small, [3, 31, 4])).toEqual([3, 2]);
+  expect(() => basset({ lengthBp: 60 })).toThrow(
+    /convolution 2 of 7 rows does not fit into the 1 rows left of 60 bp/,
+  );
+  expect(() => basset({ pools: [3] })).toThrow('3 filters, 3 sizes and 1 pools');
+});
+
+test('Basenji2 has its published number of parameters with either head', () => {
+  expect(count(basenji2().model)).toEqual({ trainable: 30_088_228, all: 30_123_584 });
+  expect(count(basenji2({ targets: MOUSE_TRACKS }).model).trainable).toBe(24_447_438);
+});
+
+test('Basenji2 has 896 bins of 128 bp', () => {
+  const { model, config, train } = basenji2();
+  expect(outputShape(model, [1, 131_072, 4])).toEqual([1, 896, HUMAN_TRACKS]);
+  expect(config).toMatchObject({
+    targetLength: 896,
+    targets: 5_313,
+    binBp: 128,
+    cropBp: 8_192,
+    link: 'softplus',
+  });
+  expect(train).toMatchObject({
+    optimizer: 'sgd',
+    learningRate: 0.15,
+    momentum: 0.99,
+    clipNorm: 2,
+    patience: 16,
+  });
+});
+
+test('Basenji2 has the published names in its Keras file', () => {
+  const { entries } = basenjiWeights(basenji2().model);
+  const shape = (name: string): readonly number[] | undefined =>
+    entries.find((entry) => entry.name === `model_weights/${name}:0`)?.shape;
+  expect(entries).toHaveLength(30 * 5 + 2);
+  expect(shape('conv1d/conv1d/kernel')).toEqual([15, 4, 288]);
+  expect(shape('conv1d_6/conv1d_6/kernel')).toEqual([5, 652, 768]);
+  expect(shape('conv1d_7/conv1d_7/kernel')).toEqual([3, 768, 384]);
+  expect(shape('conv1d_28/conv1d_28/kernel')).toEqual([1, 384, 768]);
+  expect(shape('batch_normalization_29/batch_normalization_29/moving_variance')).toEqual([1_536]);
+  expect(shape('dense/dense/kernel')).toEqual([1_536, 5_313]);
+});
+
+test('Basset has the published names of its Torch7 file', () => {
+  const names = bassetWeights(basset()).entries.map(({ name }) => name);
+  expect(names).toHaveLength(32);
+  expect(names).toEqual(
+    expect.arrayContaining(['conv.2.bias', 'conv_bn.0.running_var', 'fc_bn.1.weight', 'out.bias']),
+  );
+});
+
+test('a model is found by name or file', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'cohesin-model-'));
+  const path = join(folder, 'params.json');
+  const small = { lengthBp: 4_096, stemFilters: 8, towerFilters: 8, towerRepeats: 4, residualFilters: 4 };
+  await writeFile(
+    path,
+    JSON.stringify(basenjiParams({ ...small, residualRepeats: 2, finalFilters: 12, targets: 3 })),
+  );
+  expect((await namedModel('basset')).config.outputShape).toEqual([164]);
+  expect((await namedModel('basset')).train).toMatchObject({
+    optimizer: 'rmsprop',
+    maxNorm: 7,
+    learningRate: 0.002,
+  });
+  expect((await namedModel('basenji2')).config.outputShape).toEqual([896, 5_313]);
+  await expect(namedModel(path)).rejects.toThrow(/params\.json: model\.trunk\[3\]\.cropping: 64 rows/);
+  await writeFile(path, JSON.stringify(basenjiParams({ ...small, cropBins: 16, targets: 3 })));
+  expect((await namedModel(path)).config.outputShape).toEqual([96, 3]);
+  await rm(folder, { recursive: true });
+  await expect(namedModel('enformer9')).rejects.toThrow(
+    /no model is called 'enformer9'; there are basset, basenji2/,
+  );
+  await expect(namedModel(path)).rejects.toThrow(/cannot read the parameter file/);
+});

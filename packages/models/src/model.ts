@@ -1,0 +1,69 @@
+/** Models by name or file. */
+import { readFile } from 'node:fs/promises';
+import { basenji2 } from './basenji/model.ts';
+import { basset } from './basset/model.ts';
+import { type BuilderOptions, type BuiltModel, modelFromParams } from './builder/model.ts';
+import { readTraining } from './builder/training.ts';
+
+const NAMED: Readonly<Record<string, () => BuiltModel>> = {
+  basset: () => bassetAsPublished(),
+  basenji2: () => basenji2(),
+};
+
+/**
+ * A published model by name (`basset`, `basenji2`), or the model of a Basenji or baskerville parameter file.
+ *
+ * @throws when there is no such name, the file cannot be read, or it describes no model that can be built.
+ */
+export async function namedModel(nameOrPath: string, options: BuilderOptions = {}): Promise<BuiltModel> {
+  const make = Object.hasOwn(NAMED, nameOrPath) ? NAMED[nameOrPath] : undefined;
+  if (make !== undefined) return make();
+  const known = Object.keys(NAMED).join(', ');
+  if (!nameOrPath.endsWith('.json')) {
+    throw new Error(
+      `no model is called '${nameOrPath}'; there are ${known}, or give the path of a params .json`,
+    );
+  }
+  const text = await readFile(nameOrPath, 'utf8').catch((cause: unknown) => {
+    throw new Error(`${nameOrPath}: cannot read the parameter file; give its path, or one of ${known}`, {
+      cause,
+    });
+  });
+  return fromText(text, nameOrPath, options);
+}
+
+function fromText(text: string, path: string, options: BuilderOptions): BuiltModel {
+  try {
+    return modelFromParams(JSON.parse(text), options);
+  } catch (cause) {
+    throw new Error(`${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+}
+
+/** Basset with sizes and training (Torch7's RMSprop, cross-entropy summed, weights at most 7 long) of its paper. */
+function bassetAsPublished(): BuiltModel {
+  const [lengthBp, targets] = [600, 164];
+  const model = basset({ lengthBp, targets });
+  return {
+    model,
+    predict: model.predict,
+    config: {
+      sequenceLengthBp: lengthBp,
+      targetLength: 1,
+      targets,
+      binBp: lengthBp,
+      cropBp: 0,
+      outputShape: [targets],
+      link: model.link,
+      augment: { reverseComplement: false, shiftBp: 0 },
+      strandPair: undefined,
+    },
+    train: {
+      ...readTraining({ learning_rate: 0.002, batch_size: 128, patience: 10 }),
+      optimizer: 'rmsprop',
+      alpha: 0.98,
+      maxNorm: 7,
+      loss: 'bce_logits_sum',
+    },
+  };
+}
