@@ -21,6 +21,7 @@ function count(model: nn.AnyLayer): { trainable: number; all: number } {
 }
 
 function outputShape(model: nn.Layer, x: readonly number[]): readonly number[] {
+  nn.parameters(model); // names them
   return build(predictStep({ model }), { inputs: { x } }).program.outputs[0]!.shape;
 }
 

@@ -41,6 +41,7 @@ function file({ train = {}, model = {} }: Json = {}): unknown {
 }
 
 function outputShape({ model, config }: BuiltModel, batch = 2): readonly number[] {
+  nn.parameters(model); // names them
   const { program } = build(predictStep({ model }), { inputs: { x: [batch, config.sequenceLengthBp, 4] } });
   return program.outputs.find(({ name }) => name === 'prediction')!.shape;
 }
@@ -170,7 +171,7 @@ test.each([
 test.each([
   [{ model: { seq_len: 3 } }, /model: unknown option seq_len; known are/],
   [{ model: { activation: undefined } }, /model\.activation: expected one of .*, it is missing/],
-  [{ model: { head_human: undefined } }, /the model has no head/],
+  [{ model: { head_human: null } }, /model\.head_human: expected an object or a list of objects, it is missing/],
   [
     { model: { target_length: 40 } },
     /states 40 but its blocks give 38 bins \(48 before cropping\); set target_length: 38/,
