@@ -1,1 +1,34 @@
-export {};
+/**
+ * Compares fixtures with this library on the device of this machine: `npm run golden -- FILE.safetensors…`, for ops
+ * also `--only GLOB`. Exits 1 when a value misses its gate or a case has no code.
+ */
+import { parseArgs } from 'node:util';
+import { Device } from '@cohesin/core';
+import { checkFixture, missCount, reportText, summaryLine } from './check.ts';
+
+async function main(args: readonly string[]): Promise<void> {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    options: { only: { type: 'string', default: '*' } },
+    allowPositionals: true,
+  });
+  if (positionals.length === 0) throw new Error('usage: npm run golden -- [--only GLOB] FILE.safetensors…');
+  await using device = await Device.open();
+  const { vendor, architecture, description } = device.info;
+  console.log(
+    `adapter: ${[vendor, architecture].filter((word) => word !== '').join(' ')}; driver: ${description}`,
+  );
+  const lines: string[] = [];
+  for (const path of positionals) {
+    const report = await checkFixture(path, device, { only: values.only });
+    console.log(reportText(report));
+    lines.push(summaryLine(report));
+    if (missCount(report) > 0) process.exitCode = 1;
+  }
+  if (lines.length > 1) console.log(lines.join('\n'));
+}
+
+await main(process.argv.slice(2)).catch((error: Error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});

@@ -1,0 +1,186 @@
+/** Runs a model of a fixture on a device: inference, one training pass with all gradients, and optimizer steps. */
+import {
+  adam,
+  type Compiled,
+  compile,
+  constant,
+  type Device,
+  gradients,
+  type HostTensor,
+  nn,
+  type Optimizer,
+  rmsprop,
+  sgd,
+  type Tensor,
+  type Traceable,
+  trainStep,
+  withScope,
+} from '@cohesin/core';
+import type { GoldenCase } from '@cohesin/models';
+import { type Attrs, numberOf } from './op-case.ts';
+
+/** A model with the values it starts from and its one batch. */
+export interface ModelSetup {
+  readonly device: Device;
+  readonly golden: GoldenCase;
+  /** By dotted path: weights and running statistics. */
+  readonly start: ReadonlyMap<string, HostTensor>;
+  readonly batch: { readonly x: HostTensor; readonly y: HostTensor };
+}
+
+/** Values by name, after one run. */
+export interface ModelRun {
+  readonly values: Readonly<Record<string, HostTensor>>;
+  readonly state: ReadonlyMap<string, HostTensor>;
+  readonly dispatches: number;
+}
+
+/** Batch statistics of a batch norm, by the layer's path. */
+export interface BatchMoments {
+  readonly path: string;
+  /** Rows behind them. */
+  readonly count: number;
+}
+
+const WHOLE_STEP = { group: 'step', sequences: 1 } as const;
+
+/** Inference mode: `output/…`, `extra/…` and `loss`. */
+export function runInference(setup: ModelSetup): Promise<ModelRun> {
+  const { golden } = setup;
+  return runOnce(setup, 1, ({ x, y }) => {
+    const prediction = withScope({ training: false }, () => golden.model(x!));
+    return {
+      loss: golden.loss(prediction, y!),
+      ...prefixed('output/', golden.outputs(prediction)),
+      ...prefixed('extra/', golden.extra?.(prediction, y!) ?? {}),
+    };
+  });
+}
+
+/**
+ * Training mode: `output/…`, `loss`, `grad/<path>` of every trainable parameter, `gradInput`, and `moments/<path>`
+ * [1, 2, channels] of every batch norm listed in `norms`.
+ */
+export async function runTraining(
+  setup: ModelSetup,
+  leaves: number,
+): Promise<ModelRun & { readonly norms: readonly BatchMoments[] }> {
+  const { golden } = setup;
+  const trained = [...nn.parameters(golden.model)].filter(([, { trainable }]) => trainable);
+  let norms: readonly BatchMoments[] = [];
+  const run = await runOnce(setup, leaves, ({ x, y }) => {
+    const prediction = withScope({ training: true }, () =>
+      nn.withBatchNorm(WHOLE_STEP, () => golden.model(x!)),
+    );
+    const loss = golden.loss(prediction, y!);
+    const slopes = gradients(loss, constant(1), [x!, ...trained.map(([, parameter]) => parameter)]);
+    const found = batchNorms(prediction);
+    norms = found.map(({ path, count }) => ({ path, count }));
+    return {
+      loss,
+      ...prefixed('output/', golden.outputs(prediction)),
+      gradInput: slopes[0]!,
+      ...Object.fromEntries(trained.map(([path], i) => [`grad/${path}`, slopes[i + 1]!])),
+      ...Object.fromEntries(found.map(({ path, moments }) => [`moments/${path}`, moments])),
+    };
+  });
+  return { ...run, norms };
+}
+
+/** Losses before each of the steps and after the last, and the state after the last. */
+export interface Trained {
+  readonly losses: readonly number[];
+  readonly state: ReadonlyMap<string, HostTensor>;
+  readonly dispatches: number;
+}
+
+/** Steps of the product's training step from the start, on the same batch. */
+export async function runSteps(
+  setup: ModelSetup,
+  { optimizer, leaves, steps }: { optimizer: Optimizer; leaves: number; steps: number },
+): Promise<Trained> {
+  const { model, loss } = setup.golden;
+  const step = trainStep({ model, loss, optimizer, batchNorm: WHOLE_STEP });
+  const program = await started(setup, leaves, step);
+  const losses: number[] = [];
+  const once = async (): Promise<void> => {
+    const { loss: value } = await program({ x: setup.batch.x, y: setup.batch.y });
+    losses.push(Number(value!.data[0]));
+  };
+  for (let i = 0; i < steps; i++) await once();
+  const state = await program.state.read([...setup.start.keys()]);
+  await once();
+  const dispatches = program.executor.dispatchCount;
+  close(program);
+  return { losses, state, dispatches };
+}
+
+/** The optimizer that `optimizer_<name>` in the metadata describes. @throws for one it does not know. */
+export function optimizerOf(settings: Attrs): Optimizer {
+  const learningRate = numberOf(settings, 'lr');
+  switch (settings.step) {
+    case 'sgd_step':
+      return sgd({ learningRate, momentum: numberOf(settings, 'mu') });
+    case 'adam_step':
+      return adam({
+        learningRate,
+        beta1: numberOf(settings, 'b1'),
+        beta2: numberOf(settings, 'b2'),
+        epsilon: numberOf(settings, 'eps'),
+      });
+    case 'rmsprop_torch7_step':
+      return rmsprop({
+        learningRate,
+        alpha: numberOf(settings, 'alpha'),
+        epsilon: numberOf(settings, 'eps'),
+      });
+    default:
+      throw new Error(
+        `optimizer step ${JSON.stringify(settings.step)} is not known here; add it to optimizerOf`,
+      );
+  }
+}
+
+async function runOnce(setup: ModelSetup, leaves: number, fn: Traceable): Promise<ModelRun> {
+  const program = await started(setup, leaves, fn);
+  const values = await program({ x: setup.batch.x, y: setup.batch.y });
+  const state = await program.state.read();
+  const dispatches = program.executor.dispatchCount;
+  close(program);
+  return { values, state, dispatches };
+}
+
+async function started(
+  { device, start, batch: { x, y } }: ModelSetup,
+  leaves: number,
+  fn: Traceable,
+): Promise<Compiled> {
+  const program = await compile(fn, { device, inputs: { x: x.shape, y: y.shape }, leaves });
+  program.state.write(new Map([...start].filter(([path]) => program.state.has(path))));
+  return program;
+}
+
+function close(program: Compiled): void {
+  program.close();
+  program.state.close();
+}
+
+/** Every batch norm below a tensor: the statistics it normalised with. */
+function batchNorms(prediction: Tensor): readonly (BatchMoments & { readonly moments: Tensor })[] {
+  const seen = new Set<Tensor>();
+  const found: (BatchMoments & { readonly moments: Tensor })[] = [];
+  const visit = (node: Tensor): void => {
+    if (seen.has(node)) return;
+    seen.add(node);
+    for (const source of Object.values(node.inputs)) visit(source);
+    if (node.op.name !== 'batchNormalize') return;
+    const { count } = node.attrs as { readonly count: number };
+    found.push({ path: node.path, count, moments: node.inputs.mean! });
+  };
+  visit(prediction);
+  return found;
+}
+
+function prefixed(prefix: string, tensors: Readonly<Record<string, Tensor>>): Record<string, Tensor> {
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [prefix + name, tensor]));
+}
