@@ -40,8 +40,7 @@ export function bassetFromGolden(config: unknown): GoldenCase {
 function optionsFromConfig(config: unknown): BassetOptions {
   const given = fields(config, 'config');
   given.choice('model', ['basset']);
-  given.skip('loss', 'dropout');
-  const options = {
+  return {
     padding: given.choice('padding', ['valid', 'same'], 'valid'),
     filters: given.integers('filters'),
     sizes: given.integers('sizes'),
@@ -52,6 +51,4 @@ function optionsFromConfig(config: unknown): BassetOptions {
     epsilon: given.number('bn_eps', 1e-5),
     momentum: given.number('bn_momentum', 0.9),
   };
-  given.finish();
-  return options;
 }

@@ -1,6 +1,6 @@
 import { build, nn, predictStep } from '@cohesin/core';
 import { expect, test } from 'vitest';
-import { type BuiltModel, checkData, modelFromParams } from './model.ts';
+import { type BuilderOptions, type BuiltModel, checkData, modelFromParams } from './model.ts';
 import { dilationRates, roundHalfEven, towerFilters } from './rounding.ts';
 import { lossOf, optimizerOf } from './training.ts';
 
@@ -159,7 +159,11 @@ test.each([
   [{ name: 'conv_block', norm_type: 'layer' }, /norm_type: expected one of batch, batch-sync, found "layer"/],
   [{ name: 'conv_block', l2_scale: 1e-6 }, /l2_scale: weights are not regularised/],
   [{ name: 'conv_block', padding: 'valid' }, /padding: expected one of same/],
-  [{ name: 'conv_block', filters: 3, residual: true }, /1536 rows of 4 channels become 1536 of 3/],
+  [
+    { name: 'conv_block', filters: 3, residual: true },
+    /model\.trunk\[0\]\.residual: 1536 rows of 4 channels become 1536 of 3/,
+  ],
+  [{ name: 'conv_tower', filters: 3, filters_init: 3, filters_mult: 1 }, /filters: a tower has filters_init/],
   [{ name: 'conv_block', dropout: 1 }, /dropout: expected a number in \[0, 1\), found 1/],
   [{ name: 'Cropping1D', cropping: 768 }, /768 rows at each end are more than the 1536/],
   [{ name: 'Cropping1D', cropping: [2, 3] }, /one number of rows for both ends, found \[2,3\]/],
@@ -171,7 +175,10 @@ test.each([
 test.each([
   [{ model: { seq_len: 3 } }, /model: unknown option seq_len; known are/],
   [{ model: { activation: undefined } }, /model\.activation: expected one of .*, it is missing/],
-  [{ model: { head_human: null } }, /model\.head_human: expected an object or a list of objects, it is missing/],
+  [
+    { model: { head_human: null } },
+    /model\.head_human: expected an object or a list of objects, it is missing/,
+  ],
   [
     { model: { target_length: 40 } },
     /states 40 but its blocks give 38 bins \(48 before cropping\); set target_length: 38/,
@@ -190,6 +197,28 @@ test.each([
 test('the bins before or after cropping may be stated', () => {
   expect(modelFromParams(file({ model: { target_length: 38 } })).config.targetLength).toBe(38);
   expect(modelFromParams(file({ model: { target_length: 48 } })).config.targetLength).toBe(38);
+});
+
+test('older files state batch_norm and end in a block called dense', () => {
+  const head_human = { name: 'dense', units: 7, activation: 'softplus' };
+  const model = { norm_type: undefined, batch_norm: true, target_length: 48, head_human };
+  const old = modelFromParams(file({ train: { global_clipnorm: undefined, clipnorm: 2 }, model }));
+  expect(Object.keys(shapes(old.model))).toEqual(Object.keys(shapes(modelFromParams(file()).model)));
+  expect(old.train.clipNorm).toBe(2);
+});
+
+test('the form of GELU is the sigmoid one unless the file or the caller says otherwise', () => {
+  const shadersOf = (params: unknown, options: BuilderOptions = {}): string => {
+    const { model } = modelFromParams(params, options);
+    nn.parameters(model);
+    return build(predictStep({ model }), { inputs: { x: [1, 1_536, 4] } }).program.shaders.join('\n');
+  };
+  const sigmoidForm = shadersOf(file());
+  expect(shadersOf(file({ model: { gelu: 'gelu_sigmoid' } }))).toBe(sigmoidForm);
+  const tanhForm = shadersOf(file({ model: { gelu: 'gelu_tanh' } }));
+  expect(tanhForm).not.toBe(sigmoidForm);
+  expect(shadersOf(file(), { gelu: 'tanh' })).toBe(tanhForm);
+  expect(shadersOf(file({ model: { activation: 'gelu_tanh' } }))).toBe(tanhForm);
 });
 
 test('a head is chosen by name', () => {

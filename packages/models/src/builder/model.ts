@@ -1,7 +1,8 @@
 /** Models from the JSON files of Basenji and baskerville. */
 import { nn, type Tensor } from '@cohesin/core';
-import { type Block, block, type Flow } from './blocks.ts';
+import { block } from './blocks.ts';
 import { type Fields, fields } from './fields.ts';
+import type { Block, Flow } from './flow.ts';
 import { type ActivationName, activationOf, type Gelu, readShared, type Shared } from './shared.ts';
 import { readTraining, type TrainConfig } from './training.ts';
 

@@ -1,0 +1,56 @@
+/** What blocks are made of and make: shared by all of them. */
+import { nn, type Tensor } from '@cohesin/core';
+import type { Fields } from './fields.ts';
+import type { ActivationName, Shared } from './shared.ts';
+
+/** What flows from block to block: [batch, length, channels]. */
+export interface Flow {
+  readonly length: number;
+  readonly channels: number;
+  /** Bases behind one row. */
+  readonly binBp: number;
+  /** Bases cut off so far at each end. */
+  readonly cropBp: number;
+  /** The activation of a head's last layer, which a loss has to fit. */
+  readonly activation?: ActivationName;
+}
+
+/** A block with what comes out of it. */
+export interface Block {
+  readonly layer: nn.Layer;
+  readonly output: Flow;
+}
+
+/** Makes a block from its options in a file; it asks for every option that it knows. */
+export type Maker = (options: Fields, shared: Shared, input: Flow) => Block;
+
+/** Blocks one after the other, numbered. */
+export function chain(makers: readonly ((flow: Flow) => Block)[], input: Flow): Block {
+  let flow = input;
+  const layers = makers.map((make) => {
+    const { layer, output } = make(flow);
+    flow = output;
+    return layer;
+  });
+  return { layer: nn.sequential(layers), output: flow };
+}
+
+/** x through every stage that there is. */
+export function through(stages: readonly (((x: Tensor) => Tensor) | undefined)[], x: Tensor): Tensor {
+  return stages.reduce((y, stage) => stage?.(y) ?? y, x);
+}
+
+/** @throws when a residual block would change the shape it is added to. */
+export function checkResidual(where: string, input: Flow, output: Pick<Flow, 'length' | 'channels'>): void {
+  if (output.length === input.length && output.channels === input.channels) return;
+  throw new Error(
+    `${where}.residual: ${input.length} rows of ${input.channels} channels become ${output.length} of ${output.channels}; both must be equal: keep the length and leave out filters or units`,
+  );
+}
+
+/** The `dropout` of a block. */
+export function readDropout(options: Fields): number {
+  const rate = options.number('dropout', 0);
+  if (rate >= 0 && rate < 1) return rate;
+  throw new Error(`${options.where}.dropout: expected a number in [0, 1), found ${rate}`);
+}
