@@ -49,8 +49,10 @@ export function trainStep(options: TrainStepOptions): Traceable {
   return Object.assign(step, { counters: optimizer });
 }
 
-/** A model's prediction in inference mode as a function to compile: `prediction`, and `y` if `prepare` gives one. */
-export function predictStep({ model, prepare = sameNames }: Pick<TrainStepOptions, 'model' | 'prepare'>): Traceable {
+/** A model's prediction in inference mode as a function to compile: `prediction`. Takes the same options as `trainStep`. */
+export function predictStep(options: Pick<TrainStepOptions, 'model' | 'trained' | 'prepare'>): Traceable {
+  const { model, prepare = sameNames } = options;
+  parameters(options.trained ?? (model as unknown as AnyLayer)); // names them
   return (inputs) => ({ prediction: withScope({ training: false }, () => model(prepare(inputs).x)) });
 }
 

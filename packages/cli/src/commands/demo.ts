@@ -1,0 +1,9 @@
+import type { Command } from '../command-line.ts';
+
+export const demo: Command = {
+  name: 'demo',
+  about: 'to come',
+  examples: [],
+  options: {},
+  run: async () => undefined,
+};

@@ -1,0 +1,40 @@
+import { NotFiniteError } from '@cohesin/core';
+import { type Command, helpText, parseOptions, UsageError } from './command-line.ts';
+import { demo } from './commands/demo.ts';
+import { devices } from './commands/devices.ts';
+import { evaluate } from './commands/evaluate.ts';
+import { train } from './commands/train.ts';
+
+const COMMANDS: readonly Command[] = [devices, train, evaluate, demo];
+
+/** sysexits.h: a user's mistake, a number that is not one, and a fault that may not come again. */
+const EXIT = { configuration: 78, numeric: 70, retryable: 75 } as const;
+
+async function main([name, ...args]: readonly string[]): Promise<void> {
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (command === undefined) {
+    if (name === undefined || name === '--help' || name === 'help') return console.log(overview());
+    throw new UsageError(`cohesin has no command '${name}'. ${overview()}`);
+  }
+  if (args.includes('--help')) return console.log(helpText(command));
+  await command.run(parseOptions(command, args));
+}
+
+function overview(): string {
+  const lines = COMMANDS.map(({ name, about }) => `  ${name.padEnd(10)}${about}`);
+  return ['Commands:', ...lines, '', 'cohesin COMMAND --help tells more.'].join('\n');
+}
+
+function exitCode(error: unknown): number {
+  if (error instanceof UsageError) return EXIT.configuration;
+  return error instanceof NotFiniteError ? EXIT.numeric : EXIT.retryable;
+}
+
+try {
+  await main(process.argv.slice(2));
+  process.exit(0);
+} catch (error) {
+  console.error(error instanceof Error ? `cohesin: ${error.message}` : error);
+  if (process.env.COHESIN_TRACE !== undefined && error instanceof Error) console.error(error.stack);
+  process.exit(exitCode(error));
+}

@@ -1,0 +1,172 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Checkpoint, loadCheckpoint } from '@cohesin/distributed';
+import { type EventLog, openDataset, openEventLog } from '@cohesin/io';
+import { UsageError } from './command-line.ts';
+import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
+import { duration, type Output, Pace } from './progress.ts';
+import type { RunOptions } from './run-options.ts';
+import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
+import { openTask, type Task, usage } from './task.ts';
+import { openTraining, type Training } from './training.ts';
+
+/** What came of a run. */
+export interface RunResult {
+  readonly hash: string;
+  readonly steps: number;
+  readonly losses: readonly number[];
+  readonly evaluations: readonly { readonly step: number; readonly value: number }[];
+  readonly checkpoint: string;
+}
+
+/** Something to do with the training before its devices close. */
+export type AtEnd = (training: Training) => Promise<void>;
+
+/**
+ * Trains as the options say: progress, TensorBoard events, validation every epoch, checkpoints. On SIGINT or SIGTERM the
+ * step is finished, a checkpoint written, and the run ends.
+ *
+ * @throws UsageError before any work when options, model, data and checkpoint do not fit together.
+ */
+export async function runTraining(options: RunOptions, output: Output, atEnd?: AtEnd): Promise<RunResult> {
+  const { task, plan, resumed } = await prepare(options);
+  introduce(task, plan, resumed, output);
+  const training = await openTraining(task, plan, resumed);
+  try {
+    output.say(`${training.mesh.info.description}: ${plan.devices} ${plan.devices === 1 ? 'device' : 'devices'}`);
+    const result = await new Run(training, options.out, output).toEnd();
+    await atEnd?.(training);
+    return result;
+  } finally {
+    await training.close();
+  }
+}
+
+async function prepare(options: RunOptions): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
+  return usage(async () => {
+    const dataset = await openDataset(options.data);
+    const task = await openTask(options.model, dataset);
+    const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
+    if (resumed !== undefined) checkSameModel(task, resumed);
+    else await refuseToOverwrite(options.out);
+    return { task, plan: await planRun(task, options, resumed), resumed };
+  });
+}
+
+async function refuseToOverwrite(out: string): Promise<void> {
+  const found = await readdir(join(out, 'checkpoints')).catch(() => []);
+  if (found.length === 0) return;
+  throw new UsageError(`${out} already holds checkpoints of a run (${found.at(-1)}); go on with --resume ${out}, or choose another --out`);
+}
+
+function introduce({ name, shapes, augment }: Task, plan: RunPlan, resumed: Checkpoint | undefined, output: Output): void {
+  const { train } = plan;
+  const clip = train.clipNorm === undefined ? `all gradients to norm ${train.globalClipNorm}` : `each gradient to norm ${train.clipNorm}`;
+  output.say(`${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`);
+  output.say(
+    `batch ${plan.batch} in ${plan.leaves} leaves, batch norm over each ${plan.batchNorm === 'step' ? 'step' : 'leaf'}, ${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
+  );
+  if (resumed !== undefined) output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
+}
+
+/** A run from where its training stands to its last step. */
+class Run {
+  private readonly training: Training;
+  private readonly out: string;
+  private readonly output: Output;
+  private readonly pace = new Pace();
+  private readonly losses: number[] = [];
+  private readonly evaluations: { step: number; value: number }[] = [];
+  private checkpoint = '';
+  private saved = -1;
+  private stopping = false;
+
+  constructor(training: Training, out: string, output: Output) {
+    this.training = training;
+    this.out = out;
+    this.output = output;
+  }
+
+  async toEnd(): Promise<RunResult> {
+    const stop = (): void => {
+      this.stopping = true;
+    };
+    process.once('SIGINT', stop).once('SIGTERM', stop);
+    const events = await openEventLog(join(this.out, 'events'));
+    try {
+      const evaluator = await this.evaluator();
+      await this.steps(events, evaluator);
+      await this.save();
+    } finally {
+      await events.close();
+      process.off('SIGINT', stop).off('SIGTERM', stop);
+    }
+    return this.result();
+  }
+
+  private get step(): number {
+    return this.training.step.host.step;
+  }
+
+  private async evaluator(): Promise<Evaluator | undefined> {
+    const { task, mesh, step, plan } = this.training;
+    if ((task.dataset.splits.valid?.files.length ?? 0) === 0) return undefined;
+    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf: plan.batch / plan.leaves });
+  }
+
+  private async steps(events: EventLog, evaluator: Evaluator | undefined): Promise<void> {
+    const { plan } = this.training;
+    if (this.step >= plan.steps) return;
+    for await (const batch of this.training.batches()) {
+      this.report(await this.training.train(batch), events);
+      const last = this.step >= plan.steps || this.stopping;
+      if (evaluator !== undefined && (this.step % plan.stepsPerEpoch === 0 || last)) await this.validate(evaluator, events);
+      if (last) break;
+      if (this.step % plan.checkpointEvery === 0) await this.save();
+    }
+    if (this.stopping) this.output.say(`stopped at step ${this.step}; go on with --resume ${this.out}`);
+  }
+
+  private report(loss: number, events: EventLog): void {
+    const { plan } = this.training;
+    const sequencesPerSecond = this.pace.step() * plan.batch;
+    const eta = ((plan.steps - this.step) * plan.batch) / sequencesPerSecond;
+    const epoch = (this.step / plan.stepsPerEpoch).toFixed(2);
+    this.losses.push(loss);
+    events.scalar('train/loss', loss, this.step);
+    events.scalar('train/sequences_per_second', sequencesPerSecond, this.step);
+    this.output.event({ event: 'step', step: this.step, epoch: Number(epoch), loss, sequencesPerSecond });
+    this.output.progress(
+      `step ${this.step}/${plan.steps}  epoch ${epoch}  loss ${loss.toPrecision(5)}  ${sequencesPerSecond.toPrecision(3)} sequences/s  ETA ${duration(eta)}`,
+    );
+  }
+
+  private async validate(evaluator: Evaluator, events: EventLog): Promise<void> {
+    const evaluation = await evaluator.run('valid');
+    const value = evaluation.tracks.mean;
+    this.evaluations.push({ step: this.step, value });
+    events.scalar(`valid/${evaluation.metric}`, value, this.step);
+    await events.flush();
+    this.output.event({ event: 'validation', step: this.step, metric: evaluation.metric, value });
+    this.output.say(this.validationLine(evaluation));
+  }
+
+  private validationLine({ metric, tracks, sequences }: Evaluation): string {
+    const name = metric === 'pearson' ? 'Pearson r' : 'AUROC';
+    const recent = this.losses.slice(-this.training.plan.stepsPerEpoch);
+    const loss = recent.reduce((a, b) => a + b, 0) / recent.length;
+    return `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${name} ${tracks.mean.toFixed(4)} (mean of ${tracks.perTrack.length - tracks.undefinedTracks} tracks over ${sequences} sequences)`;
+  }
+
+  private async save(): Promise<void> {
+    if (this.saved === this.step) return;
+    this.checkpoint = await this.training.save(this.out);
+    this.saved = this.step;
+    this.output.event({ event: 'checkpoint', step: this.step, path: this.checkpoint });
+  }
+
+  private async result(): Promise<RunResult> {
+    const { losses, evaluations, checkpoint } = this;
+    return { hash: await this.training.hash(), steps: this.step, losses, evaluations, checkpoint };
+  }
+}
