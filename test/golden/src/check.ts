@@ -17,7 +17,7 @@ export {
 } from './report.ts';
 
 export interface CheckOptions {
-  /** Cases of an ops fixture to run, `*` for any characters; all by default. */
+  /** Cases of ops or parts of a model (`inference`, `training/1`, `adam/2`) to run, `*` for any characters. */
   readonly only?: string;
   readonly gates?: Partial<Gates>;
 }
@@ -42,13 +42,11 @@ export async function checkTensors(
   device: Device,
   { only = '*', gates = {} }: CheckOptions = {},
 ): Promise<FixtureReport> {
-  const limits = { ...GATES, ...gates };
-  if (fixture.metadata.cases !== undefined) {
-    const pattern = globPattern(only);
-    return checkOps(fixture, device, { file, gates: limits, wanted: (name) => pattern.test(name) });
-  }
+  const pattern = globPattern(only);
+  const options = { file, gates: { ...GATES, ...gates }, wanted: (name: string) => pattern.test(name) };
+  if (fixture.metadata.cases !== undefined) return checkOps(fixture, device, options);
   const isModel = fixture.metadata.config !== undefined && fixture.tensors.has('eval_loss');
-  if (isModel) return checkModel(fixture, device, { file, gates: limits });
+  if (isModel) return checkModel(fixture, device, options);
   const kind = fixture.metadata.description ?? 'a file without cases and without a model';
   return {
     file,

@@ -16,6 +16,8 @@ export interface Gates {
   /** In learning rates: a gradient whose sign rounding decides moves by 2. */
   readonly adaptiveDistance: number;
   readonly lossCurve: number;
+  /** Running statistics after optimizer steps: they follow the weights as the loss does, so its gate is theirs. */
+  readonly runningAfterSteps: number;
   readonly opOutputs: number;
   readonly opGradients: number;
   /** Ops on values far from 0, where a variance computed as E[x²] − E[x]² loses all digits. */
@@ -33,6 +35,7 @@ export const GATES: Gates = {
   adaptiveShare: 0.02,
   adaptiveDistance: 0.05,
   lossCurve: 5e-4,
+  runningAfterSteps: 5e-4,
   opOutputs: 1e-5,
   opGradients: 1e-4,
   largeMeanOutputs: 1e-4,

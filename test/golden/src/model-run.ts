@@ -7,6 +7,7 @@ import {
   type Device,
   gradients,
   type HostTensor,
+  multiply,
   nn,
   type Optimizer,
   rmsprop,
@@ -57,14 +58,16 @@ export function runInference(setup: ModelSetup): Promise<ModelRun> {
   });
 }
 
+/** A training pass, with the batch norms that lay on its way. */
+export interface TrainingRun extends ModelRun {
+  readonly norms: readonly BatchMoments[];
+}
+
 /**
  * Training mode: `output/…`, `loss`, `grad/<path>` of every trainable parameter, `gradInput`, and `moments/<path>`
  * [1, 2, channels] of every batch norm listed in `norms`.
  */
-export async function runTraining(
-  setup: ModelSetup,
-  leaves: number,
-): Promise<ModelRun & { readonly norms: readonly BatchMoments[] }> {
+export async function runTraining(setup: ModelSetup, leaves: number): Promise<TrainingRun> {
   const { golden } = setup;
   const trained = [...nn.parameters(golden.model)].filter(([, { trainable }]) => trainable);
   let norms: readonly BatchMoments[] = [];
@@ -113,6 +116,18 @@ export async function runSteps(
   const dispatches = program.executor.dispatchCount;
   close(program);
   return { losses, state, dispatches };
+}
+
+/**
+ * The optimizer with the gradients of some parameters, by dotted path, set to 0: what they are in exact arithmetic. Their
+ * rounding noise would become whole steps under Adam and RMSProp.
+ */
+export function withZeroGradients(optimizer: Optimizer, paths: ReadonlySet<string>): Optimizer {
+  const update: Optimizer['update'] = (parameters, slopes) => {
+    const kept = slopes.map((slope, i) => (paths.has(parameters[i]!.name) ? multiply(slope, 0) : slope));
+    optimizer.update(parameters, kept);
+  };
+  return { ...optimizer, update };
 }
 
 /** The optimizer that `optimizer_<name>` in the metadata describes. @throws for one it does not know. */
