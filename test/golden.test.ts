@@ -104,6 +104,7 @@ describe('a check', () => {
     expect(reportText(report)).toContain('not supported: teleport_x2');
     const unknown = await checked({ tensors: new Map(), metadata: {} }, '*');
     expect(missCount(unknown)).toBe(1);
+    expect(missCount(await checkFixture(OPS, device, { only: 'conv9d*' }))).toBe(1);
   });
 
   it('says which tensor missed which gate', async () => {

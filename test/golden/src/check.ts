@@ -43,20 +43,20 @@ export async function checkTensors(
   { only = '*', gates = {} }: CheckOptions = {},
 ): Promise<FixtureReport> {
   const pattern = globPattern(only);
-  const options = { file, gates: { ...GATES, ...gates }, wanted: (name: string) => pattern.test(name) };
-  if (fixture.metadata.cases !== undefined) return checkOps(fixture, device, options);
+  const limits = { ...GATES, ...gates };
+  const options = { file, gates: limits, wanted: (name: string) => pattern.test(name) };
   const isModel = fixture.metadata.config !== undefined && fixture.tensors.has('eval_loss');
-  if (isModel) return checkModel(fixture, device, options);
+  if (fixture.metadata.cases !== undefined) return orNothing(await checkOps(fixture, device, options), only);
+  if (isModel) return orNothing(await checkModel(fixture, device, options), only);
   const kind = fixture.metadata.description ?? 'a file without cases and without a model';
-  return {
-    file,
-    format: 'model',
-    measurements: [],
-    supported: [],
-    notSupported: [kind],
-    notChecked: [],
-    dispatches: 0,
-  };
+  const lists = { measurements: [], supported: [], notSupported: [kind], notChecked: [] };
+  return { file, format: 'model', ...lists, dispatches: 0 };
+}
+
+/** A choice that matches nothing must not look like a pass. */
+function orNothing(report: FixtureReport, only: string): FixtureReport {
+  if (report.supported.length + report.notSupported.length > 0) return report;
+  return { ...report, notSupported: [`nothing is called '${only}'`] };
 }
 
 function globPattern(glob: string): RegExp {
