@@ -1,4 +1,16 @@
-import { type InputSpec, mix, oneHot, augmentSequence, augmentTargets, buffer, type Example, reshape, slice, type Tensor, type TypedArray } from '@cohesin/core';
+import {
+  augmentSequence,
+  augmentTargets,
+  buffer,
+  type Example,
+  type InputSpec,
+  mix,
+  oneHot,
+  reshape,
+  slice,
+  type Tensor,
+  type TypedArray,
+} from '@cohesin/core';
 import type { SequenceRecord } from '@cohesin/io';
 
 /** Sizes of what a model reads and what it is trained on. */
@@ -44,7 +56,12 @@ export interface TargetView {
 }
 
 /** Decodes a step's inputs on the device: x [batch, length, 4], y [batch, …outputShape]. */
-export function prepareTraining({ tracks, strandPair, cropBins, outputShape }: TargetView): (inputs: Readonly<Record<string, Tensor>>) => Example {
+export function prepareTraining({
+  tracks,
+  strandPair,
+  cropBins,
+  outputShape,
+}: TargetView): (inputs: Readonly<Record<string, Tensor>>) => Example {
   const partners = Float32Array.from(strandPair);
   const pairs = buffer([tracks], { name: 'data/strand_pair', init: () => partners });
   return ({ codes, targets, augment }) => {
@@ -61,7 +78,11 @@ export function preparePrediction({ codes }: Readonly<Record<string, Tensor>>): 
 }
 
 /** Values of the inputs for records `[batch]`; missing ones at the end stay N. */
-export function packRecords(records: readonly SequenceRecord[], batch: number, shapes: Shapes): Record<string, TypedArray> {
+export function packRecords(
+  records: readonly SequenceRecord[],
+  batch: number,
+  shapes: Shapes,
+): Record<string, TypedArray> {
   const { sequenceLengthBp, targetLength, tracks, targetDType } = shapes;
   const size = targetLength * tracks;
   const codes = new Uint8Array(batch * sequenceLengthBp).fill(4);
@@ -74,7 +95,12 @@ export function packRecords(records: readonly SequenceRecord[], batch: number, s
 }
 
 /** Per sequence: 1 to reverse-complement, and a shift in bp; a hash of seed and the sequence's global index decides. */
-export function drawAugmentation({ reverseComplement, shiftBp }: Augmentation, seed: number, sequence: number, batch: number): Float32Array {
+export function drawAugmentation(
+  { reverseComplement, shiftBp }: Augmentation,
+  seed: number,
+  sequence: number,
+  batch: number,
+): Float32Array {
   const drawn = new Float32Array(2 * batch);
   for (let i = 0; i < batch; i++) {
     const word = mix(mix(seed, AUGMENTATION), sequence + i);

@@ -43,7 +43,8 @@ export class Options {
   /** @throws when it is missing. */
   required(name: string): string {
     const value = this.text(name);
-    if (value === undefined) throw new UsageError(`cohesin ${this.command} needs --${name}; see cohesin ${this.command} --help`);
+    if (value === undefined)
+      throw new UsageError(`cohesin ${this.command} needs --${name}; see cohesin ${this.command} --help`);
     return value;
   }
 
@@ -75,21 +76,37 @@ export class Options {
 export function parseOptions(command: Command, args: readonly string[]): Options {
   const known = { ...command.options, help: { about: '' } };
   const options = Object.fromEntries(
-    Object.entries(known).map(([name, spec]) => [name, { type: 'value' in spec ? ('string' as const) : ('boolean' as const) }]),
+    Object.entries(known).map(([name, spec]) => [
+      name,
+      { type: 'value' in spec ? ('string' as const) : ('boolean' as const) },
+    ]),
   );
   try {
     const { values } = parseArgs({ args: [...args], options, allowPositionals: false });
     return new Options(command.name, values as Record<string, string | boolean | undefined>);
   } catch (cause) {
     const names = Object.keys(command.options).map((name) => `--${name}`);
-    throw new UsageError(`cohesin ${command.name}: ${(cause as Error).message}. Known options: ${names.join(' ')}`, { cause });
+    throw new UsageError(
+      `cohesin ${command.name}: ${(cause as Error).message}. Known options: ${names.join(' ')}`,
+      { cause },
+    );
   }
 }
 
 /** A command's help page. */
 export function helpText({ name, about, options, examples }: Command): string {
-  const left = Object.entries(options).map(([option, { value }]) => `--${option}${value === undefined ? '' : ` ${value}`}`);
+  const left = Object.entries(options).map(
+    ([option, { value }]) => `--${option}${value === undefined ? '' : ` ${value}`}`,
+  );
   const width = Math.max(...left.map(({ length }) => length)) + 2;
   const lines = Object.values(options).map(({ about: text }, i) => `  ${left[i]!.padEnd(width)}${text}`);
-  return [`cohesin ${name}: ${about}`, '', 'Options:', ...lines, '', 'Examples:', ...examples.map((line) => `  ${line}`)].join('\n');
+  return [
+    `cohesin ${name}: ${about}`,
+    '',
+    'Options:',
+    ...lines,
+    '',
+    'Examples:',
+    ...examples.map((line) => `  ${line}`),
+  ].join('\n');
 }

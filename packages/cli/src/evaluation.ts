@@ -1,5 +1,5 @@
 import { type HostTensor, predictStep } from '@cohesin/core';
-import { distribute, type Distributed, type DistributedState, type Mesh } from '@cohesin/distributed';
+import { type Distributed, type DistributedState, distribute, type Mesh } from '@cohesin/distributed';
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
 import { auroc, foldSums, pearson, sequenceSums, type TrackMetric, type TrackSums } from '@cohesin/models';
 import { packRecords, predictionInputs, preparePrediction } from './batch.ts';
@@ -9,6 +9,10 @@ import { leavesOf, type Task } from './task.ts';
 export interface Evaluator {
   /** The metric over a split. `onBatch` is told how many sequences are done. */
   run(split: string, onBatch?: (sequences: number) => void): Promise<Evaluation>;
+  /** Prediction of one sequence, [bins, tracks]. */
+  predict(record: SequenceRecord): Promise<Float32Array>;
+  /** Its targets in the same bins. */
+  targets(record: SequenceRecord): Float32Array;
   readonly state: DistributedState;
   close(): Promise<void>;
 }
@@ -27,10 +31,17 @@ export interface EvaluatorOptions {
 }
 
 /** Compiles inference: every device works on one leaf at a time. */
-export async function openEvaluator(task: Task, { mesh, state, sequencesPerLeaf }: EvaluatorOptions): Promise<Evaluator> {
+export async function openEvaluator(
+  task: Task,
+  { mesh, state, sequencesPerLeaf }: EvaluatorOptions,
+): Promise<Evaluator> {
   const leaves = mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
-  const step = predictStep({ model: task.built.predict, trained: task.built.model, prepare: preparePrediction });
+  const step = predictStep({
+    model: task.built.predict,
+    trained: task.built.model,
+    prepare: preparePrediction,
+  });
   const predict = await distribute(step, {
     mesh,
     leaves,
@@ -39,6 +50,11 @@ export async function openEvaluator(task: Task, { mesh, state, sequencesPerLeaf 
   });
   return {
     run: (split, onBatch) => evaluate(task, predict, batch, split, onBatch),
+    predict: async (record) => {
+      const { codes } = packRecords([record], batch, task.shapes);
+      return rowsOf((await predict({ codes: codes! })).prediction!, 0);
+    },
+    targets: (record) => targetsOf(task, record),
     state: predict.state,
     close: () => predict.close(),
   };
@@ -50,7 +66,13 @@ export function evaluationLeaf({ built, shapes }: Task): number {
   return batchSize / leavesOf(batchSize, shapes.sequenceLengthBp);
 }
 
-async function evaluate(task: Task, predict: Distributed, batch: number, split: string, onBatch?: (sequences: number) => void): Promise<Evaluation> {
+async function evaluate(
+  task: Task,
+  predict: Distributed,
+  batch: number,
+  split: string,
+  onBatch?: (sequences: number) => void,
+): Promise<Evaluation> {
   const sums: TrackSums[] = [];
   const pairs: { predicted: Float32Array; target: Float32Array }[] = [];
   let sequences = 0;
@@ -82,7 +104,10 @@ function targetsOf({ view, shapes }: Task, { targets }: SequenceRecord): Float32
   return values.subarray(view.cropBins * view.tracks, (shapes.targetLength - view.cropBins) * view.tracks);
 }
 
-function areas(pairs: readonly { predicted: Float32Array; target: Float32Array }[], tracks: number): TrackMetric {
+function areas(
+  pairs: readonly { predicted: Float32Array; target: Float32Array }[],
+  tracks: number,
+): TrackMetric {
   const join = (pick: (pair: (typeof pairs)[number]) => Float32Array): Float32Array => {
     const all = new Float32Array(pairs.length * tracks);
     for (const [i, pair] of pairs.entries()) all.set(pick(pair), i * tracks);

@@ -55,14 +55,25 @@ export function duration(seconds: number): string {
   return `${whole}s`;
 }
 
-/** Rate over the last steps and time to the end. */
+/** Steps per second over the last 20, not counting pauses. */
 export class Pace {
   private readonly times: number[] = [performance.now()];
+  private paused = 0;
 
-  /** Counts a step; gives steps per second over the last 20. */
+  /** Counts a step; gives steps per second. */
   step(): number {
-    this.times.push(performance.now());
+    this.times.push(performance.now() - this.paused);
     if (this.times.length > 21) this.times.shift();
     return ((this.times.length - 1) * 1000) / (this.times.at(-1)! - this.times[0]!);
+  }
+
+  /** Does something that is no step. */
+  async pause<T>(body: () => Promise<T>): Promise<T> {
+    const start = performance.now();
+    try {
+      return await body();
+    } finally {
+      this.paused += performance.now() - start;
+    }
   }
 }

@@ -1,4 +1,4 @@
-import type { Options, OptionSpec } from './command-line.ts';
+import type { OptionSpec, Options } from './command-line.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
 export interface RunOptions {
@@ -17,17 +17,29 @@ export interface RunOptions {
 }
 
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
-  model: { value: 'basset|basenji2|FILE.json', about: "a published model, or a Basenji or Baskerville params file" },
+  model: {
+    value: 'basset|basenji2|FILE.json',
+    about: 'a published model, or a Basenji or Baskerville params file',
+  },
   data: { value: 'DIR', about: 'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr' },
   out: { value: 'DIR', about: 'where checkpoints and TensorBoard events go; a new folder, unless resumed' },
   devices: { value: 'N', about: 'devices to train on, one thread each (default 1); never changes a bit' },
   'share-devices': { about: 'let several ranks use one GPU (always allowed on software drivers)' },
   steps: { value: 'TOTAL', about: 'steps in all, counted from the start of the run (default: --epochs)' },
   epochs: { value: 'E', about: 'passes over the training data (default 10)' },
-  batch: { value: 'GLOBAL', about: "sequences a step, over all devices (default: the params file's batch_size)" },
-  'batch-norm': { value: 'sequence|step', about: 'statistics over each leaf of the batch (default), or over the whole step' },
+  batch: {
+    value: 'GLOBAL',
+    about: "sequences a step, over all devices (default: the params file's batch_size)",
+  },
+  'batch-norm': {
+    value: 'sequence|step',
+    about: 'statistics over each leaf of the batch (default), or over the whole step',
+  },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
-  'checkpoint-every': { value: 'K', about: 'steps between checkpoints (default: every epoch, and at the end)' },
+  'checkpoint-every': {
+    value: 'K',
+    about: 'steps between checkpoints (default: every epoch, and at the end)',
+  },
   resume: { value: 'DIR', about: 'go on from the newest checkpoint of a run, on any number of devices' },
   json: { about: 'one JSON object a line instead of text' },
 };

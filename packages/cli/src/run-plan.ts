@@ -27,7 +27,11 @@ const EPOCHS = 10;
  *
  * @throws UsageError when an option contradicts the checkpoint or the batch cannot be dealt to the devices.
  */
-export async function planRun(task: Task, options: RunOptions, resumed: Checkpoint | undefined): Promise<RunPlan> {
+export async function planRun(
+  task: Task,
+  options: RunOptions,
+  resumed: Checkpoint | undefined,
+): Promise<RunPlan> {
   const { train } = task.built;
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const leaves = resumed?.plan.leaves ?? leavesOf(batch, task.shapes.sequenceLengthBp);
@@ -42,7 +46,9 @@ export async function planRun(task: Task, options: RunOptions, resumed: Checkpoi
   return {
     batch,
     leaves,
-    batchNorm: agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ?? 'sequence',
+    batchNorm:
+      agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ??
+      'sequence',
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
     steps: options.steps ?? (options.epochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
@@ -62,7 +68,9 @@ function clipped(train: TrainConfig): TrainConfig {
 
 function agree<T>(name: string, given: T | undefined, saved: T | undefined): T | undefined {
   if (given === undefined || saved === undefined || given === saved) return given ?? saved;
-  throw new UsageError(`--${name} is ${given} but the run was started with ${saved}; leave --${name} out, or start a new run`);
+  throw new UsageError(
+    `--${name} is ${given} but the run was started with ${saved}; leave --${name} out, or start a new run`,
+  );
 }
 
 /** @throws UsageError when a checkpoint belongs to another model. */

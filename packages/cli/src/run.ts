@@ -17,10 +17,19 @@ export interface RunResult {
   readonly losses: readonly number[];
   readonly evaluations: readonly { readonly step: number; readonly value: number }[];
   readonly checkpoint: string;
+  /** Hashes of the state at the steps that were asked for. */
+  readonly hashes: ReadonlyMap<number, string>;
 }
 
 /** Something to do with the training before its devices close. */
 export type AtEnd = (training: Training) => Promise<void>;
+
+/** What a caller wants of a run besides its result. */
+export interface RunHooks {
+  /** Steps after which the state is hashed. */
+  readonly hashAt?: readonly number[];
+  readonly atEnd?: AtEnd;
+}
 
 /**
  * Trains as the options say: progress, TensorBoard events, validation every epoch, checkpoints. On SIGINT or SIGTERM the
@@ -28,13 +37,19 @@ export type AtEnd = (training: Training) => Promise<void>;
  *
  * @throws UsageError before any work when options, model, data and checkpoint do not fit together.
  */
-export async function runTraining(options: RunOptions, output: Output, atEnd?: AtEnd): Promise<RunResult> {
+export async function runTraining(
+  options: RunOptions,
+  output: Output,
+  { hashAt = [], atEnd }: RunHooks = {},
+): Promise<RunResult> {
   const { task, plan, resumed } = await prepare(options);
   introduce(task, plan, resumed, output);
   const training = await openTraining(task, plan, resumed);
   try {
-    output.say(`${training.mesh.info.description}: ${plan.devices} ${plan.devices === 1 ? 'device' : 'devices'}`);
-    const result = await new Run(training, options.out, output).toEnd();
+    output.say(
+      `${training.mesh.info.description}: ${plan.devices} ${plan.devices === 1 ? 'device' : 'devices'}`,
+    );
+    const result = await new Run(training, options.out, output, hashAt).toEnd();
     await atEnd?.(training);
     return result;
   } finally {
@@ -42,7 +57,9 @@ export async function runTraining(options: RunOptions, output: Output, atEnd?: A
   }
 }
 
-async function prepare(options: RunOptions): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
+async function prepare(
+  options: RunOptions,
+): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
   return usage(async () => {
     const dataset = await openDataset(options.data);
     const task = await openTask(options.model, dataset);
@@ -56,17 +73,30 @@ async function prepare(options: RunOptions): Promise<{ task: Task; plan: RunPlan
 async function refuseToOverwrite(out: string): Promise<void> {
   const found = await readdir(join(out, 'checkpoints')).catch(() => []);
   if (found.length === 0) return;
-  throw new UsageError(`${out} already holds checkpoints of a run (${found.at(-1)}); go on with --resume ${out}, or choose another --out`);
+  throw new UsageError(
+    `${out} already holds checkpoints of a run (${found.at(-1)}); go on with --resume ${out}, or choose another --out`,
+  );
 }
 
-function introduce({ name, shapes, augment }: Task, plan: RunPlan, resumed: Checkpoint | undefined, output: Output): void {
+function introduce(
+  { name, shapes, augment }: Task,
+  plan: RunPlan,
+  resumed: Checkpoint | undefined,
+  output: Output,
+): void {
   const { train } = plan;
-  const clip = train.clipNorm === undefined ? `all gradients to norm ${train.globalClipNorm}` : `each gradient to norm ${train.clipNorm}`;
-  output.say(`${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`);
+  const clip =
+    train.clipNorm === undefined
+      ? `all gradients to norm ${train.globalClipNorm}`
+      : `each gradient to norm ${train.clipNorm}`;
+  output.say(
+    `${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
+  );
   output.say(
     `batch ${plan.batch} in ${plan.leaves} leaves, batch norm over each ${plan.batchNorm === 'step' ? 'step' : 'leaf'}, ${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
-  if (resumed !== undefined) output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
+  if (resumed !== undefined)
+    output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
 }
 
 /** A run from where its training stands to its last step. */
@@ -74,6 +104,8 @@ class Run {
   private readonly training: Training;
   private readonly out: string;
   private readonly output: Output;
+  private readonly hashAt: readonly number[];
+  private readonly hashes = new Map<number, string>();
   private readonly pace = new Pace();
   private readonly losses: number[] = [];
   private readonly evaluations: { step: number; value: number }[] = [];
@@ -81,7 +113,8 @@ class Run {
   private saved = -1;
   private stopping = false;
 
-  constructor(training: Training, out: string, output: Output) {
+  constructor(training: Training, out: string, output: Output, hashAt: readonly number[]) {
+    this.hashAt = hashAt;
     this.training = training;
     this.out = out;
     this.output = output;
@@ -119,8 +152,10 @@ class Run {
     if (this.step >= plan.steps) return;
     for await (const batch of this.training.batches()) {
       this.report(await this.training.train(batch), events);
+      if (this.hashAt.includes(this.step)) this.hashes.set(this.step, await this.training.hash());
       const last = this.step >= plan.steps || this.stopping;
-      if (evaluator !== undefined && (this.step % plan.stepsPerEpoch === 0 || last)) await this.validate(evaluator, events);
+      if (evaluator !== undefined && (this.step % plan.stepsPerEpoch === 0 || last))
+        await this.validate(evaluator, events);
       if (last) break;
       if (this.step % plan.checkpointEvery === 0) await this.save();
     }
@@ -142,7 +177,7 @@ class Run {
   }
 
   private async validate(evaluator: Evaluator, events: EventLog): Promise<void> {
-    const evaluation = await evaluator.run('valid');
+    const evaluation = await this.pace.pause(() => evaluator.run('valid'));
     const value = evaluation.tracks.mean;
     this.evaluations.push({ step: this.step, value });
     events.scalar(`valid/${evaluation.metric}`, value, this.step);
@@ -166,7 +201,7 @@ class Run {
   }
 
   private async result(): Promise<RunResult> {
-    const { losses, evaluations, checkpoint } = this;
-    return { hash: await this.training.hash(), steps: this.step, losses, evaluations, checkpoint };
+    const { losses, evaluations, checkpoint, hashes } = this;
+    return { hash: await this.training.hash(), steps: this.step, losses, evaluations, checkpoint, hashes };
   }
 }

@@ -37,8 +37,13 @@ export async function openTask(model: string, dataset: Dataset): Promise<Task> {
 }
 
 /** The task of a checkpoint: the model is rebuilt from what the checkpoint says. */
-export async function reopenTask(saved: { readonly name: string; readonly params: unknown }, dataset: Dataset): Promise<Task> {
-  return usage(async () => taskOf(saved.params, saved.name, dataset, await buildModel(saved.params, saved.name)));
+export async function reopenTask(
+  saved: { readonly name: string; readonly params: unknown },
+  dataset: Dataset,
+): Promise<Task> {
+  return usage(async () =>
+    taskOf(saved.params, saved.name, dataset, await buildModel(saved.params, saved.name)),
+  );
 }
 
 async function buildModel(params: unknown, name: string): Promise<BuiltModel> {
@@ -54,14 +59,22 @@ function taskOf(params: unknown, name: string, dataset: Dataset, built: BuiltMod
   const { cropBins } = checkData(built.config, dataset);
   const { config, train } = built;
   const tracks = config.targets;
-  const strandPair = Array.from({ length: tracks }, (_, track) => config.strandPair?.[track] ?? dataset.targets[track]?.strandPair ?? track);
+  const strandPair = Array.from(
+    { length: tracks },
+    (_, track) => config.strandPair?.[track] ?? dataset.targets[track]?.strandPair ?? track,
+  );
   return {
     name,
     id: createHash('sha256').update(JSON.stringify(params)).digest('hex'),
     params,
     built,
     dataset,
-    shapes: { sequenceLengthBp: config.sequenceLengthBp, targetLength: dataset.targetLength, tracks, targetDType: 'f16' },
+    shapes: {
+      sequenceLengthBp: config.sequenceLengthBp,
+      targetLength: dataset.targetLength,
+      tracks,
+      targetDType: 'f16',
+    },
     view: { tracks, strandPair, cropBins, outputShape: config.outputShape },
     augment: config.augment,
     metric: train.loss.startsWith('bce') ? 'auroc' : 'pearson',
@@ -70,7 +83,9 @@ function taskOf(params: unknown, name: string, dataset: Dataset, built: BuiltMod
 
 async function readParams(path: string): Promise<string> {
   return readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new Error(`${path}: cannot read the parameter file; give its path, or one of basset, basenji2`, { cause });
+    throw new Error(`${path}: cannot read the parameter file; give its path, or one of basset, basenji2`, {
+      cause,
+    });
   });
 }
 

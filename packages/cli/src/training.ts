@@ -1,4 +1,4 @@
-import { type HostTensor, nn, type TypedArray, trainStep } from '@cohesin/core';
+import { type HostTensor, type nn, type TypedArray, trainStep } from '@cohesin/core';
 import {
   type Checkpoint,
   type CheckpointInfo,
@@ -35,7 +35,11 @@ export interface Training {
 }
 
 /** Starts the devices, compiles the step and puts the state where the run begins or goes on. */
-export async function openTraining(task: Task, plan: RunPlan, resumed: Checkpoint | undefined): Promise<Training> {
+export async function openTraining(
+  task: Task,
+  plan: RunPlan,
+  resumed: Checkpoint | undefined,
+): Promise<Training> {
   const mesh = await openMesh({ devices: plan.devices, shareDevices: plan.shareDevices });
   try {
     const step = await compileStep(task, plan, mesh);
@@ -57,7 +61,12 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
     batchNorm: { group: plan.batchNorm, sequences: plan.batch / plan.leaves } satisfies nn.BatchNormGroup,
     prepare: prepareTraining(task.view),
   });
-  return distribute(step, { mesh, leaves: plan.leaves, seed: plan.seed, inputs: trainingInputs(plan.batch, task.shapes) });
+  return distribute(step, {
+    mesh,
+    leaves: plan.leaves,
+    seed: plan.seed,
+    inputs: trainingInputs(plan.batch, task.shapes),
+  });
 }
 
 /** @throws when the checkpoint was made by other kernels or another plan, or holds other tensors. */
@@ -73,7 +82,13 @@ async function restore(step: Distributed, { bitsId, state, host, dir }: Checkpoi
   step.restoreHost(host);
 }
 
-function training(task: Task, plan: RunPlan, mesh: Mesh, step: Distributed, from: StreamPosition | undefined): Training {
+function training(
+  task: Task,
+  plan: RunPlan,
+  mesh: Mesh,
+  step: Distributed,
+  from: StreamPosition | undefined,
+): Training {
   let position = from;
   const state = (): Promise<Map<string, HostTensor>> => step.state.read();
   const info = (): CheckpointInfo => ({
@@ -106,12 +121,26 @@ function training(task: Task, plan: RunPlan, mesh: Mesh, step: Distributed, from
   };
 }
 
-function batches({ dataset }: Task, { batch, seed, shuffleBuffer }: RunPlan, position: StreamPosition | undefined): AsyncGenerator<RecordBatch> {
+function batches(
+  { dataset }: Task,
+  { batch, seed, shuffleBuffer }: RunPlan,
+  position: StreamPosition | undefined,
+): AsyncGenerator<RecordBatch> {
   const shuffle = { seed, buffer: shuffleBuffer };
-  return dataset.batches('train', { batch, shuffle, repeat: true, ...(position === undefined ? {} : { position }) });
+  return dataset.batches('train', {
+    batch,
+    shuffle,
+    repeat: true,
+    ...(position === undefined ? {} : { position }),
+  });
 }
 
-function inputsOf(task: Task, { batch, seed }: RunPlan, { records }: RecordBatch, step: number): Record<string, TypedArray> {
+function inputsOf(
+  task: Task,
+  { batch, seed }: RunPlan,
+  { records }: RecordBatch,
+  step: number,
+): Record<string, TypedArray> {
   const augment = drawAugmentation(task.augment, seed, step * batch, batch);
   return { ...packRecords(records, batch, task.shapes), augment };
 }

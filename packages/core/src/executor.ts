@@ -1,7 +1,16 @@
 import type { Device } from './device.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
-import type { Binding, Combine, Program, ProgramInput, ProgramOutput, Segment, Step } from './program.ts';
+import type {
+  Binding,
+  Combine,
+  Program,
+  ProgramInput,
+  ProgramOutput,
+  Publish,
+  Segment,
+  Step,
+} from './program.ts';
 import type { StateStore } from './state.ts';
 import { byteLength } from './tensor.ts';
 
@@ -54,6 +63,13 @@ export class NotFiniteError extends Error {
   }
 }
 
+/** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
+export interface ProfiledPart {
+  readonly steps: readonly Step[];
+  encode(encoder: GPUCommandEncoder, index: number, descriptor: GPUComputePassDescriptor): void;
+  finish(encoder: GPUCommandEncoder): void;
+}
+
 interface Prepared {
   readonly step: Step;
   readonly pipeline: GPUComputePipeline;
@@ -73,7 +89,7 @@ interface PreparedSegment {
 export class Executor {
   readonly program: Program;
   readonly leaves: readonly number[];
-  private readonly device: Device;
+  readonly device: Device;
   private readonly store: StateStore;
   private readonly shared = new Map<number, GPUBuffer>();
   private readonly perLeaf: ReadonlyMap<number, Map<number, GPUBuffer>>;
@@ -210,25 +226,32 @@ export class Executor {
     }
   }
 
-  /** Encodes a segment with one pass per step, for the profiler. */
-  profileSegments(
-    frame: Frame,
-    timed: (
-      prepared: { readonly step: Step; readonly leaf: number },
-      run: (encoder: GPUCommandEncoder, descriptor: GPUComputePassDescriptor) => void,
-    ) => void,
-  ): void {
-    for (const { once, leaf: steps } of this.segments) {
-      const first = this.leaves[0]!;
-      for (const prepared of once)
-        timed({ step: prepared.step, leaf: first }, (encoder, descriptor) =>
-          this.pass(encoder, [prepared], frame, first, descriptor),
-        );
-      for (const leaf of this.leaves) {
-        for (const prepared of steps)
-          timed({ step: prepared.step, leaf }, (encoder, descriptor) =>
-            this.pass(encoder, [prepared], frame, leaf, descriptor),
-          );
+  /** The work of one run in order, in parts that may be encoded with a pass for each step. Nothing commits. */
+  *parts(frame: Frame, q?: Int32Array): Generator<ProfiledPart> {
+    this.startSums(q);
+    for (const { once, leaf: steps, segment } of this.segments) {
+      const part = (
+        prepared: readonly Prepared[],
+        leaf: number,
+        publish: readonly Publish[],
+      ): ProfiledPart => ({
+        steps: prepared.map(({ step }) => step),
+        encode: (encoder, index, descriptor) =>
+          this.pass(encoder, [prepared[index]!], frame, leaf, descriptor),
+        finish: (encoder) => this.publish(encoder, publish, leaf),
+      });
+      if (once.length > 0) yield part(once, this.leaves[0] ?? 0, []);
+      for (const leaf of this.leaves) yield part(steps, leaf, segment.publish);
+    }
+  }
+
+  /** Fills all memory that a step must write before it reads it with NaN: a test that no kernel reads leftovers. */
+  poison(): void {
+    const pinned = new Set(this.program.inputs.map(({ slot }) => slot));
+    for (const buffers of [this.shared, ...this.perLeaf.values()]) {
+      for (const [slot, buffer] of buffers) {
+        if (pinned.has(slot)) continue;
+        this.device.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(0x7fc0_0000));
       }
     }
   }
@@ -299,20 +322,17 @@ export class Executor {
 
   private encode({ segment, once, leaf: steps }: PreparedSegment, frame: Frame): void {
     const encoder = this.device.encoder('segment');
-    if (once.length > 0) this.pass(encoder, once, frame, this.leaves[0] ?? 0);
+    if (once.length > 0) this.pass(encoder, once, frame, 0); // the same frame on every rank
     for (const leaf of this.leaves) {
       if (steps.length > 0) this.pass(encoder, steps, frame, leaf);
-      for (const { from, to, bytes } of segment.publish) {
-        encoder.copyBufferToBuffer(
-          this.bufferOf(from, leaf),
-          0,
-          this.bufferOf(to, leaf),
-          leaf * bytes,
-          bytes,
-        );
-      }
+      this.publish(encoder, segment.publish, leaf);
     }
     this.device.submit(encoder);
+  }
+
+  private publish(encoder: GPUCommandEncoder, pieces: readonly Publish[], leaf: number): void {
+    for (const { from, to, bytes } of pieces)
+      encoder.copyBufferToBuffer(this.bufferOf(from, leaf), 0, this.bufferOf(to, leaf), leaf * bytes, bytes);
   }
 
   private pass(

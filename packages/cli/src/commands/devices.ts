@@ -14,7 +14,9 @@ export const devices: Command = {
     output.event({ ...info });
     output.say(`${info.description}${info.software ? ' (software driver on the CPU)' : ''}`);
     output.say(`  vendor ${info.vendor}, architecture ${info.architecture}`);
-    output.say(`  one binding up to ${mebibytes(info.maxBindingBytes)}, one buffer up to ${mebibytes(info.maxBufferBytes)}`);
+    output.say(
+      `  one binding up to ${mebibytes(info.maxBindingBytes)}, one buffer up to ${mebibytes(info.maxBufferBytes)}`,
+    );
     output.say(`  subgroups of ${info.subgroupSizes[0]} to ${info.subgroupSizes[1]} lanes`);
     output.say(`  ${info.features.join(', ')}`);
     output.say(

@@ -3,7 +3,7 @@ import { loadCheckpoint, openMesh } from '@cohesin/distributed';
 import { type Dataset, openDataset } from '@cohesin/io';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
-import { openOutput, type Output } from '../progress.ts';
+import { type Output, openOutput } from '../progress.ts';
 import { openTask, reopenTask, type Task, usage } from '../task.ts';
 
 type Weights = ReadonlyMap<string, HostTensor>;
@@ -16,7 +16,10 @@ export const evaluate: Command = {
     'cohesin evaluate --model params.json --weights weights.safetensors --data data/hg38 --split valid --json',
   ],
   options: {
-    checkpoint: { value: 'DIR', about: "a run's folder (its newest checkpoint) or one of its checkpoints/step-N" },
+    checkpoint: {
+      value: 'DIR',
+      about: "a run's folder (its newest checkpoint) or one of its checkpoints/step-N",
+    },
     model: { value: 'FILE.json|basset|basenji2', about: 'with --weights, instead of --checkpoint' },
     weights: { value: 'FILE.safetensors', about: 'parameters and running statistics by their dotted paths' },
     data: { value: 'DIR', about: 'TFRecord data set' },
@@ -47,7 +50,8 @@ async function fromCheckpoint(path: string, dataset: Dataset): Promise<{ task: T
 }
 
 async function fromFiles(options: Options, dataset: Dataset): Promise<{ task: Task; weights: Weights }> {
-  if (options.text('model') === undefined) throw new UsageError('cohesin evaluate needs --checkpoint DIR, or --model FILE.json and --weights FILE');
+  if (options.text('model') === undefined)
+    throw new UsageError('cohesin evaluate needs --checkpoint DIR, or --model FILE.json and --weights FILE');
   const task = await openTask(options.required('model'), dataset);
   const path = options.required('weights');
   const { tensors } = await readSafetensors(path);
@@ -64,7 +68,9 @@ function ownWeights({ built }: Task, given: Weights, source: string): Weights {
   const extra = [...given.keys()].filter((name) => !wanted.has(name) && !TRAINING_ONLY.test(name));
   const misshapen = [...wanted].flatMap(([name, { shape }]) => {
     const found = given.get(name);
-    return found === undefined || sameShape(found.shape, shape) ? [] : [`${name} is ${shapeText(found.shape)}, the model has ${shapeText(shape)}`];
+    return found === undefined || sameShape(found.shape, shape)
+      ? []
+      : [`${name} is ${shapeText(found.shape)}, the model has ${shapeText(shape)}`];
   });
   const faults = [
     ...(missing.length === 0 ? [] : [`missing: ${missing.join(', ')}`]),
@@ -75,13 +81,28 @@ function ownWeights({ built }: Task, given: Weights, source: string): Weights {
   return new Map([...wanted.keys()].map((name) => [name, given.get(name)!]));
 }
 
-async function onMesh(task: Task, weights: Weights, split: string, options: Options, output: Output): Promise<Evaluation> {
-  const mesh = await openMesh({ devices: options.count('devices') ?? 1, shareDevices: options.flag('share-devices') });
+async function onMesh(
+  task: Task,
+  weights: Weights,
+  split: string,
+  options: Options,
+  output: Output,
+): Promise<Evaluation> {
+  const mesh = await openMesh({
+    devices: options.count('devices') ?? 1,
+    shareDevices: options.flag('share-devices'),
+  });
   try {
-    const evaluator = await openEvaluator(task, { mesh, state: undefined, sequencesPerLeaf: evaluationLeaf(task) });
+    const evaluator = await openEvaluator(task, {
+      mesh,
+      state: undefined,
+      sequencesPerLeaf: evaluationLeaf(task),
+    });
     await evaluator.state.write(weights);
     const total = await task.dataset.count(split);
-    const evaluation = await evaluator.run(split, (done) => output.progress(`${split}: ${done}/${total} sequences`));
+    const evaluation = await evaluator.run(split, (done) =>
+      output.progress(`${split}: ${done}/${total} sequences`),
+    );
     output.endProgress();
     return evaluation;
   } finally {
@@ -89,7 +110,12 @@ async function onMesh(task: Task, weights: Weights, split: string, options: Opti
   }
 }
 
-function report({ name, dataset }: Task, split: string, { metric, tracks, sequences }: Evaluation, output: Output): void {
+function report(
+  { name, dataset }: Task,
+  split: string,
+  { metric, tracks, sequences }: Evaluation,
+  output: Output,
+): void {
   const label = metric === 'pearson' ? 'Pearson r' : 'AUROC';
   const perTrack = [...tracks.perTrack].map((value, i) => ({
     track: i,
@@ -97,10 +123,22 @@ function report({ name, dataset }: Task, split: string, { metric, tracks, sequen
     description: dataset.targets[i]?.description ?? '',
     value: Number.isNaN(value) ? null : value,
   }));
-  output.event({ model: name, split, sequences, metric, mean: tracks.mean, undefinedTracks: tracks.undefinedTracks, tracks: perTrack });
+  output.event({
+    model: name,
+    split,
+    sequences,
+    metric,
+    mean: tracks.mean,
+    undefinedTracks: tracks.undefinedTracks,
+    tracks: perTrack,
+  });
   for (const { track, identifier, description, value } of perTrack) {
-    output.say(`${String(track).padStart(5)}  ${value === null ? 'undefined' : value.toFixed(4).padStart(9)}  ${identifier}  ${description}`);
+    output.say(
+      `${String(track).padStart(5)}  ${value === null ? 'undefined' : value.toFixed(4).padStart(9)}  ${identifier}  ${description}`,
+    );
   }
   const defined = tracks.perTrack.length - tracks.undefinedTracks;
-  output.say(`${split}: mean ${label} ${tracks.mean.toFixed(4)} over ${defined} tracks and ${sequences} sequences`);
+  output.say(
+    `${split}: mean ${label} ${tracks.mean.toFixed(4)} over ${defined} tracks and ${sequences} sequences`,
+  );
 }

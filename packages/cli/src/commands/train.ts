@@ -16,7 +16,12 @@ export const train: Command = {
     const output = openOutput(options.flag('json'));
     const result = await runTraining(readRunOptions(options), output);
     output.say(`checkpoint ${result.checkpoint}`);
-    output.event({ event: 'end', steps: result.steps, checkpoint: result.checkpoint, weights: { sha256: result.hash } });
+    output.event({
+      event: 'end',
+      steps: result.steps,
+      checkpoint: result.checkpoint,
+      weights: { sha256: result.hash },
+    });
     output.endProgress();
     console.log(`weights sha256 ${result.hash}`);
   },

@@ -172,7 +172,8 @@ export function findSites(sequence: Uint8Array): readonly Site[] {
     const sites: Site[] = [];
     for (let start = 0; start + pwm.length <= sequence.length; start++) {
       const strength = Math.max(score(forward, sequence, start), score(backward, sequence, start)) / best;
-      if (strength >= SITE_SCORE) sites.push({ motif: name, centreBp: start + (pwm.length - 1) / 2, strength });
+      if (strength >= SITE_SCORE)
+        sites.push({ motif: name, centreBp: start + (pwm.length - 1) / 2, strength });
     }
     return sites;
   });

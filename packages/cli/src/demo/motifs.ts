@@ -57,7 +57,9 @@ export function consensusPwm(consensus: string): Pwm {
   return Array.from(consensus, (letter): Column => {
     const allowed = IUPAC[letter];
     if (allowed === undefined) {
-      throw new Error(`consensus ${consensus}: '${letter}' is no IUPAC letter; use ${Object.keys(IUPAC).join('')}`);
+      throw new Error(
+        `consensus ${consensus}: '${letter}' is no IUPAC letter; use ${Object.keys(IUPAC).join('')}`,
+      );
     }
     const share = (1 - EXCLUDED * (4 - allowed.length)) / allowed.length;
     return column((base) => (allowed.includes(BASES[base]!) ? share : EXCLUDED));

@@ -1,0 +1,313 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Device } from '../device.ts';
+import { NotFiniteError } from '../executor.ts';
+import { gradients } from '../grad.ts';
+import { decide, FIRST_Q } from '../gradient-scale.ts';
+import * as nn from '../nn/index.ts';
+import { add, divide, multiply, subtract } from '../ops/arithmetic.ts';
+import { geluSigmoid, log } from '../ops/elementwise.ts';
+import { leafSum } from '../ops/leaf-sum.ts';
+import { sum } from '../ops/reduce.ts';
+import { adam } from '../optim/index.ts';
+import { constant, ones, parameter, scalar } from '../parameter.ts';
+import type { Program, Step } from '../program.ts';
+import { memoryReport, programBytes } from '../program.ts';
+import type { Tensor } from '../tensor.ts';
+import { assign } from '../trace.ts';
+import { trainStep } from '../train-step.ts';
+import { build, compile, type Traceable } from './compile.ts';
+import { assignSlots, type Live } from './memory.ts';
+
+const model = (): nn.Layer =>
+  nn.sequential({
+    conv: nn.conv1d({ inputs: 4, outputs: 8, size: 7, padding: 'same', bias: false }),
+    norm: nn.batchNorm({ channels: 8 }),
+    activation: geluSigmoid,
+    pool: nn.maxPool({ size: 4 }),
+    head: nn.linear({ inputs: 8, outputs: 3 }),
+    rate: nn.softplus,
+  });
+const INPUTS = { x: [4, 32, 4], y: [4, 8, 3] };
+const training = (group: 'sequence' | 'step' = 'sequence'): Traceable =>
+  trainStep({
+    model: model(),
+    loss: nn.poissonLoss,
+    optimizer: adam({ learningRate: 0.01 }),
+    batchNorm: { group, sequences: 1 },
+  });
+const steps = (program: Program): Step[] => program.segments.flatMap(({ once, leaf }) => [...once, ...leaf]);
+
+describe('a program', () => {
+  test('is plain data that survives cloning to a worker', () => {
+    const { program } = build(training(), { inputs: INPUTS, leaves: 4 });
+    expect(structuredClone(program)).toEqual(program);
+  });
+
+  test('has the same bitsId at every compilation, and another one for another plan', () => {
+    const id = (leaves: number, group: 'sequence' | 'step'): string =>
+      build(training(group), { inputs: INPUTS, leaves }).program.bitsId;
+    expect(id(4, 'sequence')).toBe(id(4, 'sequence'));
+    expect(new Set([id(4, 'sequence'), id(2, 'sequence'), id(4, 'step')]).size).toBe(3);
+  });
+
+  test('never binds one buffer for reading and writing in a dispatch', () => {
+    for (const group of ['sequence', 'step'] as const) {
+      const { program } = build(training(group), { inputs: INPUTS, leaves: 2 });
+      for (const { bindings, label } of steps(program)) {
+        const written = bindings.filter(({ access }) => access === 'read_write').map(({ slot }) => slot);
+        const read = bindings.filter(({ access }) => access === 'read').map(({ slot }) => slot);
+        expect(
+          read.filter((slot) => written.includes(slot)),
+          label,
+        ).toEqual([]);
+      }
+    }
+  });
+
+  test('exchanges once a step when sequences are normalised alone, and at every norm otherwise', () => {
+    const exchanges = (group: 'sequence' | 'step'): number =>
+      build(training(group), { inputs: INPUTS, leaves: 4 }).program.segments.filter(
+        ({ combine }) => combine.length > 0,
+      ).length;
+    expect(exchanges('sequence')).toBe(1);
+    expect(exchanges('step')).toBe(2); // one norm: forward and backward
+  });
+
+  test('prints its memory before anything is allocated', () => {
+    const { program } = build(training(), { inputs: INPUTS, leaves: 4 });
+    expect(memoryReport(program)).toMatch(/slots, peak .* with 4 of 4 leaves/);
+    expect(programBytes(program, 1).leaf * 4).toBe(programBytes(program, 4).leaf);
+  });
+});
+
+describe('fusion', () => {
+  const labels = (fn: Traceable, inputs: Record<string, readonly number[]>): string[] =>
+    steps(build(fn, { inputs }).program).map(({ label }) => label);
+
+  test('a chain of maps is one kernel', () => {
+    expect(labels(({ x }) => ({ y: multiply(add(x!, 1), subtract(x!, 2)) }), { x: [4, 5] })).toHaveLength(1);
+  });
+
+  test('what follows a convolution element by element is its epilogue', () => {
+    const conv = nn.conv1d({ inputs: 4, outputs: 8, size: 3, padding: 'same' });
+    nn.parameters(conv);
+    expect(labels(({ x }) => ({ y: geluSigmoid(conv(x!)) }), { x: [1, 16, 4] })).toHaveLength(1);
+  });
+
+  test('a transcendental value with two readers is computed once', () => {
+    const fn: Traceable = ({ x }) => {
+      const g = geluSigmoid(x!);
+      return { a: add(g, 1), b: sum(g) };
+    };
+    expect(labels(fn, { x: [4, 5] })).toHaveLength(3);
+  });
+
+  test('kernels that differ only in sizes share one text', () => {
+    const fn: Traceable = ({ x, z }) => ({ a: geluSigmoid(x!), b: geluSigmoid(z!) });
+    const { program } = build(fn, { inputs: { x: [8, 64], z: [8, 256] } });
+    expect(steps(program)).toHaveLength(2);
+    expect(program.shaders).toHaveLength(1);
+  });
+});
+
+describe('splitting into leaves', () => {
+  const refuse = (fn: Traceable, message: RegExp, leaves = 2): void =>
+    expect(() => build(fn, { inputs: { x: [4, 3] }, leaves })).toThrow(message);
+
+  test('refuses a batch that does not divide', () => {
+    refuse(({ x }) => ({ y: x! }), /a batch of 4 does not divide into 3 leaves/, 3);
+  });
+
+  test('refuses to use an unfinished sum as if it were whole', () => {
+    refuse(({ x }) => ({ y: log(sum(x!)) }), /uses a sum over sequences .* before the leaves are added up/);
+    refuse(({ x }) => ({ y: add(sum(x!), 1) }), /uses a sum over sequences/);
+    refuse(({ x }) => ({ y: multiply(sum(x!), sum(x!)) }), /uses a sum over sequences/);
+    refuse(({ x }) => ({ y: divide(constant(1), sum(x!)) }), /uses a sum over sequences/);
+  });
+
+  test('refuses a gradient that no sequence contributes to', () => {
+    const weight = parameter([3], { name: 'w', init: ones });
+    refuse(({ x }) => {
+      const loss = sum(multiply(weight, weight));
+      const [g] = gradients(loss, constant(1), [weight]);
+      assign(weight, leafSum(g!, 'w'));
+      return { loss: sum(x!) };
+    }, /depends on no input/);
+  });
+
+  test('names the layer and both sizes when shapes do not fit', () => {
+    const wrong = nn.sequential({
+      stem: nn.sequential({ conv: nn.conv1d({ inputs: 5, outputs: 2, size: 3, padding: 'same' }) }),
+    });
+    expect(() => build(({ x }) => ({ y: wrong(x!) }), { inputs: { x: [1, 9, 4] } })).toThrow(
+      /in stem\.conv: conv1d: .*4.*5/,
+    );
+  });
+});
+
+test('no two live pieces of storage share a slot, and slots are reused', () => {
+  const piece = fc.record({
+    bytes: fc.constantFrom(4, 64, 256, 1024),
+    first: fc.nat(40),
+    length: fc.nat(10),
+    leaf: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 40 }), (drawn) => {
+      const pieces = drawn
+        .map(
+          ({ bytes, first, length, leaf }): Live => ({
+            bytes,
+            first,
+            last: first + length,
+            scope: leaf ? 'leaf' : 'scratch',
+            label: '',
+          }),
+        )
+        .sort((a, b) => a.first - b.first);
+      const { slots, slotOf } = assignSlots(pieces);
+      for (const [i, a] of pieces.entries()) {
+        const slot = slots[slotOf[i]!]!;
+        expect(slot.bytes).toBeGreaterThanOrEqual(a.bytes);
+        expect(slot.scope).toBe(a.scope);
+        for (const [j, b] of pieces.entries()) {
+          if (i !== j && slotOf[i] === slotOf[j]) expect(a.last < b.first || b.last < a.first).toBe(true);
+        }
+      }
+    }),
+  );
+  const chain = [0, 1, 2, 3, 4].map(
+    (first): Live => ({ bytes: 8, first, last: first + 1, scope: 'scratch', label: '' }),
+  );
+  expect(assignSlots(chain).slots).toHaveLength(2);
+});
+
+describe('gradient scales', () => {
+  const sums = { slot: 0, peakSlot: 0, scaleSlot: 0, tensors: [{ name: 'w', offset: 0, count: 1 }] };
+  const bits = (value: number): Uint32Array => new Uint32Array(Float32Array.of(value).buffer);
+  test.each([
+    [2 ** -20, 'commit'],
+    [2 ** 8 * 0.999, 'commit'],
+    [2 ** 8, 'repeat'],
+    [2 ** -21, 'repeat'],
+    [0, 'commit'],
+    [Number.POSITIVE_INFINITY, 'not-finite'],
+    [Number.NaN, 'not-finite'],
+  ] as const)('at the first step a largest leaf of %d means %s', (value, kind) => {
+    expect(decide(sums, bits(value), Int32Array.of(FIRST_Q)).kind).toBe(kind);
+  });
+
+  test('the next unit lies 40 binary digits below the largest leaf', () => {
+    expect(decide(sums, bits(5), Int32Array.of(FIRST_Q))).toEqual({
+      kind: 'commit',
+      q: Int32Array.of(2 - 40),
+    });
+  });
+});
+
+describe('on a device', () => {
+  let device: Device;
+  beforeAll(async () => {
+    device = await Device.open();
+  });
+  afterAll(async () => {
+    await device.close();
+  });
+  const batch = (k = 0): { x: Float32Array; y: Float32Array } => ({
+    x: Float32Array.from({ length: 512 }, (_, i) => Math.sin(i * 1.7 + k)),
+    y: Float32Array.from({ length: 96 }, (_, i) => Math.abs(Math.cos(i * 2.3 + k))),
+  });
+
+  test('two runs from one seed have equal bits; the loss falls', async () => {
+    const losses: number[][] = [];
+    for (let run = 0; run < 2; run++) {
+      const step = await compile(training(), { device, inputs: INPUTS, leaves: 4, seed: 3 });
+      const own: number[] = [];
+      for (let i = 0; i < 12; i++) own.push((await step(batch())).loss!.data[0] as number);
+      losses.push(own);
+      step.close();
+    }
+    expect(losses[0]).toEqual(losses[1]);
+    expect(losses[0]!.at(-1)).toBeLessThan(losses[0]![0]! * 0.9);
+  });
+
+  test('leaves change the loss and the gradients only within f32 rounding', async () => {
+    const after = async (leaves: number): Promise<Float64Array> => {
+      const step = await compile(training('step'), { device, inputs: INPUTS, leaves, seed: 3 });
+      for (let i = 0; i < 3; i++) await step(batch(i));
+      const { data } = (await step.state.read()).get('conv.weight')!;
+      step.close();
+      return Float64Array.from(data as Float32Array);
+    };
+    const [one, four] = [await after(1), await after(4)];
+    const largest = Math.max(...one.map(Math.abs));
+    expect(Math.max(...one.map((w, i) => Math.abs(w - four[i]!)))).toBeLessThan(2e-5 * largest); // 3 Adam steps of 0.01
+  });
+
+  test('a NaN anywhere stops the step, names the tensor, and leaves the state as it was', async () => {
+    const step = await compile(training(), { device, inputs: INPUTS, leaves: 4, seed: 3 });
+    await step(batch());
+    const before = await step.state.read();
+    const { x, y } = batch();
+    y[50] = Number.NaN;
+    const failure = await step({ x, y }).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(NotFiniteError);
+    expect((failure as Error).message).toMatch(/step 1: .*sequence 6, leaf 2.*Nothing was updated/);
+    expect(await step.state.read()).toEqual(before);
+    step.close();
+  });
+
+  test('poisoned scratch memory changes nothing: no kernel reads what was not written', async () => {
+    const hashes: string[] = [];
+    for (const poison of [false, true]) {
+      const step = await compile(training('step'), { device, inputs: INPUTS, leaves: 4, seed: 3 });
+      for (let i = 0; i < 3; i++) {
+        if (poison) step.executor.poison();
+        await step(batch(i));
+      }
+      hashes.push(
+        JSON.stringify(
+          [...(await step.state.read()).values()].map(({ data }) => [...(data as Float32Array)]),
+        ),
+      );
+      step.close();
+    }
+    expect(hashes[0]).toBe(hashes[1]);
+  });
+
+  test('per-step scalars are passed, not baked in', async () => {
+    const fn: Traceable = Object.assign(
+      ({ x }: Readonly<Record<string, Tensor>>) => ({ y: multiply(x!, scalar('rate')) }),
+      {
+        counters: {
+          counters: () => ({ n: 1 }),
+          advance: ({ n }: Readonly<Record<string, number>>) => ({ n: n! + 1 }),
+          scalars: ({ n }: Readonly<Record<string, number>>) => ({ rate: n! }),
+        },
+      },
+    );
+    const f = await compile(fn, { device, inputs: { x: [2] } });
+    expect([...(await f({ x: Float32Array.of(3, 4) })).y!.data]).toEqual([3, 4]);
+    expect([...(await f({ x: Float32Array.of(3, 4) })).y!.data]).toEqual([6, 8]);
+    f.close();
+  });
+
+  test('memory is given back when functions close', async () => {
+    const before = device.allocatedBytes;
+    const step = await compile(training(), { device, inputs: INPUTS, leaves: 4 });
+    expect(device.allocatedBytes).toBeGreaterThan(before);
+    step.close();
+    step.state.close();
+    expect(device.allocatedBytes).toBe(before);
+  });
+
+  test('inputs that do not fit are refused with both sides', async () => {
+    const step = await compile(training(), { device, inputs: INPUTS, leaves: 4 });
+    await expect(step({ x: batch().x })).rejects.toThrow(/input y is missing; the program needs x, y/);
+    await expect(step({ ...batch(), y: new Float32Array(5) })).rejects.toThrow(
+      /input y: 5 values for shape \[4, 8, 3\], which holds 96/,
+    );
+    step.close();
+  });
+});
