@@ -146,9 +146,8 @@ function countKmers(
 
 /**
  * The offset and strand at which a matrix correlates best with a planted one. All columns of both count: outside the
- * planted motif a filter is expected to say 0.25 to each base, and where the motif reaches beyond the filter, the
- * filter says 0.25. So neither a part of the motif nor a motif among other preferences scores high: of 32 random
- * filters, whose matrices are sharp throughout, one may match 6 columns by chance, but never 19.
+ * planted motif a filter should say 0.25 to each base, and where the motif reaches beyond the filter, the filter does.
+ * Over the columns of the planted motif alone, the best of 32 random filters reaches 0.88 with the 6 bp of GATA.
  */
 export function bestMatch(pwm: Pwm, planted: Pwm): Match {
   const matches = (['+', '-'] as const).flatMap((strand) => {
