@@ -17,7 +17,7 @@ export {
 } from './report.ts';
 
 export interface CheckOptions {
-  /** Cases of ops or parts of a model (`inference`, `training/1`, `adam/2`) to run, `*` for any characters. */
+  /** Cases of ops or parts of a model (`inference/1`, `training/1`, `adam/2`) to run, `*` for any characters. */
   readonly only?: string;
   readonly gates?: Partial<Gates>;
 }

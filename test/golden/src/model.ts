@@ -19,7 +19,7 @@ import type { FixtureReport, Measurement } from './report.ts';
 export interface ModelOptions {
   readonly file: string;
   readonly gates: Gates;
-  /** Whether a part is wanted: `inference`, `training/1`, `adam/2` (leaves after the slash). */
+  /** Whether a part is wanted: `inference/1`, `training/1`, `adam/2` (leaves after the slash). */
   readonly wanted: (part: string) => boolean;
 }
 
@@ -87,7 +87,7 @@ function partsOf(model: ModelReference): readonly Part[] {
       run: async () => named(await steps(model, optimizer, leaves), leaves),
     })),
   ]);
-  return [{ name: 'inference', run: () => inference(model) }, ...training];
+  return [{ name: 'inference/1', run: () => inference(model) }, ...training];
 }
 
 async function inference(model: ModelReference): Promise<Result> {

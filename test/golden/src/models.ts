@@ -1,6 +1,6 @@
 /**
  * Compares fixtures with this library on the device of this machine: `npm run golden -- [--only GLOB] FILE.safetensors…`,
- * the glob over cases of ops or parts of a model (`inference`, `training/1`, `adam/2`). Exits 1 when a value misses its gate or a case has no code.
+ * the glob over cases of ops or parts of a model (`inference/1`, `training/1`, `adam/2`). Exits 1 when a value misses its gate or a case has no code.
  */
 import { parseArgs } from 'node:util';
 import { Device } from '@cohesin/core';
