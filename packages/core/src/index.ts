@@ -53,6 +53,7 @@ export {
   zeros,
 } from './parameter.ts';
 export { installAdaptivePolling } from './polling.ts';
+export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
 export { memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
 export { hashName, mix } from './random.ts';
 export { explain, replacePath } from './replace-file.ts';

@@ -2,8 +2,9 @@ import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import type { ReduceKernel } from '../op.ts';
-import type { DType, Spec, Tensor } from '../tensor.ts';
+import type { DType, Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
+import { broadcastIndexText, type ElementContext, elementBody } from './element.ts';
 import { type Fused, type Group, isAlias } from './fuse.ts';
 
 /** A kernel with the tensors it is bound to, in binding order: inputs, then the output. */
@@ -27,8 +28,6 @@ export interface Partials {
 }
 
 const WORKGROUP = 64;
-/** Elements per invocation of a map: amortises the invocation's fixed cost, leaves many workgroups. */
-const ELEMENTS = 4;
 /** A reduction with fewer outputs than this and more addends than `CHUNK` is done in two stages, for parallelism. */
 const FEW_OUTPUTS = 2048;
 const CHUNK = 64;
@@ -96,7 +95,7 @@ interface Extent {
 }
 
 /** Writes the text of one kernel. Names are numbered in order of first use, so equal kernels have equal texts. */
-class Writer {
+class Writer implements ElementContext {
   private readonly inlined: ReadonlySet<Tensor>;
   private readonly scalars: readonly string[];
   private readonly core: Tensor | undefined;
@@ -105,10 +104,9 @@ class Writer {
   private readonly named = new Map<Tensor, string>();
   private readonly helpers = new Set<string>();
   private readonly keys: number[] = [];
+  /** Positions of keys that are sizes. */
+  private readonly extents = new Set<number>();
   private readonly wide = new Set<number>();
-  private usesFrame = false;
-  /** How many of the keys, counted from the first, are extents. */
-  private extents = 0;
 
   constructor(inlined: ReadonlySet<Tensor>, scalars: readonly string[], core: Tensor | undefined) {
     this.inlined = inlined;
@@ -117,14 +115,10 @@ class Writer {
   }
 
   map(root: Tensor): Lowered {
-    const value = this.compute(root);
-    const count = elementCount(root.shape);
-    const body = wgsl`
-      for (var k = 0u; k < ${ELEMENTS}u; k++) {
-        let i = wg * ${WORKGROUP * ELEMENTS}u + k * ${WORKGROUP}u + lane;
-        if (i < arrayLength(&y)) { y[i] = ${value}(i); }
-      }`;
-    return this.finish(root, body, Math.ceil(count / (WORKGROUP * ELEMENTS)), WORKGROUP);
+    const { declarations, body, workgroups, width, wideBindings } = elementBody(root, this, WORKGROUP);
+    for (const binding of wideBindings) this.wide.add(binding);
+    this.functions.push(...declarations);
+    return this.finish(root, body, workgroups, WORKGROUP, width === 4);
   }
 
   shader(root: Tensor, core: Tensor, kernel: KernelBody): Lowered {
@@ -228,37 +222,43 @@ class Writer {
         this.inlined.has(source) &&
         dependsOn(source, this.core, this.inlined);
       if (inner) return [name, `${this.compute(source)}(i, v)`];
-      const index = kernel.index?.(name, node.attrs, site) ?? broadcastIndexText(source, node);
+      const index = kernel.index?.(name, node.attrs, site) ?? broadcastIndexText(source, node, 'i');
       return [name, this.read(source, index)];
     });
     const helper = kernel.declarations?.(node.attrs);
-    if (helper !== undefined) this.helpers.add(helper);
-    const text = kernel.expression(Object.fromEntries(values), node.attrs, site);
-    if (text.includes('frame.')) this.usesFrame = true;
-    return text;
+    if (helper !== undefined) this.help(helper);
+    return kernel.expression(Object.fromEntries(values), node.attrs, site);
   }
 
-  private read(source: Tensor, index: string): string {
+  computes(node: Tensor): boolean {
+    return this.inlined.has(node);
+  }
+
+  help(declarations: string): void {
+    this.helpers.add(declarations);
+  }
+
+  /** A value at any index, by a function of its own. */
+  read(source: Tensor, index: string): string {
     if (source.op.name === 'constant') return literal((source.attrs as { value: number }).value);
     if (source.op.name === 'scalar') return this.scalar((source.attrs as { name: string }).name);
     return `${this.loader(source)}(${index})`;
   }
 
-  private scalar(name: string): string {
-    this.usesFrame = true;
+  scalar(name: string): string {
     const index = this.scalars.indexOf(name);
     return `frame.s${index >> 2}.${'xyzw'[index & 3]}`;
   }
 
   /** An immediate for a constant of this use: the text stays the same for every layer and shape. */
-  private key(value: number): string {
-    const known = this.keys.indexOf(value);
-    return known >= this.extents ? this.keyName(known) : this.newKey(value);
+  key(value: number): string {
+    const known = this.keys.findIndex((key, position) => key === value && !this.extents.has(position));
+    return known >= 0 ? this.keyName(known) : this.newKey(value);
   }
 
   /** As `key`, but never shared, so that sizes that happen to be equal do not change the text. */
-  private extent(size: number): string {
-    this.extents++;
+  extent(size: number): string {
+    this.extents.add(this.keys.length);
     return this.newKey(size);
   }
 
@@ -268,11 +268,10 @@ class Writer {
   }
 
   private keyName(index: number): string {
-    this.usesFrame = true;
     return `frame.k.${'xyzw'[index]}`;
   }
 
-  private bind(x: Stored): number {
+  bind(x: Stored): number {
     const known = this.reads.indexOf(x);
     return known >= 0 ? known : this.reads.push(x) - 1;
   }
@@ -282,9 +281,10 @@ class Writer {
     const y = Math.ceil(workgroups / x);
     const bindings = this.reads.map((spec, k) => declare(spec.dtype, k, this.wide.has(k)));
     const output = `@group(0) @binding(${this.reads.length}) var<storage, read_write> y: array<${wide ? 'vec4f' : 'f32'}>;`;
+    const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
     const guarded = x * y === workgroups ? body : `if (wg < ${workgroups}u) {\n${body}\n}`;
     const code = wgsl`
-${[...(this.usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
+${[...(usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
 let wg = ${y === 1 ? 'id.x' : `id.y * ${x}u + id.x`};
@@ -299,7 +299,7 @@ ${guarded}
       reads: this.reads,
       writes: root,
       workgroups: [x, y],
-      keys: this.usesFrame ? this.keys : undefined,
+      keys: usesFrame ? this.keys : undefined,
     };
   }
 }
@@ -332,23 +332,4 @@ function declare(dtype: DType, k: number, wide: boolean): string {
     u8: `f32((b${k}[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu)`,
   }[dtype];
   return `@group(0) @binding(${k}) var<storage, read> b${k}: array<${word}>;\nfn load${k}(i: u32) -> f32 { return ${element}; }`;
-}
-
-/** WGSL of the flat index into x, broadcast to y, for flat output index `i`. */
-function broadcastIndexText(x: Spec, y: Spec): string {
-  const count = elementCount(x.shape);
-  if (count === elementCount(y.shape)) return 'i';
-  if (count === 1) return '0u';
-  const extra = y.shape.length - x.shape.length;
-  if (x.shape.every((size, axis) => size === y.shape[axis + extra])) return `i % ${count}u`;
-  const terms: string[] = [];
-  let inner = 1;
-  let stride = 1;
-  for (let axis = y.shape.length - 1; axis >= 0; axis--) {
-    const size = x.shape[axis - extra] ?? 1;
-    if (size > 1) terms.push(`i / ${inner}u % ${y.shape[axis]}u * ${stride}u`);
-    inner *= y.shape[axis]!;
-    stride *= size;
-  }
-  return terms.join(' + ');
 }
