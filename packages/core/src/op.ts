@@ -41,7 +41,7 @@ export interface ReduceKernel<A> {
 export interface ViewKernel<A> {
   readonly kind: 'view';
   readonly alias?: boolean;
-  /** Flat index into the first input for flat output index `i`; further inputs are read with `load_NAME(index)`. */
+  /** Flat index into the first input for flat output index `i`. */
   index(i: string, x: Spec, y: Spec, attrs: A): string;
 }
 
@@ -91,7 +91,8 @@ export interface Op<N extends readonly string[], A> {
   readonly inputs: N;
   /**
    * Which axes of inputs and output belong together, as in einsum: `batch length in, size in out -> batch length out`.
-   * An axis missing from the output is summed over; `~` marks a sliding window (see `reads`); `_` is an axis of its own.
+   * An axis missing from the output is summed over; `~` marks a sliding window (see `reads`); `_` is an axis of its own;
+   * `+` as the first axis of the output holds partial sums of which only the total is defined.
    * Maps need none: they are element by element. Data, tensor and sequence parallelism all split one of these axes.
    */
   readonly axes?: string | ((attrs: A) => string);

@@ -1,5 +1,6 @@
 /** Training data on disk: TFRecord data sets, in and out, and TensorBoard event files. */
 
+export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
 export type { Compression } from './compression.ts';
 export {
   type BatchOptions,

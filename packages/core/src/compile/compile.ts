@@ -52,9 +52,11 @@ export function build(fn: Traceable, { inputs, leaves = 1 }: BuildOptions): Buil
   const graph = trace(() => fn(Object.fromEntries(tensors)));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
+  const program = buildProgram(graph, { leaves });
+  const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
-    program: buildProgram(graph, { leaves }),
-    parameters: new Map(all.map((parameter) => [parameter.name, parameter])),
+    program,
+    parameters: new Map(all.filter(({ name }) => held.has(name)).map((parameter) => [parameter.name, parameter])),
     counters: fn.counters,
   };
 }
