@@ -1,9 +1,12 @@
+import {
+  maxPoolGradientKernel,
+  maxPoolKernel,
+  type PoolGradientRows,
+  type PoolWindows,
+} from '../kernels/max-pool.ts';
 import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
-import { wgsl } from '../wgsl.ts';
 import { multiply } from './arithmetic.ts';
-import { isNan } from './curve.ts';
-import { perElement } from './per-element.ts';
 import { sum } from './reduce.ts';
 import { reshape, slice } from './shape.ts';
 import { windowGeometry } from './window.ts';
@@ -61,23 +64,9 @@ function ceilWindows(length: number, size: number, stride: number): number {
   return Math.min(covering, Math.ceil(length / stride));
 }
 
-interface Windows {
-  readonly size: number;
-  readonly stride: number;
-  /** Rows the first window begins before x; they count as −∞. */
-  readonly padLeft: number;
+interface Windows extends PoolWindows {
   readonly outLength: number;
 }
-
-/**
- * Orders f32 values as u32: NaN above all, −0 equal to +0. Windows are compared on these, because float comparisons are
- * false for NaN, and drivers may turn them with a `select` into `max`, which drops NaN.
- */
-const ORDER = `fn order_of(x: f32) -> u32 {
-  let bits = bitcast<u32>(x);
-  let ordered = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-  return select(select(ordered, 0x80000000u, (bits & 0x7fffffffu) == 0u), 0xffffffffu, ${isNan('x')});
-}`;
 
 const maxOp = defineOp<Windows>()({
   name: 'maxPool1d',
@@ -94,25 +83,7 @@ const maxOp = defineOp<Windows>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ x }, y, { size, stride, padLeft }) => {
-      const [, length, channels] = x.shape as [number, number, number];
-      const outLength = y.shape[1]!;
-      const body = wgsl`
-        let channel = i % ${channels}u;
-        let window = i / ${channels}u % ${outLength}u;
-        let start = i32(window * ${stride}u) - ${padLeft};
-        let top = u32(max(start, 0));
-        let bottom = u32(min(start + ${size}, ${length}));
-        let base = i / ${outLength * channels}u * ${length * channels}u + channel;
-        var best = load_x(base + top * ${channels}u);
-        for (var row = top + 1u; row < bottom; row++) {
-          let value = load_x(base + row * ${channels}u);
-          best = select(best, value, order_of(value) > order_of(best));
-        }
-        store(i, best);
-      `;
-      return perElement(y, body, ORDER);
-    },
+    body: ({ x }, y, windows) => maxPoolKernel(x, y, windows),
   },
   gradient: (dy, { x }, { size, stride, padLeft }) => ({
     x: () => maxGradientOp({ dy, x }, { size, stride, padLeft, from: 0, rows: x.shape[1]! }),
@@ -132,17 +103,12 @@ const maxOp = defineOp<Windows>()({
     { inputs: { x: [2, 31, 3] }, attrs: { size: 5, stride: 2, padLeft: 2, outLength: 16 } },
     { inputs: { x: [1, 29, 1] }, attrs: { size: 2, stride: 3, padLeft: 0, outLength: 10 } },
     { inputs: { x: [3, 17, 2] }, attrs: { size: 3, stride: 1, padLeft: 1, outLength: 17 }, ...ties() },
+    { inputs: { x: [2, 26, 8] }, attrs: { size: 4, stride: 5, padLeft: 1, outLength: 5 }, ...ties() },
   ],
 });
 
-interface MaxGradient extends Omit<Windows, 'outLength'> {
-  /** dx holds rows `[from, from + rows)` of x: a piece needs more of x than it computes. */
-  readonly from: number;
-  readonly rows: number;
-}
-
 /** Each row of dx gathers from the windows it is the first maximum of. The maximum is searched for in x again. */
-const maxGradientOp = defineOp<MaxGradient>()({
+const maxGradientOp = defineOp<PoolGradientRows>()({
   name: 'maxPool1dGradient',
   inputs: ['dy', 'x'],
   axes: 'batch length~ channels, batch length~ channels -> batch length channels',
@@ -164,34 +130,7 @@ const maxGradientOp = defineOp<MaxGradient>()({
   infer: ({ x }, { rows }) => ({ shape: [x.shape[0]!, rows, x.shape[2]!], dtype: 'f32' }),
   kernel: {
     kind: 'shader',
-    body: ({ dy, x }, dx, { size, stride, padLeft, from, rows }) => {
-      const [, length, channels] = x.shape as [number, number, number];
-      const windows = dy.shape[1]!;
-      const body = wgsl`
-        let channel = i % ${channels}u;
-        let row = i32(i / ${channels}u % ${rows}u) + ${from};
-        let batch = i / ${rows * channels}u;
-        let base = batch * ${length * channels}u + channel;
-        let own = order_of(load_x(base + u32(row) * ${channels}u));
-        let last = (row + ${padLeft}) / ${stride};
-        let first = max(row + ${padLeft - size + stride}, 0) / ${stride};
-        var total = 0.0;
-        for (var window = first; window <= min(last, ${windows - 1}); window++) {
-          let start = window * ${stride} - ${padLeft};
-          let end = min(start + ${size}, ${length});
-          var chosen = row >= start && row < end;
-          for (var other = max(start, 0); other < end; other++) {
-            let order = order_of(load_x(base + u32(other) * ${channels}u));
-            chosen = chosen && (order < own || (order == own && other >= row));
-          }
-          if (chosen) {
-            total += load_dy((batch * ${windows}u + u32(window)) * ${channels}u + channel);
-          }
-        }
-        store(i, total);
-      `;
-      return perElement(dx, body, ORDER);
-    },
+    body: ({ dy, x }, dx, rows) => maxPoolGradientKernel(dy, x, dx, rows),
   },
   reference: ({ dy, x }, attrs) => {
     const [batch, length, channels] = x.shape as [number, number, number];
@@ -228,6 +167,11 @@ const maxGradientOp = defineOp<MaxGradient>()({
       attrs: gradientAttrs({ size: 3, stride: 1, padLeft: 1, rows: 17 }),
       ...ties(),
     },
+    {
+      inputs: { dy: [2, 5, 8], x: [2, 26, 8] },
+      attrs: gradientAttrs({ size: 4, stride: 5, padLeft: 1, rows: 26 }),
+      ...ties(),
+    },
   ],
 });
 
@@ -236,12 +180,12 @@ function ties(): { range: { x: [number, number] }; integers: ['x'] } {
   return { range: { x: [0, 3] }, integers: ['x'] };
 }
 
-function gradientAttrs(attrs: Omit<MaxGradient, 'from'>): MaxGradient {
+function gradientAttrs(attrs: Omit<PoolGradientRows, 'from'>): PoolGradientRows {
   return { from: 0, ...attrs };
 }
 
 /** Rows of x under windows `[from, to)`. */
-function rowsOfWindows([from, to]: Range, attrs: Omit<Windows, 'outLength'>, length: number): Range {
+function rowsOfWindows([from, to]: Range, attrs: PoolWindows, length: number): Range {
   const { size, stride, padLeft } = attrs;
   return clampRange([from * stride - padLeft, (to - 1) * stride - padLeft + size], length);
 }
@@ -258,7 +202,7 @@ const union = (a: Range, b: Range): Range => [Math.min(a[0], b[0]), Math.max(a[1
 function forEachWindow(
   x: Reference,
   windows: number,
-  { size, stride, padLeft }: Omit<Windows, 'outLength'>,
+  { size, stride, padLeft }: PoolWindows,
   visit: (window: number, maximum: number) => void,
 ): void {
   const [batch, length, channels] = x.shape as [number, number, number];
