@@ -1,1 +1,15 @@
-export {};
+/** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
+import { parseArgs } from 'node:util';
+import { kernels, peers } from './peers.ts';
+import { scaling } from './scaling.ts';
+
+const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = { kernels, peers, scaling };
+
+const { values } = parseArgs({ options: { only: { type: 'string' } } });
+const names = values.only === undefined ? Object.keys(BENCHMARKS) : [values.only];
+for (const name of names) {
+  const benchmark = BENCHMARKS[name];
+  if (benchmark === undefined)
+    throw new Error(`no benchmark ${name}; there are ${Object.keys(BENCHMARKS).join(', ')}`);
+  await benchmark();
+}
