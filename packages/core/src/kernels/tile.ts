@@ -176,7 +176,11 @@ export interface StoreAxis {
   readonly exact: boolean;
 }
 
-/** Stores of all accumulators that lie inside the result; `index` gives the flat output index. */
+/**
+ * Stores of all accumulators that lie inside the result; `index` gives the flat output index. They go through a loop, so
+ * that an epilogue, which `store` holds, stands in the text once and not at each of ~100 accumulators: written out, the
+ * software driver took 5–17 s to compile a kernel with a GELU's gradient or a residual behind it.
+ */
 export function storeSums(
   tile: RegisterTile,
   rows: number | StoreAxis,
@@ -189,12 +193,24 @@ export function storeSums(
       ? { name: (i: number) => `row${i}`, count: rows, exact: rows % rowSpan(tile) === 0 }
       : rows;
   const columnsExact = columns % columnSpan(tile) === 0;
-  const guard = (inside: string, exact: boolean, text: string): string =>
-    exact ? text : `if (${inside}) { ${text} }`;
-  return repeat(tile.rows, (i) => {
-    const stores = repeat(tile.columns, (j) =>
-      guard(`column${j} < ${columns}u`, columnsExact, `store(${index(i, j)}, ${sum(i, j)});`),
-    );
-    return guard(`${rowAxis.name(i)} < ${rowAxis.count}u`, rowAxis.exact, stores.join(' '));
-  });
+  const count = tile.rows * tile.columns;
+  const inside = (i: number, j: number): string[] => [
+    ...(rowAxis.exact ? [] : [`${rowAxis.name(i)} < ${rowAxis.count}u`]),
+    ...(columnsExact ? [] : [`column${j} < ${columns}u`]),
+  ];
+  const keep = (i: number, j: number): string => {
+    const guards = inside(i, j);
+    const place =
+      guards.length === 0 ? index(i, j) : `select(${OUTSIDE}, ${index(i, j)}, ${guards.join(' && ')})`;
+    const k = i * tile.columns + j;
+    return `kept[${k}] = ${sum(i, j)}; place[${k}] = ${place};`;
+  };
+  return [
+    `{ var kept: array<f32, ${count}>;`,
+    `var place: array<u32, ${count}>;`,
+    ...repeat(tile.rows, (i) => repeat(tile.columns, (j) => keep(i, j)).join(' ')),
+    `for (var k = 0u; k < ${count}u; k++) { if (place[k] != ${OUTSIDE}) { store(place[k], kept[k]); } } }`,
+  ];
 }
+
+const OUTSIDE = '0xffffffffu'; // an index that no tensor reaches
