@@ -184,10 +184,10 @@ describe('safetensors', () => {
 
   it('says why a file cannot be read or written, and leaves nothing half-written', async () => {
     const missing = join(folder, 'none', 'w.safetensors');
-    await expect(readSafetensors(missing)).rejects.toThrow(
-      /none\/w\.safetensors: ENOENT: no such file/,
+    await expect(readSafetensors(missing)).rejects.toThrow(/none\/w\.safetensors: ENOENT: no such file/);
+    await expect(writeSafetensors(missing, [])).rejects.toThrow(
+      /none\/w\.safetensors: ENOENT: no such file or folder/,
     );
-    await expect(writeSafetensors(missing, [])).rejects.toThrow(/none\/w\.safetensors: ENOENT: no such file or folder/);
     const before = await readdir(folder);
     await writeFile(join(folder, 'plain'), '');
     await expect(writeSafetensors(join(folder, 'plain', 'w'), [])).rejects.toThrow(/plain\/w: ENOTDIR/);

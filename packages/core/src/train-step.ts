@@ -34,7 +34,13 @@ export interface TrainStepOptions {
  * Its output is `loss` `[]`. Gradients of all trainable parameters flow; running statistics move with the update.
  */
 export function trainStep(options: TrainStepOptions): Traceable {
-  const { model, loss, optimizer, prepare = sameNames, batchNorm = { group: 'sequence', sequences: 1 } } = options;
+  const {
+    model,
+    loss,
+    optimizer,
+    prepare = sameNames,
+    batchNorm = { group: 'sequence', sequences: 1 },
+  } = options;
   const trained = trainable(options.trained ?? (model as unknown as AnyLayer));
   const step = (inputs: Inputs): Record<string, Tensor> => {
     const { x, y } = prepare(inputs);
@@ -61,6 +67,7 @@ function trainable(model: AnyLayer): Parameter[] {
 }
 
 function sameNames({ x, y }: Inputs): Example {
-  if (x === undefined) throw new Error("trainStep: there is no input 'x'; name the inputs x and y or pass 'prepare'");
+  if (x === undefined)
+    throw new Error("trainStep: there is no input 'x'; name the inputs x and y or pass 'prepare'");
   return { x, y: y ?? x };
 }

@@ -56,7 +56,9 @@ export function build(fn: Traceable, { inputs, leaves = 1 }: BuildOptions): Buil
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,
-    parameters: new Map(all.filter(({ name }) => held.has(name)).map((parameter) => [parameter.name, parameter])),
+    parameters: new Map(
+      all.filter(({ name }) => held.has(name)).map((parameter) => [parameter.name, parameter]),
+    ),
     counters: fn.counters,
   };
 }
