@@ -179,5 +179,11 @@ function hostTensorOf(tensor: SharedTensor): HostTensor {
   return { shape: tensor.shape, dtype: 'f32', data: arrayOf(tensor) };
 }
 
+// An error that no caller awaits: ending a thread with GPU work in flight would abort the process, so the device goes first.
+process.on('uncaughtException', (error) => {
+  process.stderr.write(`rank ${rank}: ${error.stack ?? error.message}\n`);
+  void api.close().finally(() => process.exit(1));
+});
+
 if (parentPort === null) throw new Error('rank-worker must run in a worker thread; use openMesh()');
 expose(api, threadEndpoint(parentPort));

@@ -1,0 +1,22 @@
+import { expect, test } from 'vitest';
+import { abort, Rendezvous, rendezvousMemory } from './rendezvous.ts';
+
+test('a rank that waits in vain says for whom, at which step and at what they were', () => {
+  const memory = rendezvousMemory(3);
+  const [first, second, third] = [0, 1, 2].map((rank) => new Rendezvous(memory, rank, 120));
+  first!.enter(7, 'summing gradients');
+  second!.enter(7, 'forward and backward');
+  third!.enter(6, 'idle');
+  expect(() => first!.meet()).toThrow(
+    /rank 0 waited 0 s at step 7, summing gradients: rank 1 is at step 7, forward and backward; rank 2 is at step 6, idle/,
+  );
+});
+
+test('a rank that waits gives up at once when another failed', () => {
+  const memory = rendezvousMemory(2);
+  const waiting = new Rendezvous(memory, 0, 60_000);
+  abort(memory);
+  const start = performance.now();
+  expect(() => waiting.meet()).toThrow(/rank 0 stops because another rank failed/);
+  expect(performance.now() - start).toBeLessThan(5000);
+});
