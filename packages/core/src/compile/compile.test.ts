@@ -302,6 +302,14 @@ describe('on a device', () => {
     expect(device.allocatedBytes).toBe(before);
   });
 
+  test('an error of the GPU fails the step and names what it happened to', async () => {
+    const step = await compile(training(), { device, inputs: INPUTS, leaves: 4 });
+    await step(batch());
+    step.state.buffer('conv.weight').destroy(); // which only the GPU notices
+    await expect(step(batch())).rejects.toThrow(/GPU error while submitting: .*conv\.weight.*destroyed/s);
+    step.close();
+  });
+
   test('inputs that do not fit are refused with both sides', async () => {
     const step = await compile(training(), { device, inputs: INPUTS, leaves: 4 });
     await expect(step({ x: batch().x })).rejects.toThrow(/input y is missing; the program needs x, y/);
