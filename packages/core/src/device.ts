@@ -97,7 +97,7 @@ export class Device {
     return this.gpu.queue;
   }
 
-  /** A zero-filled storage buffer. @throws when it exceeds what the adapter allows in one buffer or binding. */
+  /** A storage buffer; what it holds is undefined until it is written. @throws when it exceeds what the adapter allows in one buffer or binding. */
   createBuffer(bytes: number, label: string): GPUBuffer {
     const limit = Math.min(this.info.maxBufferBytes, this.info.maxBindingBytes);
     if (bytes > limit) {
