@@ -71,10 +71,13 @@ function lowerReduce(
   if (outputs >= FEW_OUTPUTS || extent.count <= CHUNK) {
     return [new Writer(inlined, scalars, core).reduce(group.root, core, kernel, extent, x)];
   }
-  const chunks = Math.max(
-    2,
-    Math.min(MAX_CHUNKS, Math.ceil(extent.count / CHUNK), Math.ceil((FEW_OUTPUTS * 4) / outputs)),
+  const wanted = Math.min(
+    MAX_CHUNKS,
+    Math.ceil(extent.count / CHUNK),
+    Math.ceil((FEW_OUTPUTS * 4) / outputs),
   );
+  const neighbours = neighboursOf(extent);
+  const chunks = Math.ceil(Math.max(2, wanted) / neighbours) * neighbours;
   const partials: Partials = { of: core, shape: [extent.outer, chunks, extent.inner], dtype: 'f32' };
   return [
     new Writer(inlined, scalars, undefined).partial(partials, kernel, extent, chunks, x),
@@ -92,6 +95,14 @@ interface Extent {
   readonly outer: number;
   readonly count: number;
   readonly inner: number;
+}
+
+/**
+ * Chunks that share a range of values, taken in turn: where a value is not a row of channels, neighbouring lanes then
+ * read neighbouring addresses, 32 bytes at a time, and each range is still read from end to end.
+ */
+function neighboursOf({ inner }: Extent): 1 | 8 {
+  return inner < 8 ? 8 : 1;
 }
 
 /** Writes the text of one kernel. Names are numbered in order of first use, so equal kernels have equal texts. */
@@ -142,49 +153,60 @@ class Writer implements ElementContext {
     return this.finish(root, kernel.body, kernel.workgroups, kernel.workgroupSize, wide);
   }
 
-  reduce(
-    root: Tensor,
-    core: Tensor,
-    kernel: ReduceKernel<unknown>,
-    { outer, count, inner }: Extent,
-    x: Stored,
-  ): Lowered {
-    const load = this.loader(x);
+  /** The reduction itself: an invocation folds `count` values for one output, or for four neighbouring ones. */
+  reduce(root: Tensor, core: Tensor, kernel: ReduceKernel<unknown>, extent: Extent, x: Stored): Lowered {
     const epilogue = root === core ? undefined : this.compute(root);
-    const [n, m] = [this.extent(count), this.extent(inner)];
-    const body = wgsl`
-      let o = wg * ${WORKGROUP}u + lane;
-      if (o < arrayLength(&y)) {
-        let base = o / ${m} * ${n} * ${m} + o % ${m};
-        var acc = ${kernel.initial};
-        for (var r = 0u; r < ${n}; r++) { acc = ${kernel.combine('acc', `${load}(base + r * ${m})`)}; }
-        y[o] = ${epilogue === undefined ? 'acc' : `${epilogue}(o, acc)`};
-      }`;
-    return this.finish(root, body, Math.ceil((outer * inner) / WORKGROUP), WORKGROUP);
+    const finish = (value: string, o: string): string =>
+      epilogue === undefined ? value : `${epilogue}(${o}, ${value})`;
+    return this.fold(root, kernel, extent, x, undefined, finish);
   }
 
+  /** The first of two stages: every chunk of the values is folded by itself. */
   partial(
     partials: Partials,
     kernel: ReduceKernel<unknown>,
-    { outer, count, inner }: Extent,
+    extent: Extent,
     chunks: number,
     x: Stored,
   ): Lowered {
+    return this.fold(partials, kernel, extent, x, chunks, (value) => value);
+  }
+
+  private fold(
+    root: Stored,
+    kernel: ReduceKernel<unknown>,
+    extent: Extent,
+    x: Stored,
+    chunks: number | undefined,
+    finish: (value: string, o: string) => string,
+  ): Lowered {
+    const { outer, count, inner } = extent;
     const load = this.loader(x);
-    const [n, m] = [this.extent(count), this.extent(inner)];
-    const [length, parts] = [this.extent(Math.ceil(count / chunks)), this.extent(chunks)];
+    const wide = inner % 4 === 0 && load.startsWith('load') && x.dtype === 'f32';
+    const width = wide ? 4 : 1;
+    if (wide) this.wide.add(Number(load.slice('load'.length)));
+    const [n, m] = [this.extent(count), this.extent(inner / width)];
+    const parts = chunks === undefined ? undefined : this.extent(chunks);
+    const length = chunks === undefined ? n : this.extent(Math.ceil(count / chunks) * neighboursOf(extent));
+    const [first, end, step] = chunkRange(parts, length, n, neighboursOf(extent));
+    const value = wide ? `b${load.slice('load'.length)}[base + r * ${m}]` : `${load}(base + r * ${m})`;
+    const lanes = wide ? ['x', 'y', 'z', 'w'] : [''];
+    const each = (text: (lane: string, k: number) => string): string =>
+      wide ? `vec4f(${lanes.map((lane, k) => text(`.${lane}`, k)).join(', ')})` : text('', 0);
     const body = wgsl`
       let o = wg * ${WORKGROUP}u + lane;
       if (o < arrayLength(&y)) {
-        let chunk = o / ${m} % ${parts};
-        let base = o / ${m} / ${parts} * ${n} * ${m} + o % ${m};
-        var acc = ${kernel.initial};
-        for (var r = chunk * ${length}; r < min((chunk + 1u) * ${length}, ${n}); r++) {
-          acc = ${kernel.combine('acc', `${load}(base + r * ${m})`)};
+        let row = o / ${m};
+        let base = ${parts === undefined ? 'row' : `row / ${parts}`} * ${n} * ${m} + o % ${m};
+        var acc = ${each(() => kernel.initial)};
+        for (var r = ${first}; r < ${end}; r += ${step}) {
+          let value = ${value};
+          acc = ${each((lane) => kernel.combine(`acc${lane}`, `value${lane}`))};
         }
-        y[o] = acc;
+        y[o] = ${each((lane, k) => finish(`acc${lane}`, wide ? `o * 4u + ${k}u` : 'o'))};
       }`;
-    return this.finish(partials, body, Math.ceil((outer * chunks * inner) / WORKGROUP), WORKGROUP);
+    const outputs = (outer * (chunks ?? 1) * inner) / width;
+    return this.finish(root, body, Math.ceil(outputs / WORKGROUP), WORKGROUP, wide);
   }
 
   /** Name of a function `(i: u32) -> f32` that gives element i of a stored or inlined value. */
@@ -332,4 +354,17 @@ function declare(dtype: DType, k: number, wide: boolean): string {
     u8: `f32((b${k}[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu)`,
   }[dtype];
   return `@group(0) @binding(${k}) var<storage, read> b${k}: array<${word}>;\nfn load${k}(i: u32) -> f32 { return ${element}; }`;
+}
+
+/** WGSL of the values an invocation folds: from, to and step; those of chunk `row % parts` if there are chunks. */
+function chunkRange(
+  parts: string | undefined,
+  length: string,
+  n: string,
+  neighbours: 1 | 8,
+): readonly [first: string, end: string, step: string] {
+  if (parts === undefined) return ['0u', n, '1u'];
+  const block = neighbours === 1 ? `(row % ${parts})` : `(row % ${parts} / ${neighbours}u)`;
+  const within = neighbours === 1 ? '' : ` + row % ${neighbours}u`;
+  return [`${block} * ${length}${within}`, `min((${block} + 1u) * ${length}, ${n})`, `${neighbours}u`];
 }

@@ -1,6 +1,6 @@
 import { wgsl } from '../wgsl.ts';
 
-/** Gradient elements one invocation adds. */
+/** Gradient elements one invocation adds or finishes. */
 const STRIP = 16;
 const WORKGROUP = 64;
 
@@ -10,7 +10,7 @@ export function accumulateWorkgroups(count: number): number {
 }
 
 export function finishWorkgroups(count: number): number {
-  return Math.ceil(count / WORKGROUP);
+  return accumulateWorkgroups(count);
 }
 
 /**
@@ -76,29 +76,33 @@ ${frame}
 
 @compute @workgroup_size(${WORKGROUP})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = (id.y * frame.k.z + id.x) * ${WORKGROUP}u + lane;
-  if (i < frame.k.y) {
-    var v = sum[i];
-    let negative = v.y >> 31u;
-    if (negative == 1u) { v = vec2u(~v.x + 1u, ~v.y + select(0u, 1u, v.x == 0u)); }
-    var bits = 0u;
-    if ((v.x | v.y) != 0u) {
-      let top = select(31u - countLeadingZeros(v.x), 63u - countLeadingZeros(v.y), v.y != 0u);
-      // the 64 bits moved up so that the leading one is bit 63
-      let up = 63u - top;
-      var h = v;
-      if (up >= 32u) { h = vec2u(0u, v.x << (up - 32u)); }
-      else if (up > 0u) { h = vec2u(v.x << up, (v.y << up) | (v.x >> (32u - up))); }
-      var mantissa = h.y >> 8u;
-      let rest = h.y & 0xffu;
-      let more = rest > 0x80u || (rest == 0x80u && (h.x != 0u || (mantissa & 1u) == 1u));
-      mantissa += select(0u, 1u, more);
-      // adding the mantissa to the exponent field carries a rounding overflow into the exponent
-      let exponent = i32(top) + q[frame.k.x] + 126;
-      if (exponent >= 254) { bits = 0x7f800000u; }
-      else if (exponent >= 0) { bits = (u32(exponent) << 23u) + mantissa; }
+  let wg = id.y * frame.k.z + id.x;
+  let unit = q[frame.k.x];
+  for (var k = 0u; k < ${STRIP}u; k++) {
+    let i = wg * ${STRIP * WORKGROUP}u + k * ${WORKGROUP}u + lane;
+    if (i < frame.k.y) {
+      var v = sum[i];
+      let negative = v.y >> 31u;
+      if (negative == 1u) { v = vec2u(~v.x + 1u, ~v.y + select(0u, 1u, v.x == 0u)); }
+      var bits = 0u;
+      if ((v.x | v.y) != 0u) {
+        let top = select(31u - countLeadingZeros(v.x), 63u - countLeadingZeros(v.y), v.y != 0u);
+        // the 64 bits moved up so that the leading one is bit 63
+        let up = 63u - top;
+        var h = v;
+        if (up >= 32u) { h = vec2u(0u, v.x << (up - 32u)); }
+        else if (up > 0u) { h = vec2u(v.x << up, (v.y << up) | (v.x >> (32u - up))); }
+        var mantissa = h.y >> 8u;
+        let rest = h.y & 0xffu;
+        let more = rest > 0x80u || (rest == 0x80u && (h.x != 0u || (mantissa & 1u) == 1u));
+        mantissa += select(0u, 1u, more);
+        // adding the mantissa to the exponent field carries a rounding overflow into the exponent
+        let exponent = i32(top) + unit + 126;
+        if (exponent >= 254) { bits = 0x7f800000u; }
+        else if (exponent >= 0) { bits = (u32(exponent) << 23u) + mantissa; }
+      }
+      y[i] = bits | (negative << 31u);
     }
-    y[i] = bits | (negative << 31u);
   }
 }`;
 }
