@@ -86,7 +86,9 @@ export interface Page {
 
 /** Prints the page and writes it to `benchmarks/results`. */
 export function publish({ name, title, environment: where, text, data }: Page): void {
-  const at = table(['', ''], Object.entries(where));
+  const at = Object.entries(where)
+    .map(([key, value]) => `- ${key}: ${value}`)
+    .join('\n');
   const page = `# ${title}\n\n${text}\n\n## Where and when\n\n${at}\n`;
   console.log(page);
   const file = (extension: string): string => `${ROOT}benchmarks/results/${name}.${extension}`;
