@@ -1,6 +1,6 @@
 /** Results as tables: on the terminal, as JSON and as a page, with everything needed to read them later. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism, cpus, loadavg } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +8,8 @@ import type { DeviceInfo } from '@cohesin/core';
 
 /** The repository. */
 export const ROOT: string = fileURLToPath(new URL('../..', import.meta.url));
+
+const RESULTS = `${ROOT}benchmarks/results/`;
 
 export interface Environment {
   readonly date: string;
@@ -84,20 +86,21 @@ export interface Page {
   readonly data: unknown;
 }
 
-/** Prints the page and writes it to `benchmarks/results`. */
+/** Prints the page, writes it to `benchmarks/results` and adds its data as a line to the file beside it. */
 export function publish({ name, title, environment: where, text, data }: Page): void {
   const at = Object.entries(where)
     .map(([key, value]) => `- ${key}: ${value}`)
     .join('\n');
   const page = `# ${title}\n\n${text}\n\n## Where and when\n\n${at}\n`;
   console.log(page);
-  const file = (extension: string): string => `${ROOT}benchmarks/results/${name}.${extension}`;
-  writeFileSync(file('md'), page);
-  writeFileSync(file('json'), `${JSON.stringify({ environment: where, data }, undefined, 1)}\n`);
+  writeFileSync(`${RESULTS}${name}.md`, page);
+  appendFileSync(`${RESULTS}${name}.jsonl`, `${JSON.stringify({ environment: where, data })}\n`);
 }
 
 /** The data that `publish` wrote under this name last. */
 export function previous<T>(name: string): T | undefined {
-  const path = `${ROOT}benchmarks/results/${name}.json`;
-  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as { data: T }).data : undefined;
+  const path = `${RESULTS}${name}.jsonl`;
+  if (!existsSync(path)) return undefined;
+  const last = readFileSync(path, 'utf8').trim().split('\n').at(-1)!;
+  return (JSON.parse(last) as { data: T }).data;
 }
