@@ -21,14 +21,12 @@ export interface RunResult {
   readonly hashes: ReadonlyMap<number, string>;
 }
 
-/** Something to do with the training before its devices close. */
-export type AtEnd = (training: Training) => Promise<void>;
-
 /** What a caller wants of a run besides its result. */
 export interface RunHooks {
   /** Steps after which the state is hashed. */
   readonly hashAt?: readonly number[];
-  readonly atEnd?: AtEnd;
+  /** Something to do with the training before its devices close. */
+  readonly atEnd?: (training: Training) => Promise<void>;
 }
 
 /**

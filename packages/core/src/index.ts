@@ -8,9 +8,9 @@ export {
   type InputSpec,
   initialState,
   notFinite,
-  type StepCounters,
   type Traceable,
 } from './compile/compile.ts';
+export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo } from './device.ts';
 export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
 export { gradients } from './grad.ts';
@@ -54,9 +54,9 @@ export {
 } from './parameter.ts';
 export { installAdaptivePolling } from './polling.ts';
 export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
-export { memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
+export { addLeaves, memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
 export { hashName, mix } from './random.ts';
-export { explain, replacePath } from './replace-file.ts';
+export { explain, replacePath, writeSynced } from './replace-file.ts';
 export {
   decodeSafetensors,
   encodeSafetensors,

@@ -112,6 +112,13 @@ export interface Program {
   readonly bitsId: string;
 }
 
+/** The total of one addend per leaf, stored one after the other: added in float64, in leaf order. */
+export function addLeaves(addends: Float32Array, leaves: number): Float64Array {
+  const totals = new Float64Array(addends.length / leaves);
+  for (let i = 0; i < addends.length; i++) totals[i % totals.length]! += addends[i]!;
+  return totals;
+}
+
 /** Device bytes of a program on a rank that owns `leavesOnRank` leaves, by scope. */
 export function programBytes(
   program: Program,

@@ -24,6 +24,17 @@ export async function replacePath<Result>(
   }
 }
 
+/** Writes a new file and waits until it is on the disk. */
+export async function writeSynced(path: string, pieces: readonly Uint8Array[]): Promise<void> {
+  const handle = await open(path, 'wx');
+  try {
+    for (const piece of pieces) await handle.writeFile(piece);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
 /** Makes a rename durable; some file systems refuse to sync a folder, and then there is nothing to wait for. */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');

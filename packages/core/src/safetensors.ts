@@ -4,7 +4,7 @@
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { elementCount, type HostDType, type HostTensor, type TypedArray } from './host-tensor.ts';
-import { explain, replacePath } from './replace-file.ts';
+import { explain, replacePath, writeSynced } from './replace-file.ts';
 
 /** The named tensors of a file, in header order, and its free-form string metadata. */
 export interface Safetensors {
@@ -318,16 +318,6 @@ async function readAt(
     filled += bytesRead;
   }
   return bytes;
-}
-
-async function writeSynced(path: string, pieces: readonly Uint8Array[]): Promise<void> {
-  const handle = await open(path, 'wx');
-  try {
-    for (const piece of pieces) await handle.writeFile(piece);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

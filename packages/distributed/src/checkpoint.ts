@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, open, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import {
   type DeviceInfo,
@@ -8,6 +8,7 @@ import {
   readSafetensors,
   replacePath,
   writeSafetensors,
+  writeSynced,
 } from '@cohesin/core';
 import type { HostState } from './distribute.ts';
 import { packValue, unpackValue } from './packr.ts';
@@ -54,10 +55,9 @@ export async function saveCheckpoint(
     await replacePath(dir, async (aside) => {
       await mkdir(aside);
       await writeSafetensors(join(aside, STATE), state);
-      await writeSynced(
-        join(aside, MANIFEST),
+      await writeSynced(join(aside, MANIFEST), [
         packValue({ format: FORMAT, ...info, stateHash: hashState(state) }),
-      );
+      ]);
     });
     for (const old of (await checkpointNames(parent)).slice(0, -KEPT))
       await rm(join(parent, old), { recursive: true, force: true });
@@ -104,16 +104,6 @@ export function hostTensors({ step, counters, q }: HostState): Map<string, HostT
     ...Object.entries(counters).map(([name, value]) => [`host/counter/${name}`, number(value)] as const),
     ...Object.entries(q).map(([name, value]) => [`host/gradient scale/${name}`, number(value)] as const),
   ]);
-}
-
-async function writeSynced(path: string, bytes: Uint8Array): Promise<void> {
-  const handle = await open(path, 'wx');
-  try {
-    await handle.writeFile(bytes);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 /** Finished checkpoints, oldest first; a folder that was being written has another name. */

@@ -1,4 +1,5 @@
 import {
+  addLeaves,
   type BuildOptions,
   type Built,
   build,
@@ -273,10 +274,7 @@ function collect(program: Program, shared: readonly SharedTensor[]): Record<stri
     program.outputs.map(({ name, shape, layout }, i): [string, HostTensor] => {
       const values = new Float32Array(shared[i]!.memory);
       if (layout !== 'partial') return [name, { shape, dtype: 'f32', data: values.slice() }];
-      const size = elementCount(shape);
-      const total = new Float64Array(size);
-      for (let k = 0; k < size * program.leaves; k++) total[k % size]! += values[k]!;
-      return [name, { shape, dtype: 'f64', data: total }];
+      return [name, { shape, dtype: 'f64', data: addLeaves(values, program.leaves) }];
     }),
   );
 }

@@ -22,7 +22,7 @@ import { Rendezvous, type RendezvousMemory } from './rendezvous.ts';
 export interface SharedTensor {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly dtype: HostDType | 'f16';
+  readonly dtype: HostDType;
   readonly memory: SharedArrayBuffer;
 }
 

@@ -69,6 +69,7 @@ class Assembly {
   private readonly shaders: string[] = [];
   private readonly assigned: ReadonlyMap<Tensor, Parameter>;
   private readonly sums: readonly Tensor[];
+  private readonly sumLayout: ReturnType<typeof layOutSums>;
 
   constructor(
     logical: Graph,
@@ -84,6 +85,7 @@ class Assembly {
     this.scalars = scalars;
     this.assigned = new Map(sharded.graph.assignments.map(({ parameter, value }) => [value, parameter]));
     this.sums = topologicalOrder(roots(sharded.graph)).filter((node) => node.op.name === 'leafSum');
+    this.sumLayout = layOutSums(this.sums);
   }
 
   program(): Program {
@@ -220,7 +222,7 @@ class Assembly {
 
   private bytes(x: Stored | string): number {
     if (typeof x !== 'string') return byteLength(x);
-    if (x === 'sums') return 8 * this.sumOffsets().total;
+    if (x === 'sums') return 8 * this.sumLayout.total;
     if (x === 'peaks' || x === 'scales') return 4 * this.sums.length;
     return byteLength(this.sharded.graph.outputs[x.slice('output '.length)]!) * this.plan.leaves;
   }
@@ -260,7 +262,7 @@ class Assembly {
     const count = elementCount(sum.shape);
     const groups = kind === 'accumulate' ? accumulateWorkgroups(count) : finishWorkgroups(count);
     const x = Math.min(groups, 65_535);
-    const offset = 8 * this.sumOffsets().offsets[index]!;
+    const offset = 8 * this.sumLayout.offsets[index]!;
     const part: Binding = {
       slot: this.slot('sums'),
       access: kind === 'accumulate' ? 'read_write' : 'read',
@@ -344,19 +346,9 @@ class Assembly {
     });
   }
 
-  private sumOffsets(): { offsets: number[]; total: number } {
-    let total = 0;
-    const offsets = this.sums.map((sum) => {
-      const offset = total;
-      total += Math.ceil(elementCount(sum.shape) / SUM_ALIGNMENT) * SUM_ALIGNMENT;
-      return offset;
-    });
-    return { offsets, total };
-  }
-
   private gradientSums(): GradientSums | undefined {
     if (this.sums.length === 0) return undefined;
-    const { offsets } = this.sumOffsets();
+    const { offsets } = this.sumLayout;
     return {
       slot: this.slot('sums'),
       peakSlot: this.slot('peaks'),
@@ -381,4 +373,18 @@ class Assembly {
       .update(JSON.stringify([this.plan, this.scalars, shapes, kernels]))
       .digest('hex');
   }
+}
+
+/** Where each tensor's gradient starts among the accumulators, in values. */
+function layOutSums(sums: readonly Tensor[]): {
+  readonly offsets: readonly number[];
+  readonly total: number;
+} {
+  let total = 0;
+  const offsets = sums.map((sum) => {
+    const offset = total;
+    total += Math.ceil(elementCount(sum.shape) / SUM_ALIGNMENT) * SUM_ALIGNMENT;
+    return offset;
+  });
+  return { offsets, total };
 }

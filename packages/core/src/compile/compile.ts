@@ -1,25 +1,16 @@
+import type { Counters, StepCounters } from '../counters.ts';
 import type { Device } from '../device.ts';
 import { Executor, NotFiniteError } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { input, Parameter } from '../parameter.ts';
-import { memoryReport, type Program } from '../program.ts';
+import { addLeaves, memoryReport, type Program } from '../program.ts';
 import { hashName, mix } from '../random.ts';
 import { StateStore } from '../state.ts';
 import type { DType, Tensor } from '../tensor.ts';
 import { trace } from '../trace.ts';
 import { buildProgram } from './build.ts';
-
-/** Host numbers that go from step to step with the state: step count, powers of Adam's betas. */
-export type Counters = Readonly<Record<string, number>>;
-
-/** The host side of an optimizer: what its update needs to be told at each step. */
-export interface StepCounters {
-  counters(): Counters;
-  advance(counters: Counters): Counters;
-  scalars(counters: Counters): Readonly<Record<string, number>>;
-}
 
 /** A function of tensors that can be compiled; `trainStep` makes one that has `counters`. */
 export interface Traceable {
@@ -139,10 +130,7 @@ export async function compile(fn: Traceable, options: CompileOptions): Promise<C
 function addUp(program: Program, outputs: Record<string, HostTensor>): Record<string, HostTensor> {
   for (const { name, layout, shape } of program.outputs) {
     if (layout !== 'partial') continue;
-    const pieces = outputs[name]!.data as Float32Array;
-    const size = pieces.length / program.leaves;
-    const totals = new Float64Array(size);
-    for (let i = 0; i < pieces.length; i++) totals[i % size]! += pieces[i]!;
+    const totals = addLeaves(outputs[name]!.data as Float32Array, program.leaves);
     outputs[name] = { shape, dtype: 'f64', data: totals };
   }
   return outputs;

@@ -157,7 +157,7 @@ function continues(from: Tensor, map: Tensor, core: Tensor): boolean {
 }
 
 /** Stored tensors that the kernel of a group reads. */
-export function boundInputs(root: Tensor, core: Tensor | undefined, inlined: ReadonlySet<Tensor>): number {
+function boundInputs(root: Tensor, core: Tensor | undefined, inlined: ReadonlySet<Tensor>): number {
   const found = new Set<Tensor>();
   const visit = (node: Tensor): void => {
     for (const source of Object.values(node.inputs)) {

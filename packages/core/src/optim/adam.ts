@@ -1,9 +1,10 @@
+import type { Counters } from '../counters.ts';
 import { add, divide, multiply, subtract } from '../ops/arithmetic.ts';
 import { sqrt, square } from '../ops/elementwise.ts';
 import { type Parameter, scalar } from '../parameter.ts';
 import type { Tensor } from '../tensor.ts';
 import { assign } from '../trace.ts';
-import { type Counters, type Optimizer, type OptimizerOptions, optimizer } from './optimizer.ts';
+import { type Optimizer, type OptimizerOptions, optimizer } from './optimizer.ts';
 
 export interface AdamOptions extends OptimizerOptions {
   readonly beta1?: number;

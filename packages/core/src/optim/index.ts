@@ -2,6 +2,6 @@
 export * from './adam.ts';
 export * from './learning-rate.ts';
 export { clipGlobalNorm, clipPerVariable, type GradientTransform } from './norms.ts';
-export type { Counters, Optimizer, OptimizerOptions } from './optimizer.ts';
+export type { Optimizer, OptimizerOptions } from './optimizer.ts';
 export * from './rmsprop.ts';
 export * from './sgd.ts';

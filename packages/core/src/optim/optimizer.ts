@@ -1,3 +1,4 @@
+import type { Counters, StepCounters } from '../counters.ts';
 import { buffer, type Parameter } from '../parameter.ts';
 import { withScope } from '../scope.ts';
 import { sameShape, shapeText, type Tensor } from '../tensor.ts';
@@ -5,17 +6,8 @@ import { assign } from '../trace.ts';
 import { type LearningRate, learningRateAt } from './learning-rate.ts';
 import { type GradientTransform, renormOutputs } from './norms.ts';
 
-/** Plain numbers that go from step to step on the host and into checkpoints: the step, powers of Adam's betas. */
-export type Counters = Readonly<Record<string, number>>;
-
 /** How parameters follow their gradients: numbers that change each step on the host, the rest as graph. */
-export interface Optimizer {
-  /** The counters before the first step. */
-  counters(): Counters;
-  /** The counters after a step that was taken; a step that was skipped does not advance them. */
-  advance(counters: Counters): Counters;
-  /** What `scalar(name)` holds at the step with these counters. */
-  scalars(counters: Counters): Readonly<Record<string, number>>;
+export interface Optimizer extends StepCounters {
   /** Traces the update: assigns new values to the parameters and to the optimizer's own buffers, in phase U. */
   update(parameters: readonly Parameter[], gradients: readonly Tensor[]): void;
 }
