@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { type Graph, roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
 import { accumulateCode, accumulateWorkgroups, finishCode, finishWorkgroups } from '../kernels/leaf-sum.ts';
@@ -15,8 +14,10 @@ import type {
   Step,
 } from '../program.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
+import { bitsId } from './bits-id.ts';
 import { fuse } from './fuse.ts';
-import { FRAME, type Lowered, type Stored, stored } from './lower.ts';
+import { liveRanges, perLeafOutputs, type Storage } from './lives.ts';
+import { FRAME, type Lowered, stored } from './lower.ts';
 import { assignSlots, type Live } from './memory.ts';
 import { type Layout, type Sharded, shard } from './shard.ts';
 import { simplify } from './simplify.ts';
@@ -49,13 +50,6 @@ function scalarNames(graph: Graph): string[] {
   return names;
 }
 
-/** First and last position of a piece of storage, and where it lives. */
-interface Range {
-  scope: SlotScope;
-  first: number;
-  last: number;
-}
-
 const SUM_ALIGNMENT = 32; // gradients of 8 bytes a value: 256 bytes, WebGPU's default offset alignment
 
 class Assembly {
@@ -64,10 +58,8 @@ class Assembly {
   private readonly stages: Stages;
   private readonly plan: LogicalPlan;
   private readonly scalars: readonly string[];
-  private readonly ranges = new Map<Stored | string, Range>();
-  private readonly slotOf = new Map<Stored | string, number>();
+  private readonly slotOf = new Map<Storage, number>();
   private readonly shaders: string[] = [];
-  private readonly assigned: ReadonlyMap<Tensor, Parameter>;
   private readonly sums: readonly Tensor[];
   private readonly sumLayout: ReturnType<typeof layOutSums>;
 
@@ -83,13 +75,11 @@ class Assembly {
     this.stages = stages;
     this.plan = plan;
     this.scalars = scalars;
-    this.assigned = new Map(sharded.graph.assignments.map(({ parameter, value }) => [value, parameter]));
     this.sums = topologicalOrder(roots(sharded.graph)).filter((node) => node.op.name === 'leafSum');
     this.sumLayout = layOutSums(this.sums);
   }
 
   program(): Program {
-    this.measure();
     const slots = this.assign();
     const segments = this.stages.stages.map(
       (stage): Segment => ({
@@ -120,85 +110,14 @@ class Assembly {
       state: this.state(),
       scalars: this.scalars,
       ...(sums === undefined ? {} : { sums }),
-      bitsId: this.bitsId(segments, inputs),
+      bitsId: bitsId({ plan: this.plan, scalars: this.scalars, inputs, stages: this.stages }),
     };
-  }
-
-  /** Live ranges of everything stored, in positions of the program. */
-  private measure(): void {
-    let position = 0;
-    for (const node of topologicalOrder(roots(this.sharded.graph))) {
-      if (node.op.name === 'input') this.touch(node, 'leaf', 0).last = Number.POSITIVE_INFINITY;
-      if (node instanceof Parameter) this.touch(node, 'state', 0);
-    }
-    for (const { parameter } of this.sharded.graph.assignments) this.touch(parameter, 'state', 0);
-    if (this.sums.length > 0)
-      for (const key of ['sums', 'peaks', 'scales'])
-        this.touch(key, 'shared', 0).last = Number.POSITIVE_INFINITY;
-    for (const stage of this.stages.stages) {
-      for (const work of stage.once) this.visit(work, 'shared', ++position, position);
-      const start = position + 1;
-      const end = position + stage.leaf.length + 1;
-      for (const work of stage.leaf) this.visit(work, 'scratch', ++position, end);
-      for (const node of stage.gather) {
-        this.touch(stored(node.inputs.x!), 'scratch', end);
-        this.touch(node, 'shared', start).last = end;
-      }
-      for (const { value, key } of this.perLeafOutputs(stage)) {
-        this.touch(stored(value), 'scratch', end);
-        this.touch(key, 'shared', start).last = Number.POSITIVE_INFINITY;
-      }
-      position = end;
-    }
-    for (const value of Object.values(this.sharded.graph.outputs)) {
-      if (this.layout(value) === 'whole')
-        this.touch(stored(value), 'shared', position).last = Number.POSITIVE_INFINITY;
-    }
-    this.keepAcrossStages();
-  }
-
-  private visit(work: Work, scope: SlotScope, position: number, sharedUntil: number): void {
-    const [reads, writes] = this.touched(work);
-    for (const x of reads) {
-      const range = this.touch(x, scope, position);
-      if (range.scope === 'shared') range.last = Math.max(range.last, sharedUntil);
-    }
-    if (writes !== undefined) this.touch(writes, scope, position);
-  }
-
-  private touched(work: Work): [readonly Stored[], Stored | undefined] {
-    if (work.kind === 'kernel') return [work.kernel.reads, work.kernel.writes];
-    return work.kind === 'accumulate' ? [[stored(work.sum.inputs.x!)], undefined] : [[], work.sum];
-  }
-
-  private touch(x: Stored | string, scope: SlotScope, position: number): Range {
-    const known = this.ranges.get(x);
-    if (known !== undefined) {
-      known.last = Math.max(known.last, position);
-      return known;
-    }
-    const isNext = typeof x !== 'string' && !('of' in x) && this.assigned.has(x);
-    const range = { scope: isNext ? ('next' as const) : scope, first: position, last: position };
-    this.ranges.set(x, range);
-    return range;
-  }
-
-  /** A leaf's tensor that is read in a later stage is kept for each leaf; one that is not is scratch. */
-  private keepAcrossStages(): void {
-    let position = 0;
-    for (const stage of this.stages.stages) {
-      const end = position + stage.once.length + stage.leaf.length + 1;
-      for (const range of this.ranges.values()) {
-        if (range.scope === 'scratch' && range.first > position && range.first <= end && range.last > end)
-          range.scope = 'leaf';
-      }
-      position = end;
-    }
   }
 
   private assign(): Program['slots'] {
     const pinned = (scope: SlotScope): boolean => scope === 'state' || scope === 'next';
-    const pieces = [...this.ranges].sort(([, a], [, b]) => a.first - b.first);
+    const ranges = liveRanges(this.sharded, this.stages);
+    const pieces = [...ranges].sort(([, a], [, b]) => a.first - b.first);
     const lives = pieces.map(
       ([x, range]): Live => ({
         bytes: this.bytes(x),
@@ -220,20 +139,20 @@ class Assembly {
     return slots;
   }
 
-  private bytes(x: Stored | string): number {
+  private bytes(x: Storage): number {
     if (typeof x !== 'string') return byteLength(x);
     if (x === 'sums') return 8 * this.sumLayout.total;
     if (x === 'peaks' || x === 'scales') return 4 * this.sums.length;
     return byteLength(this.sharded.graph.outputs[x.slice('output '.length)]!) * this.plan.leaves;
   }
 
-  private slot(x: Stored | string): number {
+  private slot(x: Storage): number {
     const slot = this.slotOf.get(x);
     if (slot === undefined) throw new Error(`${String(x)} has no storage`);
     return slot;
   }
 
-  private binding(x: Stored | string, access: Binding['access']): Binding {
+  private binding(x: Storage, access: Binding['access']): Binding {
     return { slot: this.slot(x), access, bytes: this.bytes(x) };
   }
 
@@ -294,14 +213,9 @@ class Assembly {
   }
 
   private published(stage: Stages['stages'][number]): { from: number; to: number; bytes: number }[] {
-    return this.perLeafOutputs(stage).map(({ value, key }) => this.publish(stored(value), key));
-  }
-
-  private perLeafOutputs(stage: Stages['stages'][number]): { value: Tensor; key: string }[] {
-    const index = this.stages.stages.indexOf(stage);
-    return Object.entries(this.sharded.graph.outputs)
-      .filter(([, value]) => this.layout(value) !== 'whole' && this.stages.stageOf(stored(value)) === index)
-      .map(([name, value]) => ({ value, key: `output ${name}` }));
+    return perLeafOutputs(this.sharded, this.stages, stage).map(({ value, key }) =>
+      this.publish(stored(value), key),
+    );
   }
 
   private layout(node: Tensor): Layout {
@@ -359,19 +273,6 @@ class Assembly {
         count: elementCount(sum.shape),
       })),
     };
-  }
-
-  private bitsId(segments: readonly Segment[], inputs: readonly ProgramInput[]): string {
-    const dispatch = ({ shader, workgroups, keys }: Step): unknown => [
-      this.shaders[shader],
-      workgroups,
-      keys,
-    ];
-    const kernels = segments.map(({ once, leaf }) => [once.map(dispatch), leaf.map(dispatch)]);
-    const shapes = inputs.map(({ name, shape, dtype }) => [name, shape, dtype]);
-    return createHash('sha256')
-      .update(JSON.stringify([this.plan, this.scalars, shapes, kernels]))
-      .digest('hex');
   }
 }
 
