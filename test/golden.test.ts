@@ -24,7 +24,7 @@ const COLD_MS = 600_000; // the software driver compiles a model's 160 kernels i
 const CHECKED_OPS = `activation add auc avgpool1d batchnorm_eval batchnorm_train bce_probs bce_with_logits \
 clip_global_norm conv1d conv_transpose1d crop1d dense globalavgpool1d lr_schedule matmul matmul_nt maxpool1d metrics \
 mse optimizer poisson poisson_full poisson_multinomial_basenji poisson_multinomial_baskerville reverse_complement \
-shift switch_reverse`;
+shift switch_reverse basenji_central_mask_features enformer_positional_features rel_shift rope`;
 
 let device: Device;
 beforeAll(async () => {
@@ -36,7 +36,7 @@ describe('reference numbers', () => {
   it('hold for every op the library has', async () => {
     const report = await checkFixture(OPS, device);
     expect(misses(report)).toEqual([]);
-    expect(report.supported.length).toBeGreaterThanOrEqual(85);
+    expect(report.supported.length).toBeGreaterThanOrEqual(92);
     expect(report.supported.length + report.notSupported.length).toBe(141);
     const checkedOps = new Set(report.measurements.map(({ group }) => group.split(' ')[0]));
     expect([...checkedOps]).toEqual(expect.arrayContaining(CHECKED_OPS.split(' ')));

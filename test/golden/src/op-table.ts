@@ -5,6 +5,7 @@ import { auroc, averagePrecision, pearson, rSquared, sequenceSums, spearman } fr
 import { numbers } from './fixture.ts';
 import { type Attrs, type GraphCase, type HostCase, type Inputs, numberOf, type OpCase } from './op-case.ts';
 import { optimizerCase, scheduleCase } from './op-optimizers.ts';
+import { ATTENTION_OPS } from './op-table-attention.ts';
 
 const CHANNELS_LAST = { x: 'channels-last', y: 'channels-last' } as const;
 const CONVOLUTION = { ...CHANNELS_LAST, w: 'reversed' } as const;
@@ -88,6 +89,7 @@ export const OPS: Readonly<Record<string, OpCase>> = {
   metrics: correlations(),
   lr_schedule: scheduleCase,
   optimizer: optimizerCase,
+  ...ATTENTION_OPS,
 };
 
 function convolution(attrs: Attrs): { stride: number; dilation: number; padding: 'same' | 'valid' } {

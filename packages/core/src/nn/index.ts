@@ -7,4 +7,5 @@ export * from './linear.ts';
 export * from './loss.ts';
 export * from './norm.ts';
 export * from './pool.ts';
+export * from './positional.ts';
 export * from './sequential.ts';
