@@ -34,6 +34,7 @@ export * from './ops/elementwise.ts';
 export { leafSum } from './ops/leaf-sum.ts';
 export * from './ops/matmul.ts';
 export { affineNormalize, batchNormalize, foldMoments, moments } from './ops/normalize.ts';
+export * from './ops/pair-map.ts';
 export * from './ops/permute.ts';
 export * from './ops/pool.ts';
 export { dropout } from './ops/random.ts';
@@ -43,6 +44,8 @@ export { type RotaryTables, rotary, rotaryTables } from './ops/rotary.ts';
 export * from './ops/select.ts';
 export * from './ops/sequence.ts';
 export * from './ops/shape.ts';
+export * from './ops/triangle.ts';
+export * from './ops/upsample.ts';
 export * from './optim/index.ts';
 export {
   buffer,

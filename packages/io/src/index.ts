@@ -16,6 +16,7 @@ export { TfRecordError, type TfRecordErrorKind, type TfRecordFault } from './err
 export { type EventLog, openEventLog } from './events.ts';
 export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
+export { type SmoothOptions, smoothMap } from './gaussian.ts';
 export type { Shuffle } from './order.ts';
 export {
   type DecodeRecordOptions,

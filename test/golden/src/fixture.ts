@@ -3,9 +3,10 @@ import { elementCount, type HostTensor, hostTensor, type Safetensors } from '@co
 
 /**
  * How axes are arranged in a file: `channels-last` means the file has them second, `[batch, channels, …]`; `reversed` is
- * how PyTorch and we differ in weights, `[out, in, size]` and `[size, in, out]`, `[out, in]` and `[in, out]`.
+ * how PyTorch and we differ in weights, `[out, in, size]` and `[size, in, out]`, `[out, in]` and `[in, out]`; `weight-2d`
+ * is `[out, in, height, width]` and `[height, width, in, out]`.
  */
-export type Layout = 'same' | 'channels-last' | 'reversed';
+export type Layout = 'same' | 'channels-last' | 'reversed' | 'weight-2d';
 
 /** The tensors of a group by the rest of their names: `under('conv1d_k5/in/')` gives x, w and b. */
 export function under({ tensors }: Safetensors, prefix: string): Map<string, HostTensor> {
@@ -30,8 +31,12 @@ export function toOurs(tensor: HostTensor, layout: Layout = 'same'): HostTensor 
   const values = Float32Array.from(numbers(tensor));
   const axes = shape.map((_, axis) => axis);
   if (layout === 'same' || shape.length < 2) return hostTensor(shape, values);
-  const order = layout === 'reversed' ? axes.toReversed() : [0, ...axes.slice(2), 1];
-  return transposed(hostTensor(shape, values), order);
+  const order = {
+    reversed: axes.toReversed(),
+    'channels-last': [0, ...axes.slice(2), 1],
+    'weight-2d': [2, 3, 1, 0],
+  };
+  return transposed(hostTensor(shape, values), order[layout]);
 }
 
 /** Values as numbers, whatever their dtype. */

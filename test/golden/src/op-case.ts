@@ -1,5 +1,5 @@
 /** What a case of an ops fixture is made of: attributes, and how this library computes its outputs. */
-import type { HostTensor, Optimizer, Parameter, Tensor } from '@cohesin/core';
+import { add, type HostTensor, type Optimizer, type Parameter, type Tensor } from '@cohesin/core';
 import type { Layout } from './fixture.ts';
 
 /** Attributes of a case, as its metadata has them. */
@@ -61,4 +61,18 @@ export function numberOf(attrs: Attrs, name: string): number {
   if (typeof value !== 'number')
     throw new Error(`attribute ${name} should be a number, found ${JSON.stringify(value)}`);
   return value;
+}
+
+/** A case of one output, y. */
+export function graph(
+  trace: (x: Inputs, attrs: Attrs) => Tensor,
+  options: Omit<GraphCase, 'kind' | 'trace'> = {},
+): GraphCase {
+  return { kind: 'graph', ...options, trace: (x, attrs) => ({ outputs: { y: trace(x, attrs) } }) };
+}
+
+/** y with the bias of the case, if it has one. */
+export function biased(y: Tensor, x: Inputs): Tensor {
+  const bias = x.maybe('b');
+  return bias === undefined ? y : add(y, bias);
 }

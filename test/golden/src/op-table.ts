@@ -3,9 +3,19 @@ import * as cohesin from '@cohesin/core';
 import { hostTensor, nn, type Parameter, sum, type Tensor } from '@cohesin/core';
 import { auroc, averagePrecision, pearson, rSquared, sequenceSums, spearman } from '@cohesin/models';
 import { numbers } from './fixture.ts';
-import { type Attrs, type GraphCase, type HostCase, type Inputs, numberOf, type OpCase } from './op-case.ts';
+import {
+  type Attrs,
+  biased,
+  type GraphCase,
+  graph,
+  type HostCase,
+  type Inputs,
+  numberOf,
+  type OpCase,
+} from './op-case.ts';
 import { optimizerCase, scheduleCase } from './op-optimizers.ts';
 import { ATTENTION_OPS } from './op-table-attention.ts';
+import { CONTACT_MAP_OPS } from './op-table-conv2d.ts';
 
 const CHANNELS_LAST = { x: 'channels-last', y: 'channels-last' } as const;
 const CONVOLUTION = { ...CHANNELS_LAST, w: 'reversed' } as const;
@@ -25,21 +35,8 @@ const ACTIVATIONS: Readonly<Record<string, (x: Tensor) => Tensor>> = {
   tanh: cohesin.tanh,
 };
 
-/** A case of one output, y. */
-function graph(
-  trace: (x: Inputs, attrs: Attrs) => Tensor,
-  options: Omit<GraphCase, 'kind' | 'trace'> = {},
-): GraphCase {
-  return { kind: 'graph', ...options, trace: (x, attrs) => ({ outputs: { y: trace(x, attrs) } }) };
-}
-
 const loss = (fn: (prediction: Tensor, target: Tensor, attrs: Attrs) => Tensor): GraphCase =>
   graph((x, attrs) => fn(x.maybe('pred') ?? x.maybe('logits') ?? x.of('prob'), x.of('target'), attrs));
-
-const biased = (y: Tensor, x: Inputs): Tensor => {
-  const bias = x.maybe('b');
-  return bias === undefined ? y : cohesin.add(y, bias);
-};
 
 /** By `op` of a case. What is not here is not supported. */
 export const OPS: Readonly<Record<string, OpCase>> = {
@@ -90,6 +87,7 @@ export const OPS: Readonly<Record<string, OpCase>> = {
   lr_schedule: scheduleCase,
   optimizer: optimizerCase,
   ...ATTENTION_OPS,
+  ...CONTACT_MAP_OPS,
 };
 
 function convolution(attrs: Attrs): { stride: number; dilation: number; padding: 'same' | 'valid' } {

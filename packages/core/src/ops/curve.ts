@@ -91,3 +91,8 @@ function sameSpec({ x }: { readonly x: Spec }): Spec {
 export function isNan(x: string): string {
   return `(bitcast<u32>(${x}) & 0x7fffffffu) > 0x7f800000u`;
 }
+
+/** WGSL of a function of a and b that returns whichever is NaN, else `value`. */
+export const declarePair = (name: string, value: string): string => `fn pair_${name}(a: f32, b: f32) -> f32 {
+  return select(select(${value}, b, ${isNan('b')}), a, ${isNan('a')});
+}`;

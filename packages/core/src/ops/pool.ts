@@ -32,6 +32,20 @@ export function maxPool1d(x: Tensor, { size, stride = size, padding = 'valid' }:
   return maxOp({ x }, { size, stride, ...windows });
 }
 
+/**
+ * The largest value of each `size` × `size` window: x [batch, height, width, channels] → [batch, floor(height / size),
+ * floor(width / size), channels]. NaN counts as the largest. The gradient goes to the first maximum, rows before columns.
+ */
+export function maxPool2d(x: Tensor, { size }: { readonly size: number }): Tensor {
+  if (x.shape.length !== 4)
+    throw new Error(`maxPool2d: x is ${shapeText(x.shape)}; it must be [batch, height, width, channels]`);
+  const [, height, width, channels] = x.shape as [number, number, number, number];
+  const rows = maxPool1d(reshape(x, [-1, width, channels]), { size }); // [batch · height, columns, channels]
+  const columns = rows.shape[1]!;
+  const y = maxPool1d(reshape(rows, [-1, height, columns * channels]), { size });
+  return reshape(y, [-1, y.shape[1]!, columns, channels]);
+}
+
 /** The mean of each window of `size` rows: x [batch, length, channels] → [batch, floor(length / size), channels]. */
 export function averagePool1d(x: Tensor, { size }: { readonly size: number }): Tensor {
   checkRank('averagePool1d', x);

@@ -3,7 +3,7 @@ import { defineOp } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
 import { asTensor, type Value } from './arithmetic.ts';
 import { broadcastSpec, mapReference, sumTo } from './broadcast.ts';
-import { defineCurve, isNan } from './curve.ts';
+import { declarePair, defineCurve, isNan } from './curve.ts';
 
 /** The larger of a and b, broadcast as in NumPy; where they are equal the gradient goes to a. */
 export function maximum(a: Value, b: Value): Tensor {
@@ -45,11 +45,6 @@ const pairs = [
   { inputs: { a: [2, 5, 3], b: [3] }, attrs: undefined },
   { inputs: { a: [4, 3], b: [] }, attrs: undefined },
 ] as const;
-
-/** WGSL of a function of a and b that returns whichever is NaN, else `value`. */
-const declarePair = (name: string, value: string): string => `fn pair_${name}(a: f32, b: f32) -> f32 {
-  return select(select(${value}, b, ${isNan('b')}), a, ${isNan('a')});
-}`;
 
 const maximumOp = defineOp()({
   name: 'maximum',

@@ -1,0 +1,51 @@
+/** The library's function behind each op of the fixtures that works on contact maps, or is made of index arithmetic. */
+import * as cohesin from '@cohesin/core';
+import { smoothMap } from '@cohesin/io';
+import type { Layout } from './fixture.ts';
+import { graph, type HostCase, numberOf, type OpCase } from './op-case.ts';
+
+const MAPS: Readonly<Record<string, Layout>> = { x: 'channels-last', y: 'channels-last' };
+
+const gaussianSmooth: HostCase = {
+  kind: 'host',
+  compute: (inputs, attrs) => {
+    const { shape, data } = inputs.get('x')!;
+    const [height, width] = shape as [number, number];
+    const deviation = numberOf(attrs, 'stddev');
+    return { astropy_fill0: smoothMap(data as Float32Array, { height, width, deviation }) };
+  },
+};
+
+const switchReverseTriangle: HostCase = {
+  kind: 'host',
+  compute: (_, attrs) => ({
+    perm: cohesin.reverseTriangle(numberOf(attrs, 'length'), { offset: numberOf(attrs, 'diagonal_offset') }),
+  }),
+};
+
+export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
+  maxpool2d: graph((x, attrs) => cohesin.maxPool2d(x.of('x'), { size: numberOf(attrs, 'pool') }), {
+    layouts: MAPS,
+  }),
+  crop2d: graph((x, attrs) => cohesin.crop2d(x.of('x'), { crop: numberOf(attrs, 'crop') }), {
+    layouts: MAPS,
+  }),
+  concat: graph((x) => cohesin.concat([x.of('a'), x.of('b')]), {
+    layouts: { a: 'channels-last', b: 'channels-last', y: 'channels-last' },
+  }),
+  concat_dist_2d: graph((x) => cohesin.concatDistance2d(x.of('x')), { layouts: MAPS }),
+  one_to_two: graph(
+    (x, { operation }) => cohesin.oneToTwo(x.of('x'), { operation: operation as cohesin.PairOperation }),
+    { layouts: MAPS },
+  ),
+  symmetrize_2d: graph((x) => cohesin.symmetrize2d(x.of('x')), { layouts: MAPS }),
+  upper_tri: graph(
+    (x, attrs) => cohesin.upperTriangular(x.of('x'), { offset: numberOf(attrs, 'diagonal_offset') }),
+    { layouts: MAPS },
+  ),
+  switch_reverse_triu: switchReverseTriangle,
+  gaussian2d_smooth: gaussianSmooth,
+  upsample1d: graph((x, attrs) => cohesin.upsampleNearest1d(x.of('x'), { scale: numberOf(attrs, 'scale') }), {
+    layouts: MAPS,
+  }),
+};
