@@ -1,4 +1,5 @@
 import { create, globals } from 'webgpu';
+import type { KernelTarget } from './kernel.ts';
 import { installAdaptivePolling, restartPolling } from './polling.ts';
 
 /** What a device says about itself; part of the fingerprint that ranks compare. */
@@ -284,6 +285,11 @@ export class Device {
     free.push(buffer);
     this.staging.set(buffer.size, free);
   }
+}
+
+/** What kernels for a device are written for. */
+export function kernelTarget({ software }: DeviceInfo): KernelTarget {
+  return { kind: software ? 'software' : 'gpu' };
 }
 
 function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {

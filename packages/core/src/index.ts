@@ -11,12 +11,12 @@ export {
   type Traceable,
 } from './compile/compile.ts';
 export type { Counters, StepCounters } from './counters.ts';
-export { Device, type DeviceInfo } from './device.ts';
+export { Device, type DeviceInfo, kernelTarget } from './device.ts';
 export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
-export type { KernelBody } from './kernel.ts';
+export type { KernelBody, KernelTarget } from './kernel.ts';
 export { literal } from './literal.ts';
 export * as nn from './nn/index.ts';
 export {

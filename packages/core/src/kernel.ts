@@ -17,3 +17,12 @@ export interface KernelBody {
   /** Inputs, and `y` for the output, that are accessed four elements at a time; their element counts are multiples of 4. */
   readonly vec4?: readonly string[];
 }
+
+/** The kind of device that kernels are written for: part of the logical plan, since it decides their texts. */
+export type KernelTarget =
+  /** A driver on the CPU: no workgroup memory. */
+  | { readonly kind: 'software' }
+  /** A GPU: workgroup memory. */
+  | { readonly kind: 'gpu' };
+
+export const SOFTWARE: KernelTarget = { kind: 'software' };

@@ -1,4 +1,4 @@
-import type { KernelBody } from './kernel.ts';
+import type { KernelBody, KernelTarget } from './kernel.ts';
 import { type Spec, Tensor } from './tensor.ts';
 
 export type Named<N extends readonly string[], T> = { readonly [K in N[number]]: T };
@@ -45,10 +45,10 @@ export interface ViewKernel<A> {
   index(i: string, x: Spec, y: Spec, attrs: A): string;
 }
 
-/** A whole kernel body. */
+/** A whole kernel body, which may depend on the kind of device. */
 export interface ShaderKernel<N extends readonly string[], A> {
   readonly kind: 'shader';
-  body(specs: Named<N, Spec>, y: Spec, attrs: A): KernelBody;
+  body(specs: Named<N, Spec>, y: Spec, attrs: A, target: KernelTarget): KernelBody;
 }
 
 /** A value from outside the graph. */

@@ -10,6 +10,7 @@ import {
   type HostTensor,
   initialScales,
   initialState,
+  kernelTarget,
   memoryReport,
   NotFiniteError,
   type Program,
@@ -117,7 +118,7 @@ export class DistributedState {
  */
 export async function distribute(fn: Traceable, options: DistributeOptions): Promise<Distributed> {
   const { mesh, seed = 0 } = options;
-  const built = build(fn, options);
+  const built = build(fn, { target: kernelTarget(mesh.info), ...options });
   if (mesh.ranks.length > built.program.leaves) {
     throw new Error(
       `${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`,

@@ -1,5 +1,6 @@
 import { type Graph, roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
+import type { KernelTarget } from '../kernel.ts';
 import { accumulateCode, accumulateWorkgroups, finishCode, finishWorkgroups } from '../kernels/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type {
@@ -23,9 +24,10 @@ import { type Layout, type Sharded, shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 
-/** What decides the bits besides the kernels: how the batch is cut into leaves. */
+/** What decides the bits besides the graph: how the batch is cut into leaves, and what kernels are written for. */
 export interface LogicalPlan {
   readonly leaves: number;
+  readonly target: KernelTarget;
 }
 
 /**
@@ -37,7 +39,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan): Program {
   const sharded = shard(simplify(graph), plan.leaves);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
-  const stages = split(sharded, fused, scalars);
+  const stages = split(sharded, fused, scalars, plan.target);
   return new Assembly(graph, sharded, stages, plan, scalars).program();
 }
 

@@ -48,7 +48,8 @@ describe('a program', () => {
     const id = (leaves: number, group: 'sequence' | 'step'): string =>
       build(training(group), { inputs: INPUTS, leaves }).program.bitsId;
     expect(id(4, 'sequence')).toBe(id(4, 'sequence'));
-    expect(new Set([id(4, 'sequence'), id(2, 'sequence'), id(4, 'step')]).size).toBe(3);
+    const gpu = build(training(), { inputs: INPUTS, leaves: 4, target: { kind: 'gpu' } }).program.bitsId;
+    expect(new Set([id(4, 'sequence'), id(2, 'sequence'), id(4, 'step'), gpu]).size).toBe(4);
   });
 
   test('never binds one buffer for reading and writing in a dispatch', () => {
@@ -243,6 +244,25 @@ describe('on a device', () => {
     const [one, four] = [await after(1), await after(4)];
     const largest = Math.max(...one.map(Math.abs));
     expect(Math.max(...one.map((w, i) => Math.abs(w - four[i]!)))).toBeLessThan(2e-5 * largest); // 3 Adam steps of 0.01
+  });
+
+  test('kernels for another kind of device change the weights only within f32 rounding', async () => {
+    const after = async (kind: 'software' | 'gpu'): Promise<Float32Array> => {
+      const step = await compile(training(), {
+        device,
+        inputs: INPUTS,
+        leaves: 2,
+        seed: 3,
+        target: { kind },
+      });
+      for (let i = 0; i < 3; i++) await step(batch(i));
+      const { data } = (await step.state.read()).get('conv.weight')!;
+      step.close();
+      return data as Float32Array;
+    };
+    const [software, gpu] = [await after('software'), await after('gpu')];
+    const largest = Math.max(...software.map(Math.abs));
+    expect(Math.max(...software.map((w, i) => Math.abs(w - gpu[i]!)))).toBeLessThan(2e-5 * largest);
   });
 
   test('a NaN anywhere stops the step, names the tensor, and leaves the state as it was', async () => {

@@ -1,9 +1,10 @@
 import type { Counters, StepCounters } from '../counters.ts';
-import type { Device } from '../device.ts';
+import { type Device, kernelTarget } from '../device.ts';
 import { Executor, NotFiniteError } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
+import { type KernelTarget, SOFTWARE } from '../kernel.ts';
 import { input, Parameter } from '../parameter.ts';
 import { addLeaves, memoryReport, type Program } from '../program.ts';
 import { hashName, mix } from '../random.ts';
@@ -25,6 +26,8 @@ export interface BuildOptions {
   readonly inputs: Readonly<Record<string, InputSpec>>;
   /** Parts the batch is cut into; each is computed alone, so that any of them can be anywhere. */
   readonly leaves?: number;
+  /** What the kernels are written for; `compile` and `distribute` take it from the device. */
+  readonly target?: KernelTarget;
 }
 
 /** A program with the parameters its state starts from. */
@@ -35,7 +38,7 @@ export interface Built {
 }
 
 /** Traces and compiles a function, without a device. */
-export function build(fn: Traceable, { inputs, leaves = 1 }: BuildOptions): Built {
+export function build(fn: Traceable, { inputs, leaves = 1, target = SOFTWARE }: BuildOptions): Built {
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
@@ -43,7 +46,7 @@ export function build(fn: Traceable, { inputs, leaves = 1 }: BuildOptions): Buil
   const graph = trace(() => fn(Object.fromEntries(tensors)));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, { leaves });
+  const program = buildProgram(graph, { leaves, target });
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,
@@ -91,7 +94,11 @@ export interface Compiled {
  */
 export async function compile(fn: Traceable, options: CompileOptions): Promise<Compiled> {
   const { device, seed = 0 } = options;
-  const { program, parameters, counters: host } = build(fn, options);
+  const {
+    program,
+    parameters,
+    counters: host,
+  } = build(fn, { target: kernelTarget(device.info), ...options });
   const state = options.state ?? new StateStore(device);
   const fresh = new Map([...parameters].filter(([name]) => !state.has(name)));
   const executor = await Executor.create(device, program, state);

@@ -1,5 +1,5 @@
 import { elementCount } from '../host-tensor.ts';
-import type { KernelBody } from '../kernel.ts';
+import type { KernelBody, KernelTarget } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import type { ReduceKernel } from '../op.ts';
 import type { DType, Tensor } from '../tensor.ts';
@@ -42,12 +42,17 @@ export const FRAME: string = wgsl`
   var<immediate> frame: Frame;`;
 
 /** The kernels of one group: one, or two for a reduction that needs two stages. */
-export function lower(group: Group, { inlined }: Fused, scalars: readonly string[]): readonly Lowered[] {
+export function lower(
+  group: Group,
+  { inlined }: Fused,
+  scalars: readonly string[],
+  target: KernelTarget,
+): readonly Lowered[] {
   const { core, root } = group;
   if (core !== undefined && core.op.kernel.kind === 'reduce') return lowerReduce(group, inlined, scalars);
   const writer = new Writer(inlined, scalars, core);
   if (core !== undefined && core.op.kernel.kind === 'shader') {
-    const body = core.op.kernel.body(core.inputs, core, core.attrs);
+    const body = core.op.kernel.body(core.inputs, core, core.attrs, target);
     return [writer.shader(root, core, body)];
   }
   return [writer.map(root)];

@@ -1,4 +1,5 @@
 import { roots, topologicalOrder } from '../graph.ts';
+import type { KernelTarget } from '../kernel.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
 import { type Lowered, lower, type Stored, stored } from './lower.ts';
@@ -29,7 +30,12 @@ export interface Stages {
  * Cuts the kernels at the exchanges. An exchange is as late as its first reader allows: what only the update needs is
  * gathered together with the gradient sums, in one exchange.
  */
-export function split({ graph, layouts }: Sharded, fused: Fused, scalars: readonly string[]): Stages {
+export function split(
+  { graph, layouts }: Sharded,
+  fused: Fused,
+  scalars: readonly string[],
+  target: KernelTarget,
+): Stages {
   const order = topologicalOrder(roots(graph));
   const sums = order.filter((node) => node.op.name === 'leafSum');
   const { level, update } = levels(order, sums);
@@ -40,7 +46,7 @@ export function split({ graph, layouts }: Sharded, fused: Fused, scalars: readon
     const stage = stages[level.get(node)!]!;
     const group = groups.get(node);
     if (group !== undefined) {
-      const work = lower(group, fused, scalars).map((kernel): Work => ({ kind: 'kernel', kernel }));
+      const work = lower(group, fused, scalars, target).map((kernel): Work => ({ kind: 'kernel', kernel }));
       (layouts.get(node) === 'whole' ? stage.once : stage.leaf).push(...work);
     }
     if (node.op.name === 'leafSum') {

@@ -1,21 +1,27 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { create, globals } from 'webgpu';
-import type { KernelBody } from '../kernel.ts';
+import { SOFTWARE } from '../kernel.ts';
+import {
+  checkConv1d,
+  checkKernel,
+  checkMatmul,
+  checkMatmulPartials,
+  eachProduct,
+  noise,
+} from './check-kernel.ts';
 import {
   type Conv1dGeometry,
-  conv1dInputGradientKernel,
   conv1dKernel,
   conv1dWeightGradientChunks,
   conv1dWeightGradientKernel,
 } from './conv1d.ts';
-import { type MatmulGeometry, matmulKernel, matmulPartialsChunks, matmulPartialsKernel } from './matmul.ts';
+import { productFamily } from './family.ts';
+import { type MatmulGeometry, matmulKernel, matmulPartialsChunks } from './matmul.ts';
 import { prepareKernel } from './run-kernel.ts';
-
-/** 1e-5 of the largest result: sums of up to some thousand products in f32, whose rounding grows as √terms · 6e-8. */
-const TOLERANCE = 1e-5;
 
 let gpu: GPU | undefined; // kept: the native instance dies with this object
 let device: GPUDevice;
+const family = productFamily(SOFTWARE);
 
 beforeAll(async () => {
   Object.assign(globalThis, globals);
@@ -30,96 +36,6 @@ afterAll(() => {
   device.destroy();
   gpu = undefined;
 });
-
-/** Reproducible values in [−1, 1). */
-function noise(count: number, seed: number): Float32Array<ArrayBuffer> {
-  let state = seed * 2_654_435_761;
-  return Float32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 31 - 1;
-  });
-}
-
-async function expectKernel(
-  kernel: KernelBody,
-  inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>,
-  expected: Float64Array,
-  chunks = 1,
-): Promise<void> {
-  device.pushErrorScope('validation');
-  const prepared = await prepareKernel(device, kernel, inputs, expected.length * chunks);
-  prepared.dispatch();
-  const partials = await prepared.read();
-  prepared.close();
-  expect(await device.popErrorScope()).toBeNull();
-  let scale = 0;
-  let worst = 0;
-  for (let i = 0; i < expected.length; i++) {
-    let actual = 0;
-    for (let chunk = 0; chunk < chunks; chunk++) actual += partials[chunk * expected.length + i]!;
-    scale = Math.max(scale, Math.abs(expected[i]!));
-    const difference = Math.abs(actual - expected[i]!);
-    worst = difference <= worst ? worst : difference; // NaN is the worst
-  }
-  expect(worst).toBeLessThanOrEqual(TOLERANCE * scale);
-}
-
-function matmulReference(g: MatmulGeometry, a: Float32Array, b: Float32Array): Float64Array {
-  const y = new Float64Array(g.batch * g.m * g.n);
-  for (let batch = 0; batch < g.batch; batch++) {
-    const aStart = g.batchA === 1 ? 0 : batch * g.m * g.k;
-    const bStart = g.batchB === 1 ? 0 : batch * g.k * g.n;
-    for (let row = 0; row < g.m; row++) {
-      for (let column = 0; column < g.n; column++) {
-        let sum = 0;
-        for (let k = 0; k < g.k; k++) {
-          const left = a[aStart + (g.transposeA ? k * g.m + row : row * g.k + k)]!;
-          sum += left * b[bStart + (g.transposeB ? column * g.k + k : k * g.n + column)]!;
-        }
-        y[(batch * g.m + row) * g.n + column] = sum;
-      }
-    }
-  }
-  return y;
-}
-
-/** Calls `visit` with the flat indices of x, weight and dy of every product of the convolution. */
-function eachProduct(g: Conv1dGeometry, visit: (x: number, weight: number, y: number) => void): void {
-  for (let b = 0; b < g.batch; b++) {
-    for (let p = 0; p < g.outLength; p++) {
-      for (let t = 0; t < g.size; t++) {
-        const q = p * g.stride + t * g.dilation - g.padLeft;
-        if (q < 0 || q >= g.length) continue;
-        for (let c = 0; c < g.inputs; c++) {
-          for (let o = 0; o < g.outputs; o++) {
-            visit(
-              (b * g.length + q) * g.inputs + c,
-              (t * g.inputs + c) * g.outputs + o,
-              (b * g.outLength + p) * g.outputs + o,
-            );
-          }
-        }
-      }
-    }
-  }
-}
-
-async function checkConv1d(g: Conv1dGeometry): Promise<void> {
-  const x = noise(g.batch * g.length * g.inputs, 1);
-  const weight = noise(g.size * g.inputs * g.outputs, 2);
-  const dy = noise(g.batch * g.outLength * g.outputs, 3);
-  const y = new Float64Array(dy.length);
-  const dx = new Float64Array(x.length);
-  const dw = new Float64Array(weight.length);
-  eachProduct(g, (i, w, o) => {
-    y[o]! += x[i]! * weight[w]!;
-    dx[i]! += dy[o]! * weight[w]!;
-    dw[w]! += dy[o]! * x[i]!;
-  });
-  await expectKernel(conv1dKernel(g), { x, weight }, y);
-  await expectKernel(conv1dInputGradientKernel(g), { dy, weight }, dx);
-  await expectKernel(conv1dWeightGradientKernel(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
-}
 
 describe('matmul', () => {
   const shapes: MatmulGeometry[] = [
@@ -136,12 +52,9 @@ describe('matmul', () => {
   ];
   for (const shape of shapes) {
     it(`multiplies ${JSON.stringify(shape)} in all four orders`, async () => {
-      const a = noise((shape.batchA ?? shape.batch) * shape.m * shape.k, 4);
-      const b = noise((shape.batchB ?? shape.batch) * shape.k * shape.n, 5);
       for (const transposeA of [false, true]) {
         for (const transposeB of [false, true]) {
-          const g = { ...shape, transposeA, transposeB };
-          await expectKernel(matmulKernel(g), { a, b }, matmulReference(g, a, b));
+          await checkMatmul(device, family, { ...shape, transposeA, transposeB });
         }
       }
     });
@@ -157,14 +70,7 @@ describe('matmul', () => {
       { batch: 2, m: 3, k: 1_001, n: 33 },
       { batch: 1, m: 1, k: 1, n: 1 },
     ]) {
-      const a = noise(g.batch * g.m * g.k, 6);
-      const b = noise(g.batch * g.k * g.n, 7);
-      await expectKernel(
-        matmulPartialsKernel(g),
-        { a, b },
-        matmulReference(g, a, b),
-        matmulPartialsChunks(g),
-      );
+      await checkMatmulPartials(device, family, g);
     }
     expect(matmulPartialsChunks({ batch: 1, m: 24, k: 65_536, n: 28 })).toBeGreaterThan(8);
   });
@@ -200,7 +106,7 @@ describe('conv1d and its gradients', () => {
   ];
   for (const shape of shapes) {
     it(`agrees with plain loops for ${JSON.stringify(shape)}`, async () => {
-      await checkConv1d(shape);
+      await checkConv1d(device, family, shape);
     });
   }
 
@@ -221,7 +127,7 @@ describe('conv1d and its gradients', () => {
     eachProduct(g, (i, w, o) => {
       dw[w]! += dy[o]! * x[i]!;
     });
-    await expectKernel(conv1dWeightGradientKernel(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
+    await checkKernel(device, conv1dWeightGradientKernel(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
   });
 
   it('does not let a value of the neighbouring batch or a NaN outside reach into the padding', async () => {

@@ -72,7 +72,7 @@ const MIN_TERMS_PER_CHUNK = 64;
 const MAX_PARTIALS = 8_388_608;
 
 /** Shared b and rows in order: all batches are one tall matrix. */
-function flattenBatch(geometry: MatmulGeometry): MatmulGeometry {
+export function flattenBatch(geometry: MatmulGeometry): MatmulGeometry {
   const { batch, m, batchA = batch, batchB = batch, transposeA = false } = geometry;
   if (batch === 1 || batchB !== 1 || batchA !== batch || transposeA) return geometry;
   return { ...geometry, batch: 1, m: batch * m, batchA: 1 };
@@ -126,7 +126,7 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
   return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * chunks };
 }
 
-function checkBatch(name: string, own: number, batch: number): void {
+export function checkBatch(name: string, own: number, batch: number): void {
   if (own === batch || own === 1) return;
   throw new Error(`matmul: ${name} has batch ${own}, but the result has batch ${batch}; pass ${batch} or 1`);
 }

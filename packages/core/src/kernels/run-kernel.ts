@@ -7,10 +7,11 @@ const FOLD = 32_768;
 /** The module around a body: f32 storage buffers for the inputs, in order, then the output. */
 export function kernelModule(kernel: KernelBody, inputs: readonly string[]): string {
   const folded = kernel.workgroups > FOLD;
-  const bindings = inputs.map(
-    (name, i) => `@group(0) @binding(${i}) var<storage, read> ${name}: array<f32>;
-fn load_${name}(i: u32) -> f32 { return ${name}[i]; }`,
-  );
+  const bindings = inputs.map((name, i) => {
+    const [suffix, type] = kernel.vec4?.includes(name) === true ? ['4', 'vec4f'] : ['', 'f32'];
+    return `@group(0) @binding(${i}) var<storage, read> ${name}: array<${type}>;
+fn load${suffix}_${name}(i: u32) -> ${type} { return ${name}[i]; }`;
+  });
   return `${bindings.join('\n')}
 @group(0) @binding(${inputs.length}) var<storage, read_write> y: array<f32>;
 fn store(i: u32, v: f32) { y[i] = v; }

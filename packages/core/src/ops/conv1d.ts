@@ -1,10 +1,5 @@
-import {
-  type Conv1dGeometry,
-  conv1dInputGradientKernel,
-  conv1dKernel,
-  conv1dWeightGradientChunks,
-  conv1dWeightGradientKernel,
-} from '../kernels/conv1d.ts';
+import { type Conv1dGeometry, conv1dWeightGradientChunks } from '../kernels/conv1d.ts';
+import { productFamily } from '../kernels/family.ts';
 import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { sum } from './reduce.ts';
@@ -97,7 +92,8 @@ const op = defineOp<Steps & { readonly outLength: number }>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ x, weight }, y, attrs) => conv1dKernel(geometryOf(x, y, weight.shape[0]!, attrs)),
+    body: ({ x, weight }, y, attrs, target) =>
+      productFamily(target).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
   },
   linear: true,
   gradient: (dy, { x, weight }, { stride, dilation, padLeft }) => ({
@@ -149,8 +145,8 @@ const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ dy, weight }, dx, attrs) =>
-      conv1dInputGradientKernel(geometryOf(dx, dy, weight.shape[0]!, attrs)),
+    body: ({ dy, weight }, dx, attrs, target) =>
+      productFamily(target).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
   },
   linear: true,
   gradient: (ddx, { dy, weight }, { stride, dilation, padLeft }) => ({
@@ -198,7 +194,8 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ x, dy }, _, attrs) => conv1dWeightGradientKernel(geometryOf(x, dy, attrs.size, attrs)),
+    body: ({ x, dy }, _, attrs, target) =>
+      productFamily(target).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
   linear: true,
   reference: ({ x, dy }, attrs) => {

@@ -1,10 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
-import {
-  type MatmulGeometry,
-  matmulKernel,
-  matmulPartialsChunks,
-  matmulPartialsKernel,
-} from '../kernels/matmul.ts';
+import { productFamily } from '../kernels/family.ts';
+import { type MatmulGeometry, matmulPartialsChunks } from '../kernels/matmul.ts';
 import { defineOp, type Reference } from '../op.ts';
 import { type Spec, sameShape, shapeText, type Tensor } from '../tensor.ts';
 import { sum } from './reduce.ts';
@@ -98,7 +94,8 @@ const op = defineOp<Attrs>()({
   infer: ({ a, b }, attrs) => ({ shape: productOf(a.shape, b.shape, attrs).shape, dtype: 'f32' }),
   kernel: {
     kind: 'shader',
-    body: ({ a, b }, _, attrs) => matmulKernel(productOf(a.shape, b.shape, attrs).geometry),
+    body: ({ a, b }, _, attrs, target) =>
+      productFamily(target).matmul(productOf(a.shape, b.shape, attrs).geometry),
   },
   linear: true,
   gradient: (dy, { a, b }, attrs) => {
@@ -150,7 +147,10 @@ const partialsOp = defineOp<{ readonly rank: number }>()({
     const geometry = partialsGeometry(a, b);
     return { shape: [matmulPartialsChunks(geometry), geometry.m, geometry.n], dtype: 'f32' };
   },
-  kernel: { kind: 'shader', body: ({ a, b }) => matmulPartialsKernel(partialsGeometry(a, b)) },
+  kernel: {
+    kind: 'shader',
+    body: ({ a, b }, _, __, target) => productFamily(target).matmulPartials(partialsGeometry(a, b)),
+  },
   linear: true,
   reference: ({ a, b }) => {
     const geometry = partialsGeometry(a, b);

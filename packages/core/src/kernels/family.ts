@@ -1,0 +1,63 @@
+/** Kernels of products and convolutions by the kind of device: one interface, several ways to compute. */
+import type { KernelBody, KernelTarget } from '../kernel.ts';
+import {
+  type Conv1dGeometry,
+  conv1dInputGradientKernel,
+  conv1dKernel,
+  conv1dWeightGradientKernel,
+} from './conv1d.ts';
+import {
+  conv1dInputGradientProduct,
+  conv1dProduct,
+  conv1dWeightGradientProduct,
+  type ImplicitProduct,
+  matmulPartialsProduct,
+  matmulProduct,
+} from './implicit-product.ts';
+import { type MatmulGeometry, matmulKernel, matmulPartialsKernel } from './matmul.ts';
+import { workgroupTileKernel } from './workgroup-tile.ts';
+
+/**
+ * Builders of the kernels of one family. They choose by logical shape alone. Inputs and outputs are those that
+ * `matmul.ts` and `conv1d.ts` describe; the number of partial sums is the same in all families.
+ */
+export interface ProductFamily {
+  readonly matmul: (geometry: MatmulGeometry) => KernelBody;
+  readonly matmulPartials: (geometry: MatmulGeometry) => KernelBody;
+  readonly conv1d: (geometry: Conv1dGeometry) => KernelBody;
+  readonly conv1dInputGradient: (geometry: Conv1dGeometry) => KernelBody;
+  readonly conv1dWeightGradient: (geometry: Conv1dGeometry) => KernelBody;
+}
+
+/** The family for a target. */
+export function productFamily(target: KernelTarget): ProductFamily {
+  switch (target.kind) {
+    case 'software':
+      return REGISTERS;
+    case 'gpu':
+      return WORKGROUP_TILES;
+    default:
+      return target satisfies never;
+  }
+}
+
+const REGISTERS: ProductFamily = {
+  matmul: matmulKernel,
+  matmulPartials: matmulPartialsKernel,
+  conv1d: conv1dKernel,
+  conv1dInputGradient: conv1dInputGradientKernel,
+  conv1dWeightGradient: conv1dWeightGradientKernel,
+};
+
+const WORKGROUP_TILES = implicitFamily((product) => workgroupTileKernel(product));
+
+/** The family of a kernel that computes any implicit product. */
+export function implicitFamily(kernel: (product: ImplicitProduct) => KernelBody): ProductFamily {
+  return {
+    matmul: (geometry) => kernel(matmulProduct(geometry)),
+    matmulPartials: (geometry) => kernel(matmulPartialsProduct(geometry)),
+    conv1d: (geometry) => kernel(conv1dProduct(geometry)),
+    conv1dInputGradient: (geometry) => kernel(conv1dInputGradientProduct(geometry)),
+    conv1dWeightGradient: (geometry) => kernel(conv1dWeightGradientProduct(geometry)),
+  };
+}
