@@ -22,7 +22,7 @@ const BASSET = `${FIXTURES}/models/basset_public.safetensors`;
 const COLD_MS = 600_000; // the software driver compiles a model's 160 kernels in minutes when its cache is empty
 
 const CHECKED_OPS = `activation add auc avgpool1d batchnorm_eval batchnorm_train bce_probs bce_with_logits \
-clip_global_norm concat concat_dist_2d conv1d conv_transpose1d crop1d crop2d dense \
+clip_global_norm concat concat_dist_2d conv1d conv_transpose1d conv2d crop1d crop2d dense \
 gaussian2d_smooth globalavgpool1d lr_schedule matmul matmul_nt maxpool1d maxpool2d metrics mse \
 one_to_two optimizer poisson poisson_full poisson_multinomial_basenji \
 poisson_multinomial_baskerville reverse_complement shift switch_reverse switch_reverse_triu \
@@ -39,7 +39,7 @@ describe('reference numbers', () => {
   it('hold for every op the library has', async () => {
     const report = await checkFixture(OPS, device);
     expect(misses(report)).toEqual([]);
-    expect(report.supported.length).toBeGreaterThanOrEqual(104);
+    expect(report.supported.length).toBeGreaterThanOrEqual(109);
     expect(report.supported.length + report.notSupported.length).toBe(141);
     const checkedOps = new Set(report.measurements.map(({ group }) => group.split(' ')[0]));
     expect([...checkedOps]).toEqual(expect.arrayContaining(CHECKED_OPS.split(' ')));

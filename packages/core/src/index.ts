@@ -30,6 +30,7 @@ export {
 } from './op.ts';
 export * from './ops/arithmetic.ts';
 export * from './ops/conv1d.ts';
+export * from './ops/conv2d.ts';
 export * from './ops/elementwise.ts';
 export { leafSum } from './ops/leaf-sum.ts';
 export * from './ops/matmul.ts';

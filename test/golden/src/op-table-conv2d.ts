@@ -2,7 +2,7 @@
 import * as cohesin from '@cohesin/core';
 import { smoothMap } from '@cohesin/io';
 import type { Layout } from './fixture.ts';
-import { graph, type HostCase, numberOf, type OpCase } from './op-case.ts';
+import { biased, graph, type HostCase, numberOf, type OpCase } from './op-case.ts';
 
 const MAPS: Readonly<Record<string, Layout>> = { x: 'channels-last', y: 'channels-last' };
 
@@ -24,6 +24,13 @@ const switchReverseTriangle: HostCase = {
 };
 
 export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
+  conv2d: graph(
+    (x, { dilation, padding }) => {
+      const options = { dilation, padding } as cohesin.Conv2dOptions;
+      return biased(cohesin.conv2d(x.of('x'), x.of('w'), options), x);
+    },
+    { layouts: { ...MAPS, w: 'weight-2d' } },
+  ),
   maxpool2d: graph((x, attrs) => cohesin.maxPool2d(x.of('x'), { size: numberOf(attrs, 'pool') }), {
     layouts: MAPS,
   }),

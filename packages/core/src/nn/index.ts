@@ -1,6 +1,7 @@
 /** Layers, initial values and losses, for use as `nn.…`. */
 export * from '../ops/elementwise.ts';
 export * from './conv.ts';
+export * from './conv2d.ts';
 export * as init from './init.ts';
 export * from './layer.ts';
 export * from './linear.ts';

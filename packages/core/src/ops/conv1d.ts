@@ -1,9 +1,9 @@
 import { type Conv1dGeometry, conv1dWeightGradientChunks } from '../kernels/conv1d.ts';
 import { productFamily } from '../kernels/family.ts';
-import { defineOp, type Range, type Reference } from '../op.ts';
+import { defineOp, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { sum } from './reduce.ts';
-import { type Padding, windowGeometry } from './window.ts';
+import { clampedRows, type Padding, windowGeometry } from './window.ts';
 
 export interface Conv1dOptions {
   readonly stride?: number;
@@ -220,12 +220,6 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
 /** Attributes of a sample, stride and dilation 1 unless said. */
 function steps<T>(attrs: T): { readonly stride: number; readonly dilation: number } & T {
   return { stride: 1, dilation: 1, ...attrs };
-}
-
-/** Rows a window touches, cut to `[0, length)`; at least one row, which the window then masks. */
-function clampedRows([from, to]: Range, length: number): Range {
-  const first = Math.min(Math.max(from, 0), length - 1);
-  return [first, Math.max(Math.min(to, length), first + 1)];
 }
 
 const asSpec = ({ shape }: Reference): Spec => ({ shape, dtype: 'f32' });

@@ -9,7 +9,7 @@ import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { multiply } from './arithmetic.ts';
 import { sum } from './reduce.ts';
 import { reshape, slice } from './shape.ts';
-import { windowGeometry } from './window.ts';
+import { clampedRows, windowGeometry } from './window.ts';
 
 export interface MaxPoolOptions {
   readonly size: number;
@@ -130,8 +130,8 @@ const maxGradientOp = defineOp<PoolGradientRows>()({
     const { size, stride, padLeft, from } = attrs;
     const firstWindow = Math.ceil((from + rows[0] + padLeft - size + 1) / stride);
     const lastWindow = Math.floor((from + rows[1] - 1 + padLeft) / stride);
-    const windows = clampRange([firstWindow, lastWindow + 1], dy.shape[1]!);
-    const read = clampRange(
+    const windows = clampedRows([firstWindow, lastWindow + 1], dy.shape[1]!);
+    const read = clampedRows(
       union(rowsOfWindows(windows, attrs, x.shape[1]!), [from + rows[0], from + rows[1]]),
       x.shape[1]!,
     );
@@ -201,13 +201,7 @@ function gradientAttrs(attrs: Omit<PoolGradientRows, 'from'>): PoolGradientRows 
 /** Rows of x under windows `[from, to)`. */
 function rowsOfWindows([from, to]: Range, attrs: PoolWindows, length: number): Range {
   const { size, stride, padLeft } = attrs;
-  return clampRange([from * stride - padLeft, (to - 1) * stride - padLeft + size], length);
-}
-
-/** The range cut to `[0, length)`; at least one row. */
-function clampRange([from, to]: Range, length: number): Range {
-  const first = Math.min(Math.max(from, 0), length - 1);
-  return [first, Math.max(Math.min(to, length), first + 1)];
+  return clampedRows([from * stride - padLeft, (to - 1) * stride - padLeft + size], length);
 }
 
 const union = (a: Range, b: Range): Range => [Math.min(a[0], b[0]), Math.max(a[1], b[1])];

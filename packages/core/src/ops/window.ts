@@ -1,4 +1,5 @@
 /** Where sliding windows lie: shared by convolutions and pools. */
+import type { Range } from '../op.ts';
 
 /** `same` and `valid` as in TensorFlow, or explicit rows of padding. */
 export type Padding = 'same' | 'valid' | { readonly left: number; readonly right: number };
@@ -43,4 +44,10 @@ export function windowGeometry(
     );
   }
   return { padLeft: left, outLength: Math.floor((padded - span) / stride) + 1 };
+}
+
+/** Rows a window touches, cut to `[0, length)`; at least one row, which the window then masks. */
+export function clampedRows([from, to]: Range, length: number): Range {
+  const first = Math.min(Math.max(from, 0), length - 1);
+  return [first, Math.max(Math.min(to, length), first + 1)];
 }
