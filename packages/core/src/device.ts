@@ -1,5 +1,5 @@
 import { create, globals } from 'webgpu';
-import type { KernelTarget } from './kernel.ts';
+import type { KernelTarget, SubgroupMatrices } from './kernel.ts';
 import { installAdaptivePolling, restartPolling } from './polling.ts';
 
 /** What a device says about itself; part of the fingerprint that ranks compare. */
@@ -11,13 +11,15 @@ export interface DeviceInfo {
   /** A software driver on the CPU. */
   readonly software: boolean;
   readonly subgroupSizes: readonly [min: number, max: number];
+  /** f16 matrices that a subgroup multiplies with sums in f32; none where subgroups differ in size. */
+  readonly subgroupMatrices: readonly SubgroupMatrices[];
   readonly features: readonly string[];
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
 }
 
-// f16 is blocklisted on NVIDIA's Vulkan driver and subgroup matrices are experimental: both need a toggle.
-const INSTANCE_FLAGS = [
+/** f16 is blocklisted on NVIDIA's Vulkan driver and subgroup matrices are experimental: both need a toggle. */
+export const INSTANCE_FLAGS: string[] = [
   'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
   'disable-dawn-features=timestamp_quantization,lazy_clear_resource_on_first_use',
 ];
@@ -292,13 +294,33 @@ export function kernelTarget({ software }: DeviceInfo): KernelTarget {
   return { kind: software ? 'software' : 'gpu' };
 }
 
+/** What Dawn says about an adapter beyond the standard. */
+interface AdapterSizes {
+  readonly subgroupMinSize?: number;
+  readonly subgroupMaxSize?: number;
+  readonly isFallbackAdapter?: boolean;
+  readonly subgroupMatrixConfigs?: Iterable<{
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+    readonly componentType: string;
+    readonly resultComponentType: string;
+  }>;
+}
+
+/** The f16 matrices an adapter lists, largest first; none where it may choose the size of a subgroup. */
+export function subgroupMatrices(adapter: AdapterSizes): readonly SubgroupMatrices[] {
+  const { subgroupMinSize, subgroupMaxSize = 0, subgroupMatrixConfigs = [] } = adapter;
+  if (subgroupMinSize !== subgroupMaxSize) return [];
+  return [...subgroupMatrixConfigs]
+    .filter((config) => config.componentType === 'f16' && config.resultComponentType === 'f32')
+    .map(({ M: m, N: n, K: k }) => ({ m, n, k, subgroupSize: subgroupMaxSize }))
+    .sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
+}
+
 function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {
   const { vendor, architecture, device, description } = adapter.info;
-  const sizes = adapter.info as {
-    subgroupMinSize?: number;
-    subgroupMaxSize?: number;
-    isFallbackAdapter?: boolean;
-  };
+  const sizes = adapter.info as AdapterSizes;
   return {
     vendor,
     architecture,
@@ -306,6 +328,7 @@ function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {
     description: description === '' ? device : description,
     software: sizes.isFallbackAdapter === true,
     subgroupSizes: [sizes.subgroupMinSize ?? 0, sizes.subgroupMaxSize ?? 0],
+    subgroupMatrices: subgroupMatrices(sizes),
     features: [...gpu.features].sort(),
     maxBindingBytes: gpu.limits.maxStorageBufferBindingSize,
     maxBufferBytes: gpu.limits.maxBufferSize,

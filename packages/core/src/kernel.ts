@@ -10,6 +10,8 @@
  */
 export interface KernelBody {
   readonly body: string;
+  /** WGSL extensions the body needs. With `subgroups` it also sees `subgroup: u32`, the index of its subgroup. */
+  readonly enables?: readonly string[];
   /** Module-scope WGSL the body needs: `var<workgroup>`, helper functions. */
   readonly declarations?: string;
   readonly workgroupSize: number;
@@ -23,6 +25,16 @@ export type KernelTarget =
   /** A driver on the CPU: no workgroup memory. */
   | { readonly kind: 'software' }
   /** A GPU: workgroup memory. */
-  | { readonly kind: 'gpu' };
+  | { readonly kind: 'gpu' }
+  /** A GPU whose subgroups multiply matrices: for products of tensors that are stored as f16. */
+  | { readonly kind: 'tensor-core'; readonly matrices: SubgroupMatrices };
+
+/** f16 matrices [m, k] and [k, n] that a subgroup multiplies at a time, summed in f32. */
+export interface SubgroupMatrices {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly subgroupSize: number;
+}
 
 export const SOFTWARE: KernelTarget = { kind: 'software' };

@@ -119,6 +119,8 @@ class Writer implements ElementContext {
   private readonly functions: string[] = [];
   private readonly named = new Map<Tensor, string>();
   private readonly helpers = new Set<string>();
+  /** WGSL extensions. */
+  private readonly enables = new Set<string>();
   private readonly keys: number[] = [];
   /** Positions of keys that are sizes. */
   private readonly extents = new Set<number>();
@@ -155,6 +157,7 @@ class Writer implements ElementContext {
         : `fn store(i: u32, v: f32) { y[i] = ${after('v', 'i')}; }`,
     );
     if (kernel.declarations !== undefined) this.helpers.add(kernel.declarations);
+    for (const extension of kernel.enables ?? []) this.enables.add(extension);
     return this.finish(root, kernel.body, kernel.workgroups, kernel.workgroupSize, wide);
   }
 
@@ -310,10 +313,12 @@ class Writer implements ElementContext {
     const output = `@group(0) @binding(${this.reads.length}) var<storage, read_write> y: array<${wide ? 'vec4f' : 'f32'}>;`;
     const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
     const guarded = x * y === workgroups ? body : `if (wg < ${workgroups}u) {\n${body}\n}`;
+    const subgroup = this.enables.has('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
+    const enables = [...this.enables].map((extension) => `enable ${extension};`);
     const code = wgsl`
-${[...(usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
+${[...enables, ...(usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
 @compute @workgroup_size(${size})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32${subgroup}) {
 let wg = ${y === 1 ? 'id.x' : `id.y * ${x}u + id.x`};
 ${guarded}
 }`;

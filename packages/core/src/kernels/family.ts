@@ -1,5 +1,6 @@
 /** Kernels of products and convolutions by the kind of device: one interface, several ways to compute. */
 import type { KernelBody, KernelTarget } from '../kernel.ts';
+import type { Spec } from '../tensor.ts';
 import {
   type Conv1dGeometry,
   conv1dInputGradientKernel,
@@ -15,6 +16,7 @@ import {
   matmulProduct,
 } from './implicit-product.ts';
 import { type MatmulGeometry, matmulKernel, matmulPartialsKernel } from './matmul.ts';
+import { subgroupMatrixKernel } from './subgroup-matrix.ts';
 import { workgroupTileKernel } from './workgroup-tile.ts';
 
 /**
@@ -29,13 +31,17 @@ export interface ProductFamily {
   readonly conv1dWeightGradient: (geometry: Conv1dGeometry) => KernelBody;
 }
 
-/** The family for a target. */
-export function productFamily(target: KernelTarget): ProductFamily {
+/** The family for a target. Matrix units take tensors that are stored as f16; others are multiplied in f32. */
+export function productFamily(target: KernelTarget, operands: readonly Spec[]): ProductFamily {
   switch (target.kind) {
     case 'software':
       return REGISTERS;
     case 'gpu':
       return WORKGROUP_TILES;
+    case 'tensor-core':
+      return operands.every(({ dtype }) => dtype === 'f16')
+        ? implicitFamily((product) => subgroupMatrixKernel(product, target.matrices))
+        : WORKGROUP_TILES;
     default:
       return target satisfies never;
   }

@@ -12,12 +12,15 @@ export function kernelModule(kernel: KernelBody, inputs: readonly string[]): str
     return `@group(0) @binding(${i}) var<storage, read> ${name}: array<${type}>;
 fn load${suffix}_${name}(i: u32) -> ${type} { return ${name}[i]; }`;
   });
-  return `${bindings.join('\n')}
+  const enables = kernel.enables ?? [];
+  const subgroup = enables.includes('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
+  return `${enables.map((name) => `enable ${name};`).join(' ')}
+${bindings.join('\n')}
 @group(0) @binding(${inputs.length}) var<storage, read_write> y: array<f32>;
 fn store(i: u32, v: f32) { y[i] = v; }
 ${kernel.declarations ?? ''}
 @compute @workgroup_size(${kernel.workgroupSize})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32${subgroup}) {
 let wg = ${folded ? `min(id.y * ${FOLD}u + id.x, ${kernel.workgroups - 1}u)` : 'id.x'};
 ${kernel.body}
 }`;

@@ -93,7 +93,7 @@ const op = defineOp<Steps & { readonly outLength: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ x, weight }, y, attrs, target) =>
-      productFamily(target).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
+      productFamily(target, [x, weight]).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
   },
   linear: true,
   gradient: (dy, { x, weight }, { stride, dilation, padLeft }) => ({
@@ -146,7 +146,7 @@ const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ dy, weight }, dx, attrs, target) =>
-      productFamily(target).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
+      productFamily(target, [dy, weight]).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
   },
   linear: true,
   gradient: (ddx, { dy, weight }, { stride, dilation, padLeft }) => ({
@@ -195,7 +195,7 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ x, dy }, _, attrs, target) =>
-      productFamily(target).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
+      productFamily(target, [x, dy]).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
   linear: true,
   reference: ({ x, dy }, attrs) => {

@@ -95,7 +95,7 @@ const op = defineOp<Attrs>()({
   kernel: {
     kind: 'shader',
     body: ({ a, b }, _, attrs, target) =>
-      productFamily(target).matmul(productOf(a.shape, b.shape, attrs).geometry),
+      productFamily(target, [a, b]).matmul(productOf(a.shape, b.shape, attrs).geometry),
   },
   linear: true,
   gradient: (dy, { a, b }, attrs) => {
@@ -149,7 +149,7 @@ const partialsOp = defineOp<{ readonly rank: number }>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ a, b }, _, __, target) => productFamily(target).matmulPartials(partialsGeometry(a, b)),
+    body: ({ a, b }, _, __, target) => productFamily(target, [a, b]).matmulPartials(partialsGeometry(a, b)),
   },
   linear: true,
   reference: ({ a, b }) => {
