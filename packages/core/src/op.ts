@@ -109,6 +109,8 @@ export interface Op<N extends readonly string[], A> {
   ): { readonly rows: Partial<Named<N, Range>>; readonly attrs: A };
   /** Folds an axis of leaves in logical order: what the leaves hold is gathered first, the fold runs on every rank. */
   readonly combine?: boolean;
+  /** Statistics that the backward pass shares with the forward pass: always kept, never computed again to save memory. */
+  readonly saved?: boolean;
   /** f(a + b) = f(a) + f(b) in the inputs that vary: may run on per-leaf addends of a sum. */
   readonly linear?: boolean;
   /** Inputs of which only the shape is used; they are dropped once shapes are known. */

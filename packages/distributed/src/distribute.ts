@@ -118,7 +118,8 @@ export class DistributedState {
  */
 export async function distribute(fn: Traceable, options: DistributeOptions): Promise<Distributed> {
   const { mesh, seed = 0 } = options;
-  const built = build(fn, { target: kernelTarget(mesh.info), ...options });
+  const leavesOnDevice = Math.ceil((options.leaves ?? 1) / mesh.ranks.length);
+  const built = build(fn, { target: kernelTarget(mesh.info), ...options, leavesOnDevice });
   if (mesh.ranks.length > built.program.leaves) {
     throw new Error(
       `${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`,

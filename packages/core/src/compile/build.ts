@@ -11,18 +11,25 @@ import type {
   ProgramOutput,
   ProgramState,
   Segment,
-  SlotScope,
   Step,
 } from '../program.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { bitsId } from './bits-id.ts';
+import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
 import { liveRanges, perLeafOutputs, type Storage } from './lives.ts';
 import { FRAME, type Lowered, stored } from './lower.ts';
-import { assignSlots, type Live } from './memory.ts';
+import { assignSlots, pieces } from './memory.ts';
 import { type Layout, type Sharded, shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
+import { layOutSums, type SumLayout, storageBytes } from './storage-bytes.ts';
+
+/** How a program is fitted to a device: decides memory and speed, never the bits. */
+export interface Placement extends MemoryOptions {
+  /** Leaves that one device works on; all by default. */
+  readonly leavesOnDevice?: number;
+}
 
 /** What decides the bits besides the graph: how the batch is cut into leaves, and what kernels are written for. */
 export interface LogicalPlan {
@@ -31,16 +38,20 @@ export interface LogicalPlan {
 }
 
 /**
- * Compiles a traced graph to a program, without a device: simplify, shard, fuse, lower, split, assign memory.
+ * Compiles a traced graph to a program, without a device: simplify, shard, fuse, lower, split, recompute, assign memory.
  *
- * @throws when the batch does not divide by the leaves, or a parameter has no name.
+ * @throws when the batch does not divide by the leaves, a parameter has no name, or the step does not fit the memory budget.
  */
-export function buildProgram(graph: Graph, plan: LogicalPlan): Program {
+export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placement): Program {
   const sharded = shard(simplify(graph), plan.leaves);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
-  const stages = split(sharded, fused, scalars, plan.target);
-  return new Assembly(graph, sharded, stages, plan, scalars).program();
+  const logical = split(sharded, fused, scalars, plan.target);
+  const sumLayout = layOutSums(sharded);
+  const bytes = storageBytes(sharded, sumLayout, plan.leaves);
+  const { leavesOnDevice = plan.leaves } = placement;
+  const stages = chooseRecompute({ sharded, stages: logical, bytes, leavesOnDevice }, placement);
+  return new Assembly({ graph, plan, sharded, scalars, logical, stages, sumLayout, bytes }).program();
 }
 
 /** Per-step numbers in order of first use; eight fit beside the other immediates. */
@@ -52,38 +63,31 @@ function scalarNames(graph: Graph): string[] {
   return names;
 }
 
-const SUM_ALIGNMENT = 32; // gradients of 8 bytes a value: 256 bytes, WebGPU's default offset alignment
+/** A step on its way from graph to program. */
+interface Parts {
+  readonly graph: Graph;
+  readonly plan: LogicalPlan;
+  readonly sharded: Sharded;
+  readonly scalars: readonly string[];
+  /** As split, which is what decides the bits, and as run. */
+  readonly logical: Stages;
+  readonly stages: Stages;
+  readonly sumLayout: SumLayout;
+  readonly bytes: (x: Storage) => number;
+}
 
 class Assembly {
-  private readonly logical: Graph;
-  private readonly sharded: Sharded;
-  private readonly stages: Stages;
-  private readonly plan: LogicalPlan;
-  private readonly scalars: readonly string[];
+  private readonly parts: Parts;
   private readonly slotOf = new Map<Storage, number>();
   private readonly shaders: string[] = [];
-  private readonly sums: readonly Tensor[];
-  private readonly sumLayout: ReturnType<typeof layOutSums>;
 
-  constructor(
-    logical: Graph,
-    sharded: Sharded,
-    stages: Stages,
-    plan: LogicalPlan,
-    scalars: readonly string[],
-  ) {
-    this.logical = logical;
-    this.sharded = sharded;
-    this.stages = stages;
-    this.plan = plan;
-    this.scalars = scalars;
-    this.sums = topologicalOrder(roots(sharded.graph)).filter((node) => node.op.name === 'leafSum');
-    this.sumLayout = layOutSums(this.sums);
+  constructor(parts: Parts) {
+    this.parts = parts;
   }
 
   program(): Program {
     const slots = this.assign();
-    const segments = this.stages.stages.map(
+    const segments = this.parts.stages.stages.map(
       (stage): Segment => ({
         once: stage.once.map((work) => this.step(work)),
         leaf: stage.leaf.map((work) => this.step(work)),
@@ -97,12 +101,12 @@ class Assembly {
         })),
       }),
     );
-    const { update } = this.stages;
+    const { update } = this.parts.stages;
     const inputs = this.inputs();
     const sums = this.gradientSums();
     return {
-      leaves: this.plan.leaves,
-      sequencesPerLeaf: (inputs[0]?.shape[0] ?? this.plan.leaves) / this.plan.leaves,
+      leaves: this.parts.plan.leaves,
+      sequencesPerLeaf: (inputs[0]?.shape[0] ?? this.parts.plan.leaves) / this.parts.plan.leaves,
       slots,
       shaders: this.shaders,
       segments,
@@ -110,42 +114,22 @@ class Assembly {
       inputs,
       outputs: this.outputs(),
       state: this.state(),
-      scalars: this.scalars,
+      scalars: this.parts.scalars,
       ...(sums === undefined ? {} : { sums }),
-      bitsId: bitsId({ plan: this.plan, scalars: this.scalars, inputs, stages: this.stages }),
+      bitsId: bitsId({
+        plan: this.parts.plan,
+        scalars: this.parts.scalars,
+        inputs,
+        stages: this.parts.logical,
+      }),
     };
   }
 
   private assign(): Program['slots'] {
-    const pinned = (scope: SlotScope): boolean => scope === 'state' || scope === 'next';
-    const ranges = liveRanges(this.sharded, this.stages);
-    const pieces = [...ranges].sort(([, a], [, b]) => a.first - b.first);
-    const lives = pieces.map(
-      ([x, range]): Live => ({
-        bytes: this.bytes(x),
-        scope: range.scope,
-        label:
-          typeof x === 'string'
-            ? x
-            : 'of' in x
-              ? `${x.of} partials`
-              : x instanceof Parameter
-                ? x.name
-                : String(x),
-        first: range.first,
-        last: pinned(range.scope) ? Number.POSITIVE_INFINITY : range.last,
-      }),
-    );
-    const { slots, slotOf } = assignSlots(lives);
-    for (const [i, [x]] of pieces.entries()) this.slotOf.set(x, slotOf[i]!);
+    const lives = pieces(liveRanges(this.parts.sharded, this.parts.stages), this.parts.bytes);
+    const { slots, slotOf } = assignSlots([...lives.values()]);
+    for (const [i, x] of [...lives.keys()].entries()) this.slotOf.set(x, slotOf[i]!);
     return slots;
-  }
-
-  private bytes(x: Storage): number {
-    if (typeof x !== 'string') return byteLength(x);
-    if (x === 'sums') return 8 * this.sumLayout.total;
-    if (x === 'peaks' || x === 'scales') return 4 * this.sums.length;
-    return byteLength(this.sharded.graph.outputs[x.slice('output '.length)]!) * this.plan.leaves;
   }
 
   private slot(x: Storage): number {
@@ -155,7 +139,7 @@ class Assembly {
   }
 
   private binding(x: Storage, access: Binding['access']): Binding {
-    return { slot: this.slot(x), access, bytes: this.bytes(x) };
+    return { slot: this.slot(x), access, bytes: this.parts.bytes(x) };
   }
 
   private step(work: Work): Step {
@@ -179,11 +163,11 @@ class Assembly {
   }
 
   private sumStep(kind: 'accumulate' | 'finish', sum: Tensor): Step {
-    const index = this.sums.indexOf(sum);
+    const index = this.parts.sumLayout.sums.indexOf(sum);
     const count = elementCount(sum.shape);
     const groups = kind === 'accumulate' ? accumulateWorkgroups(count) : finishWorkgroups(count);
     const x = Math.min(groups, 65_535);
-    const offset = 8 * this.sumLayout.offsets[index]!;
+    const offset = 8 * this.parts.sumLayout.offsets[index]!;
     const part: Binding = {
       slot: this.slot('sums'),
       access: kind === 'accumulate' ? 'read_write' : 'read',
@@ -215,36 +199,45 @@ class Assembly {
   }
 
   private published(stage: Stages['stages'][number]): { from: number; to: number; bytes: number }[] {
-    return perLeafOutputs(this.sharded, this.stages, stage).map(({ value, key }) =>
+    return perLeafOutputs(this.parts.sharded, this.parts.stages, stage).map(({ value, key }) =>
       this.publish(stored(value), key),
     );
   }
 
   private layout(node: Tensor): Layout {
-    return this.sharded.layouts.get(node)!;
+    return this.parts.sharded.layouts.get(node)!;
   }
 
   private inputs(): ProgramInput[] {
-    const nodes = topologicalOrder(roots(this.sharded.graph)).filter((node) => node.op.name === 'input');
+    const nodes = topologicalOrder(roots(this.parts.sharded.graph)).filter(
+      (node) => node.op.name === 'input',
+    );
     return nodes.map((node) => {
       const [rows = 1, ...rest] = node.shape;
       const { name } = node.attrs as { name: string };
-      return { name, slot: this.slot(node), shape: [rows * this.plan.leaves, ...rest], dtype: node.dtype };
+      return {
+        name,
+        slot: this.slot(node),
+        shape: [rows * this.parts.plan.leaves, ...rest],
+        dtype: node.dtype,
+      };
     });
   }
 
   private outputs(): ProgramOutput[] {
-    return Object.entries(this.sharded.graph.outputs).map(([name, value]) => {
+    return Object.entries(this.parts.sharded.graph.outputs).map(([name, value]) => {
       const layout = this.layout(value);
       const slot = this.slot(layout === 'whole' ? stored(value) : `output ${name}`);
-      return { name, slot, layout, shape: this.logical.outputs[name]!.shape };
+      return { name, slot, layout, shape: this.parts.graph.outputs[name]!.shape };
     });
   }
 
   private state(): ProgramState[] {
-    const next = new Map(this.sharded.graph.assignments.map(({ parameter, value }) => [parameter, value]));
+    const next = new Map(
+      this.parts.sharded.graph.assignments.map(({ parameter, value }) => [parameter, value]),
+    );
     const all = new Set(
-      topologicalOrder(roots(this.sharded.graph)).filter((node) => node instanceof Parameter),
+      topologicalOrder(roots(this.parts.sharded.graph)).filter((node) => node instanceof Parameter),
     );
     for (const parameter of next.keys()) all.add(parameter);
     return [...all].map((parameter) => {
@@ -263,31 +256,17 @@ class Assembly {
   }
 
   private gradientSums(): GradientSums | undefined {
-    if (this.sums.length === 0) return undefined;
-    const { offsets } = this.sumLayout;
+    if (this.parts.sumLayout.sums.length === 0) return undefined;
+    const { offsets } = this.parts.sumLayout;
     return {
       slot: this.slot('sums'),
       peakSlot: this.slot('peaks'),
       scaleSlot: this.slot('scales'),
-      tensors: this.sums.map((sum, i) => ({
+      tensors: this.parts.sumLayout.sums.map((sum, i) => ({
         name: (sum.attrs as { name: string }).name,
         offset: offsets[i]!,
         count: elementCount(sum.shape),
       })),
     };
   }
-}
-
-/** Where each tensor's gradient starts among the accumulators, in values. */
-function layOutSums(sums: readonly Tensor[]): {
-  readonly offsets: readonly number[];
-  readonly total: number;
-} {
-  let total = 0;
-  const offsets = sums.map((sum) => {
-    const offset = total;
-    total += Math.ceil(elementCount(sum.shape) / SUM_ALIGNMENT) * SUM_ALIGNMENT;
-    return offset;
-  });
-  return { offsets, total };
 }

@@ -11,7 +11,7 @@ import { hashName, mix } from '../random.ts';
 import { StateStore } from '../state.ts';
 import type { DType, Tensor } from '../tensor.ts';
 import { trace } from '../trace.ts';
-import { buildProgram } from './build.ts';
+import { buildProgram, type Placement } from './build.ts';
 
 /** A function of tensors that can be compiled; `trainStep` makes one that has `counters`. */
 export interface Traceable {
@@ -22,7 +22,7 @@ export interface Traceable {
 /** Shape of an input, leading axis the batch; f32 unless a dtype is given. */
 export type InputSpec = readonly number[] | { readonly shape: readonly number[]; readonly dtype: DType };
 
-export interface BuildOptions {
+export interface BuildOptions extends Placement {
   readonly inputs: Readonly<Record<string, InputSpec>>;
   /** Parts the batch is cut into; each is computed alone, so that any of them can be anywhere. */
   readonly leaves?: number;
@@ -38,7 +38,8 @@ export interface Built {
 }
 
 /** Traces and compiles a function, without a device. */
-export function build(fn: Traceable, { inputs, leaves = 1, target = SOFTWARE }: BuildOptions): Built {
+export function build(fn: Traceable, options: BuildOptions): Built {
+  const { inputs, leaves = 1, target = SOFTWARE } = options;
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
@@ -46,7 +47,7 @@ export function build(fn: Traceable, { inputs, leaves = 1, target = SOFTWARE }: 
   const graph = trace(() => fn(Object.fromEntries(tensors)));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, { leaves, target });
+  const program = buildProgram(graph, { leaves, target }, options);
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,

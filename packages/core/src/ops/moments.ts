@@ -151,6 +151,7 @@ const mergeMoments = defineOp<{ readonly rows: number }>()({
   name: 'mergeMoments',
   inputs: ['x'],
   axes: 'batch _ _ channels -> batch _ channels',
+  saved: true,
   infer: ({ x }) => ({ shape: [x.shape[0]!, 2, x.shape[3]!], dtype: 'f32' }),
   kernel: {
     kind: 'shader',

@@ -1,0 +1,259 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Device } from '../device.ts';
+import { SOFTWARE } from '../kernel.ts';
+import * as nn from '../nn/index.ts';
+import { add } from '../ops/arithmetic.ts';
+import { geluSigmoid, square } from '../ops/elementwise.ts';
+import { sum } from '../ops/reduce.ts';
+import { slice } from '../ops/shape.ts';
+import { adam, clipGlobalNorm } from '../optim/index.ts';
+import { input } from '../parameter.ts';
+import { type Program, programBytes } from '../program.ts';
+import type { Tensor } from '../tensor.ts';
+import { trace } from '../trace.ts';
+import { trainStep } from '../train-step.ts';
+import { type BuildOptions, build, compile, type Traceable } from './compile.ts';
+import { fuse } from './fuse.ts';
+import { liveRanges, type Storage, touched } from './lives.ts';
+import { stored } from './lower.ts';
+import { assignSlots, pieces } from './memory.ts';
+import { forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
+import { type Sharded, shard } from './shard.ts';
+import { simplify } from './simplify.ts';
+import { type Stages, split, type Work } from './split.ts';
+import { layOutSums, storageBytes } from './storage-bytes.ts';
+
+const convBlock = (inputs: number, outputs: number, size: number): nn.Layer =>
+  nn.sequential({
+    gelu: geluSigmoid,
+    conv: nn.conv1d({ inputs, outputs, size, bias: false }),
+    norm: nn.batchNorm({ channels: outputs }),
+    pool: nn.maxPool({ size: 2 }),
+  });
+
+function residual(channels: number, dilation: number): nn.Layer {
+  const branch = nn.sequential({
+    gelu: geluSigmoid,
+    conv: nn.conv1d({ inputs: channels, outputs: channels, size: 3, dilation, bias: false }),
+    norm: nn.batchNorm({ channels }),
+    dropout: nn.dropout({ rate: 0.3 }),
+  });
+  return nn.layer({ branch }, (x: Tensor) => add(x, branch(x)));
+}
+
+/** Basenji2 in small: stem, tower, dilated residual blocks with dropout, crop, head. */
+const basenji = (group: 'sequence' | 'step'): Traceable =>
+  trainStep({
+    model: nn.sequential({
+      stem: convBlock(4, 16, 7),
+      tower: nn.sequential([convBlock(16, 16, 5), convBlock(16, 16, 5)]),
+      dilated: nn.sequential([residual(16, 1), residual(16, 2)]),
+      crop: (x) => slice(x, { from: 0, to: 60 }),
+      head: nn.linear({ inputs: 16, outputs: 3 }),
+      rate: nn.softplus,
+    }),
+    loss: nn.poissonLoss,
+    optimizer: adam({ learningRate: 0.01, clip: clipGlobalNorm(1) }),
+    batchNorm: { group, sequences: 1 },
+  });
+const SHAPES = { inputs: { x: [4, 512, 4], y: [4, 60, 3] }, leaves: 4 } as const;
+const bytes = (program: Program): number => Object.values(programBytes(program)).reduce((a, b) => a + b, 0);
+const built = (options: Partial<BuildOptions>, group: 'sequence' | 'step' = 'sequence'): Program =>
+  build(basenji(group), { ...SHAPES, ...options }).program;
+const again = (program: Program): string[] =>
+  program.segments
+    .flatMap(({ leaf }) => leaf.map(({ label }) => label))
+    .filter((label) => label.endsWith(' again'));
+
+describe('recomputing', () => {
+  test('keeps the bits of the plan and needs less memory', () => {
+    for (const group of ['sequence', 'step'] as const) {
+      const all = built({}, group);
+      expect(again(all)).toEqual([]);
+      for (const recompute of [['tower.*'], ['stem', 'tower', 'dilated.*'], ['*']]) {
+        const program = built({ recompute }, group);
+        expect(program.bitsId).toBe(all.bitsId);
+        expect(again(program).length).toBeGreaterThan(5);
+        expect(bytes(program)).toBeLessThan(0.94 * bytes(all));
+      }
+    }
+    expect(bytes(built({ recompute: ['*'] }, 'step'))).toBeLessThan(0.7 * bytes(built({}, 'step')));
+  });
+
+  test('keeps what a layer hands to others, and what is small and shared: statistics', () => {
+    expect(again(built({ recompute: ['tower.*'] }))).toEqual([
+      'tower.1.gelu: geluSigmoid [1, 128, 16] again',
+      'tower.1.conv: conv1d [1, 128, 16] again',
+      'tower.1.norm: batchNormalize [1, 128, 16] again',
+      'tower.0.gelu: geluSigmoid [1, 256, 16] again',
+      'tower.0.conv: conv1d [1, 256, 16] again',
+      'tower.0.norm: batchNormalize [1, 256, 16] again',
+    ]);
+  });
+
+  test('chooses by a budget, and no more than the budget asks for', () => {
+    for (const group of ['sequence', 'step'] as const) {
+      const whole = bytes(built({}, group));
+      const counts = [1, 0.95, 0.9].map((share) => {
+        const program = built({ memoryBudget: Math.round(share * whole) }, group);
+        expect(bytes(program)).toBeLessThanOrEqual(share * whole);
+        expect(program.bitsId).toBe(built({}, group).bitsId);
+        return again(program).length;
+      });
+      expect(counts[0]).toBe(0);
+      expect(counts[1]).toBeGreaterThan(0);
+      expect(counts[2]).toBeGreaterThanOrEqual(counts[1]!);
+    }
+  });
+
+  test('counts the leaves of one device only', () => {
+    const needed = programBytes(built({}, 'step'), 1);
+    const memoryBudget = Object.values(needed).reduce((a, b) => a + b, 0);
+    expect(again(built({ memoryBudget, leavesOnDevice: 1 }, 'step'))).toEqual([]);
+    expect(() => built({ memoryBudget, leavesOnDevice: 4 }, 'step')).toThrow(/memoryBudget/);
+  });
+
+  test('refuses layers that do not exist and budgets that nothing fits', () => {
+    expect(() => built({ recompute: ['towr.*'] })).toThrow(/no layer matches 'towr\.\*'; there are stem/);
+    expect(() => built({ memoryBudget: 1000 })).toThrow(
+      /memoryBudget: 1000 bytes are too few.*the step needs \d+/,
+    );
+  });
+});
+
+/** Runs a step on names instead of numbers: every read must find in its slot what it asks for. */
+function checkSlots({ sharded, stages, leaves }: Split): void {
+  const lives = pieces(liveRanges(sharded, stages), storageBytes(sharded, layOutSums(sharded), leaves));
+  const { slots, slotOf } = assignSlots([...lives.values()]);
+  const slot = new Map([...lives.keys()].map((x, i) => [x, slotOf[i]!]));
+  const device = new Map<number, Storage>();
+  const perLeaf = Array.from({ length: leaves }, () => new Map<number, Storage>());
+  const contents = (x: Storage, leaf: number): Map<number, Storage> =>
+    slots[slot.get(x)!]!.scope === 'leaf' ? perLeaf[leaf]! : device;
+  for (const [x, { first, scope }] of lives)
+    if (first === 0 || scope === 'state')
+      for (let leaf = 0; leaf < leaves; leaf++) contents(x, leaf).set(slot.get(x)!, x);
+  const run = (work: Work, leaf: number): void => {
+    const [reads, writes] = touched(work);
+    for (const x of reads)
+      expect(String(contents(x, leaf).get(slot.get(x)!)), `read of ${x}`).toBe(String(x));
+    for (const x of reads) expect(contents(x, leaf).get(slot.get(x)!)).toBe(x);
+    if (writes !== undefined) expect(reads.map((x) => slot.get(x))).not.toContain(slot.get(writes));
+    if (writes !== undefined) contents(writes, leaf).set(slot.get(writes)!, writes);
+  };
+  for (const stage of stages.stages) {
+    for (const work of stage.once) run(work, 0);
+    for (let leaf = 0; leaf < leaves; leaf++) {
+      for (const work of stage.leaf) run(work, leaf);
+      for (const node of stage.gather) {
+        const x = stored(node.inputs.x!);
+        expect(contents(x, leaf).get(slot.get(x)!)).toBe(x);
+        contents(node, leaf).set(slot.get(node)!, node);
+      }
+    }
+  }
+}
+
+interface Split {
+  readonly sharded: Sharded;
+  readonly stages: Stages;
+  readonly leaves: number;
+}
+
+const SCALARS = ['learningRate', 'adam.mCorrection', 'adam.vCorrection'];
+
+function splitGraph(
+  fn: Traceable,
+  inputs: Readonly<Record<string, readonly number[]>>,
+  leaves: number,
+): Split {
+  const tensors = Object.entries(inputs).map(([name, shape]) => [name, input(name, shape)] as const);
+  const graph = trace(() => fn(Object.fromEntries(tensors)));
+  const sharded = shard(simplify(graph), leaves);
+  return {
+    sharded,
+    stages: split(sharded, fuse(sharded.graph), SCALARS, SOFTWARE),
+    leaves,
+  };
+}
+
+test('no two live tensors share a slot, whatever is computed again', () => {
+  const kinds = {
+    conv: () => convBlock(4, 4, 3),
+    residual: () => residual(4, 2),
+    dense: () => nn.linear({ inputs: 4, outputs: 4 }),
+    gelu: () => geluSigmoid,
+    smooth: () => (x: Tensor) => add(x, geluSigmoid(x)),
+  };
+  const model = fc.array(fc.constantFrom(...Object.values(kinds)), { minLength: 1, maxLength: 6 });
+  fc.assert(
+    fc.property(
+      model,
+      fc.constantFrom('sequence', 'step'),
+      fc.constantFrom(1, 3),
+      fc.infiniteStream(fc.boolean()),
+      (parts, group, leaves, coins) => {
+        const whole = nn.sequential(parts.map((part) => part()));
+        const length = 256;
+        const loss: nn.Loss = (y) => sum(square(y));
+        const step = trainStep({
+          model: whole,
+          loss,
+          optimizer: adam({ learningRate: 0.01 }),
+          batchNorm: { group: group as 'sequence' | 'step', sequences: 1 },
+        });
+        const { sharded, stages } = splitGraph(step, { x: [leaves, length, 4] }, leaves);
+        const forward = forwardPass(stages);
+        expect([...forward.producers.keys()].filter((x) => nodeOf(x).op.name === 'mergeMoments')).toEqual([]);
+        const dropped = new Set([...forward.producers.keys()].filter(() => coins.next().value));
+        checkSlots({ sharded, stages: recompute(stages, dropped, forward), leaves });
+        checkSlots({ sharded, stages: recompute(stages, withOwnInputs(dropped, forward), forward), leaves });
+      },
+    ),
+    { numRuns: 60 },
+  );
+});
+
+describe('on a device', () => {
+  let device: Device;
+  beforeAll(async () => {
+    device = await Device.open();
+  });
+  afterAll(async () => {
+    await device.close();
+  });
+
+  const weightsAfter = async (
+    options: Partial<BuildOptions>,
+    group: 'sequence' | 'step',
+  ): Promise<unknown> => {
+    const step = await compile(basenji(group), { device, ...SHAPES, ...options, seed: 5 });
+    for (let k = 0; k < 3; k++) {
+      step.executor.poison();
+      await step({
+        x: Float32Array.from({ length: 4 * 512 * 4 }, (_, i) => Math.sin(i * 1.7 + k)),
+        y: Float32Array.from({ length: 4 * 60 * 3 }, (_, i) => Math.abs(Math.cos(i * 2.3 + k))),
+      });
+    }
+    const state = await step.state.read();
+    step.close();
+    step.state.close();
+    return state;
+  };
+
+  test.each(['sequence', 'step'] as const)(
+    'weights have the same bits, batch norm over each %s',
+    async (group) => {
+      const expected = await weightsAfter({}, group);
+      const whole = bytes(built({}, group));
+      const choices: Partial<BuildOptions>[] = [
+        { recompute: ['tower.*', 'dilated.*'] },
+        { recompute: ['*'] },
+        ...[0.95, 0.9, 0.85].map((share) => ({ memoryBudget: Math.round(share * whole) })),
+      ];
+      for (const options of choices)
+        expect(await weightsAfter(options, group), JSON.stringify(options)).toEqual(expected);
+    },
+  );
+});
