@@ -8,13 +8,14 @@ interface Attrs {
   readonly rank: number;
 }
 
-const names = (rank: number): string[] => Array.from({ length: rank }, (_, axis) => `a${axis}`);
+/** `a0 a1 …`: names for the axes of a tensor of this rank. */
+export const axisNames = (rank: number): string[] => Array.from({ length: rank }, (_, axis) => `a${axis}`);
 
 const op = defineOp<Attrs>()({
   name: 'sum',
   inputs: ['x'],
   axes: ({ from, to, rank }) => {
-    const axes = names(rank);
+    const axes = axisNames(rank);
     return `${axes.join(' ')} -> ${axes.toSpliced(from, to - from).join(' ')}`;
   },
   infer: ({ x }, { from, to }) => {
@@ -65,7 +66,7 @@ const repeatOp = defineOp<Attrs>()({
   inputs: ['x', 'like'],
   shapeOnly: ['like'],
   axes: ({ from, to, rank }) => {
-    const axes = names(rank);
+    const axes = axisNames(rank);
     return `${axes.toSpliced(from, to - from).join(' ')}, ${axes.join(' ')} -> ${axes.join(' ')}`;
   },
   infer: ({ x, like }, { from, to }) => {

@@ -1,0 +1,94 @@
+/** Row-wise ops where the derived tests do not reach: extreme values, infinities, wrong arguments. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Device } from '../device.ts';
+import { hostTensor } from '../host-tensor.ts';
+import { evaluateOn, noise, parametersOf } from '../nn/golden.ts';
+import { layerNorm, rmsBatchNorm } from '../nn/layer-norm.ts';
+import { withScope } from '../scope.ts';
+import { relativeError } from '../testing.ts';
+import { layerNormalize } from './layer-norm.ts';
+import { logGamma } from './log-gamma.ts';
+import { logAddExp, softCap } from './logits.ts';
+import { logSoftmax, logSumExp, softmax } from './softmax.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open();
+});
+afterAll(() => device.close());
+
+const INFINITY = Number.POSITIVE_INFINITY;
+
+test('masked and huge logits give shares, an infinite one or none at all gives NaN', async () => {
+  const x = hostTensor(
+    [4, 4],
+    [3, -INFINITY, 3, -INFINITY, 3e38, -3e38, 0, 0, 0, INFINITY, 1, 2, ...Array(4).fill(-INFINITY)],
+  );
+  const out = await evaluateOn(device, { x }, (t) => ({
+    p: softmax(t.x),
+    l: logSoftmax(t.x),
+    s: logSumExp(t.x),
+  }));
+  const rows = [0.5, 0, 0.5, 0, 1, 0, 0, 0];
+  expect([...(out.p!.data as Float32Array)]).toEqual([...rows, ...Array(8).fill(Number.NaN)]);
+  expect(relativeError((out.s!.data as Float32Array).subarray(0, 2), [3 + Math.log(2), 3e38])).toBeLessThan(
+    1e-6,
+  );
+  expect((out.l!.data as Float32Array)[1]).toBe(-INFINITY);
+  expect([...(out.l!.data as Float32Array)].slice(8)).toEqual(Array(8).fill(Number.NaN));
+});
+
+test('a row far from 0 is normalised as one around 0', async () => {
+  const offsets = [0, 4096, -65_536]; // whole numbers and eighths: exact in f32
+  const base = Float32Array.from({ length: 64 }, (_, i) => ((i * 37) % 64) / 8);
+  const x = hostTensor(
+    [3, 64],
+    offsets.flatMap((offset) => [...base].map((value) => value + offset)),
+  );
+  const ones = hostTensor([64], new Float32Array(64).fill(1));
+  const zeros = hostTensor([64], new Float32Array(64));
+  const out = await evaluateOn(device, { x, ones, zeros }, (t) => ({
+    y: layerNormalize(t.x, t.ones, t.zeros, { epsilon: 1e-5 }),
+  }));
+  const y = out.y!.data as Float32Array;
+  expect(y.slice(64, 128)).toEqual(y.slice(0, 64));
+  expect(y.slice(128)).toEqual(y.slice(0, 64));
+});
+
+test('log Γ of whole numbers is the logarithm of a factorial, exactly 0 at 1 and 2', async () => {
+  const n = [1, 2, 3, 4, 7, 8, 9, 31, 1001, 1e6];
+  const out = await evaluateOn(device, { x: hostTensor([n.length], n) }, ({ x }) => ({ y: logGamma(x) }));
+  const y = out.y!.data as Float32Array;
+  expect([y[0], y[1]]).toEqual([0, 0]);
+  n.forEach((value, i) => {
+    let expected = 0;
+    for (let k = 2; k < value; k++) expected += Math.log(k);
+    if (expected > 0) expect(Math.abs(y[i]! / expected - 1)).toBeLessThan(3e-7);
+  });
+});
+
+test('logarithms of sums do not overflow, and a cap is a bound', async () => {
+  const a = hostTensor([3], [1000, -1000, 0]);
+  const b = hostTensor([3], [999, -1000, -200]);
+  const out = await evaluateOn(device, { a, b }, (t) => ({
+    sum: logAddExp(t.a, t.b),
+    capped: softCap(t.a, { cap: 5 }),
+  }));
+  expect(
+    relativeError(out.sum!.data as Float32Array, [1000 + Math.log1p(Math.exp(-1)), -1000 + Math.LN2, 0]),
+  ).toBeLessThan(1e-7);
+  expect([...(out.capped!.data as Float32Array)]).toEqual([5, -5, 0]);
+});
+
+test('wrong axes, channels and uses are refused', () => {
+  const { x, gamma } = parametersOf({ x: noise([2, 3], 1), gamma: noise([4], 2) });
+  expect(() => softmax(x!, { axis: 2 })).toThrow(/softmax: axis 2 of \[2, 3\]; it must lie in -2…1/);
+  expect(() => layerNormalize(x!, gamma!, gamma!, { epsilon: 1e-5 })).toThrow(
+    /has 3 channels but gamma or beta is \[4\]/,
+  );
+  expect(() => layerNorm({ channels: 4 })(x!)).toThrow(/set channels: 3/);
+  expect(() => softCap(x!, { cap: 0 })).toThrow(/must be above 0/);
+  expect(() => withScope({ training: true }, () => rmsBatchNorm({ channels: 3 })(x!))).toThrow(
+    /no training form/,
+  );
+});
