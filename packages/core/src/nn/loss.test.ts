@@ -11,9 +11,11 @@ import { evaluateOn, noise, opFixtures, parametersOf } from './golden.ts';
 import {
   bceProbabilities,
   bceWithLogits,
+  clampedPoissonLoss,
   fullPoissonLoss,
   type Loss,
   mseLoss,
+  mseUdotLoss,
   poissonLoss,
   poissonMultinomialLoss,
 } from './loss.ts';
@@ -42,7 +44,9 @@ async function lossAndGradient(loss: Loss, prediction: HostTensor, target: HostT
 const CASES: readonly (readonly [name: string, prediction: string, loss: Loss])[] = [
   ['loss_poisson_keras', 'pred', poissonLoss],
   ['loss_poisson_full_stirling', 'pred', fullPoissonLoss],
+  ['loss_poisson_lucid', 'pred', clampedPoissonLoss],
   ['loss_mse', 'pred', mseLoss],
+  ['loss_mse_udot', 'pred', mseUdotLoss],
   ['loss_bce_logits_mean', 'logits', bceWithLogits],
   ['loss_bce_logits_sum', 'logits', (p, t) => bceWithLogits(p, t, { reduction: 'sum' })],
   ['loss_bce_keras_probs', 'prob', bceProbabilities],

@@ -2,12 +2,12 @@
  * Losses: (prediction, target) → scalar `[]`. Each is a sum of one term per element times a constant, so that what the
  * leaves of a batch contribute adds up to the loss of the whole batch. No gradient reaches the target.
  */
-import { elementCount } from '../host-tensor.ts';
 import { add, divide, multiply, negate, subtract } from '../ops/arithmetic.ts';
 import { log, softplus, square } from '../ops/elementwise.ts';
 import { repeat, sum } from '../ops/reduce.ts';
 import { greater, maximum, where } from '../ops/select.ts';
-import { sameShape, shapeText, type Tensor } from '../tensor.ts';
+import type { Tensor } from '../tensor.ts';
+import { checkShapes, mean, meanOverTracks } from './loss-terms.ts';
 
 const KERAS_EPSILON = 1e-7; // keras.backend.epsilon()
 
@@ -33,10 +33,29 @@ export function fullPoissonLoss(prediction: Tensor, target: Tensor): Tensor {
   return mean(add(terms, where(greater(target, 1), stirling, 0)));
 }
 
+/** The mean over all elements of p − t · log(max(p, 1e-20)), as in enformer-pytorch; no gradient where p is below. */
+export function clampedPoissonLoss(prediction: Tensor, target: Tensor): Tensor {
+  checkShapes('clampedPoissonLoss', prediction, target);
+  return mean(subtract(prediction, multiply(target, log(maximum(prediction, 1e-20)))));
+}
+
 /** The mean over all elements of (p − t)². */
 export function mseLoss(prediction: Tensor, target: Tensor): Tensor {
   checkShapes('mseLoss', prediction, target);
   return mean(square(subtract(prediction, target)));
+}
+
+/**
+ * As `mseLoss`, minus `udotWeight` times the mean product of p and t, each less its mean over the tracks: baskerville's
+ * `mse_udot`, which rewards differences between tracks. `[…, tracks]`.
+ */
+export function mseUdotLoss(
+  prediction: Tensor,
+  target: Tensor,
+  { udotWeight = 1 }: { readonly udotWeight?: number } = {},
+): Tensor {
+  const [p, t] = [prediction, target].map((x) => subtract(x, meanOverTracks(x))) as [Tensor, Tensor];
+  return subtract(mseLoss(prediction, target), multiply(mean(multiply(p, t)), udotWeight));
 }
 
 /** Binary cross-entropy of logits, softplus(z) − z · t; `sum` over batch and targets is what Basset minimises. */
@@ -100,15 +119,4 @@ export function poissonMultinomialLoss(
 /** p − t · log(p + 1e-7), element by element. */
 function poissonTerms(p: Tensor, t: Tensor): Tensor {
   return subtract(p, multiply(t, log(add(p, KERAS_EPSILON))));
-}
-
-function mean(terms: Tensor): Tensor {
-  return multiply(sum(terms), 1 / elementCount(terms.shape));
-}
-
-function checkShapes(name: string, prediction: Tensor, target: Tensor): void {
-  if (sameShape(prediction.shape, target.shape)) return;
-  throw new Error(
-    `${name}: the prediction is ${shapeText(prediction.shape)} but the target is ${shapeText(target.shape)}; they must be equal`,
-  );
 }
