@@ -30,6 +30,7 @@ export {
 } from './record.ts';
 export { type WriteRecordsOptions, writeRecords } from './record-writer.ts';
 export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts';
+export { poolCoverage, type TargetStep, transformTargets, untransformTargets } from './target-transform.ts';
 export type { TargetTrack } from './targets-table.ts';
 export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';
 export { type DatasetExample, type WriteDatasetOptions, writeDataset } from './write-dataset.ts';

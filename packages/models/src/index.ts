@@ -17,4 +17,5 @@ export { fromGolden } from './golden.ts';
 export type { GoldenCase } from './golden-case.ts';
 export * from './metrics.ts';
 export * from './model.ts';
+export { jensenShannon } from './profile-metrics.ts';
 export { type PublishedName, type WeightEntry, type WeightMap, weightMap } from './weight-map.ts';
