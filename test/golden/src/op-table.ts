@@ -16,6 +16,7 @@ import {
 import { optimizerCase, scheduleCase } from './op-optimizers.ts';
 import { ATTENTION_OPS } from './op-table-attention.ts';
 import { CONTACT_MAP_OPS } from './op-table-conv2d.ts';
+import { ROW_OPS } from './op-table-rows.ts';
 
 const CHANNELS_LAST = { x: 'channels-last', y: 'channels-last' } as const;
 const CONVOLUTION = { ...CHANNELS_LAST, w: 'reversed' } as const;
@@ -88,6 +89,7 @@ export const OPS: Readonly<Record<string, OpCase>> = {
   optimizer: optimizerCase,
   ...ATTENTION_OPS,
   ...CONTACT_MAP_OPS,
+  ...ROW_OPS,
 };
 
 function convolution(attrs: Attrs): { stride: number; dilation: number; padding: 'same' | 'valid' } {
