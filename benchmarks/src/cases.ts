@@ -1,17 +1,21 @@
 /** What is measured against the peers: the same numbers in, through the library's own API. */
 import {
+  assign,
   type Compiled,
   compile,
   constant,
   conv1d,
   type Device,
+  elementCount,
   gradients,
   type HostTensor,
   hostTensor,
+  layerNormalize,
   matmul,
   multiply,
   type Parameter,
   parameter,
+  softmax,
   sum,
   type Tensor,
 } from '@cohesin/core';
@@ -19,17 +23,24 @@ import { CONV, convStep, MLP, mlpStep } from './networks.ts';
 
 /** A case ready to run. */
 export interface Prepared {
+  /** One run; gives the result, unless that stays on the device. */
   run(): Promise<Float32Array>;
+  /** The result of the last run, where it stays on the device. */
+  result?(): Promise<Float32Array>;
   close(): void;
 }
 
 export interface Case {
   readonly name: string;
-  /** Floating-point operations of a run; undefined for a training step, which is counted in steps a second. */
+  /** Floating-point operations of a run, where these are what it is limited by. */
   readonly flops?: number;
+  /** Bytes of its operands and result, where moving them is. With neither it is a training step. */
+  readonly bytes?: number;
   prepare(device: Device): Promise<Prepared>;
 }
 
+const ROW = 1536; // Enformer: bins, and channels of its transformer
+const SOFTMAX_ROWS = 12288; // 8 heads of 1,536 bins
 const LENGTH = 8192;
 const CHANNELS = 256;
 const SIZE = 5;
@@ -45,6 +56,8 @@ export const CASES: readonly Case[] = [
   ),
   { name: 'conv_fwd', flops: CONV_FLOPS, prepare: prepareConv },
   { name: 'conv_fwdbwd', flops: 3 * CONV_FLOPS, prepare: prepareConvGradient },
+  { name: 'softmax', bytes: 2 * 4 * SOFTMAX_ROWS * ROW, prepare: prepareSoftmax },
+  { name: 'layernorm', bytes: 2 * 4 * ROW * ROW, prepare: prepareLayerNorm },
   { name: 'train_mlp', prepare: prepareMlp },
   { name: 'train_conv', prepare: prepareConvNet },
 ];
@@ -93,6 +106,37 @@ async function prepareConvGradient(device: Device): Promise<Prepared> {
     return { loss, dx: dx!, dWeight: dWeight! };
   };
   return outputOf(await compile(step, { device, inputs: {} }), 'dWeight');
+}
+
+async function prepareSoftmax(device: Device): Promise<Prepared> {
+  const x = resident('x', [SOFTMAX_ROWS, ROW], det(SOFTMAX_ROWS * ROW, 1, 4));
+  return storing(device, x.shape, () => softmax(x));
+}
+
+async function prepareLayerNorm(device: Device): Promise<Prepared> {
+  const x = resident('x', [ROW, ROW], det(ROW * ROW, 1, 4));
+  const gamma = resident('gamma', [ROW], det(ROW, 2));
+  const beta = resident('beta', [ROW], det(ROW, 3));
+  return storing(device, x.shape, () => layerNormalize(x, gamma, beta, { epsilon: 1e-5 }));
+}
+
+/** A result that stays on the device until all runs are over, as the peers' do. */
+async function storing(device: Device, shape: readonly number[], value: () => Tensor): Promise<Prepared> {
+  const y = resident('y', shape, new Float32Array(elementCount(shape)));
+  const step = (): Record<string, Tensor> => {
+    assign(y, value());
+    return {};
+  };
+  const compiled = await compile(step, { device, inputs: {} });
+  return {
+    run: async () => {
+      await compiled({});
+      await device.queue.onSubmittedWorkDone();
+      return new Float32Array();
+    },
+    result: async () => (await compiled.state.read(['y'])).get('y')!.data as Float32Array,
+    close: () => compiled.close(),
+  };
 }
 
 function outputOf(compiled: Compiled, name: string): Prepared {

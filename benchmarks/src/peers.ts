@@ -33,7 +33,7 @@ const OTHERS: readonly Contestant[] = [
     name: 'onnxruntime',
     file: 'peer_ort.mjs',
     words: ['webgpu'],
-    runs: ({ name, flops }) => flops !== undefined && name !== 'conv_fwdbwd', // it does not train
+    runs: ({ name }) => name !== 'conv_fwdbwd' && !name.startsWith('train_'), // it does not train
   },
 ];
 
@@ -137,8 +137,8 @@ function caseTable(
   before?: Readonly<Record<string, Result>>,
 ): string {
   const ours = results[OURS.name];
-  const rate = (ms: number): string =>
-    one.flops === undefined ? (1000 / ms).toFixed(1) : (one.flops / ms / 1e6).toFixed(1);
+  const work = one.flops ?? one.bytes;
+  const rate = (ms: number): string => (work === undefined ? 1000 / ms : work / ms / 1e6).toFixed(1);
   const rows = Object.entries(results).map(([who, own]) => [
     who,
     own.medianMs.toFixed(1),
@@ -150,7 +150,7 @@ function caseTable(
     own.firstMs.toFixed(0),
     before?.[who] === undefined ? '' : before[who].medianMs.toFixed(1),
   ]);
-  const unit = one.flops === undefined ? 'steps/s' : 'GFLOP/s';
+  const unit = one.flops !== undefined ? 'GFLOP/s' : one.bytes !== undefined ? 'GB/s' : 'steps/s';
   const head = [
     one.name,
     'median ms',
