@@ -51,3 +51,39 @@ export function hostTensor(shape: readonly number[], values: ArrayLike<number>):
   }
   return { shape, dtype: 'f32', data: values instanceof Float32Array ? values : Float32Array.from(values) };
 }
+
+const ARRAYS = {
+  f64: Float64Array,
+  f32: Float32Array,
+  f16: Uint16Array,
+  i64: BigInt64Array,
+  u64: BigUint64Array,
+  i32: Int32Array,
+  u32: Uint32Array,
+  i16: Int16Array,
+  u16: Uint16Array,
+  i8: Int8Array,
+  u8: Uint8Array,
+  bool: Uint8Array,
+} as const satisfies Record<HostDType, unknown>;
+
+/** The dtypes that a tensor in host memory can have. */
+export const HOST_DTYPES: readonly HostDType[] = Object.keys(ARRAYS) as HostDType[];
+
+/** Bytes of one element. */
+export function elementBytes(dtype: HostDType): number {
+  return ARRAYS[dtype].BYTES_PER_ELEMENT;
+}
+
+/**
+ * The tensor whose values are these little-endian bytes; it shares them.
+ *
+ * @throws RangeError when there are too few bytes, or they do not start at a multiple of the element size
+ */
+export function tensorFromBytes(
+  shape: readonly number[],
+  dtype: HostDType,
+  bytes: Uint8Array<ArrayBuffer>,
+): HostTensor {
+  return { shape, dtype, data: new ARRAYS[dtype](bytes.buffer, bytes.byteOffset, elementCount(shape)) };
+}

@@ -3,7 +3,14 @@
  * `u64 header length | JSON header | tensor bytes`, everything little-endian.
  */
 import { type FileHandle, open } from 'node:fs/promises';
-import { elementCount, type HostDType, type HostTensor, type TypedArray } from './host-tensor.ts';
+import {
+  elementBytes,
+  elementCount,
+  HOST_DTYPES,
+  type HostDType,
+  type HostTensor,
+  tensorFromBytes,
+} from './host-tensor.ts';
 import { explain, replacePath, writeSynced } from './replace-file.ts';
 
 /** The named tensors of a file, in header order, and its free-form string metadata. */
@@ -15,26 +22,10 @@ export interface Safetensors {
 const MAX_HEADER_BYTES = 100_000_000; // the limit of the reference implementation
 const READ_BYTES = 2 ** 30; // one read() may not exceed 2 GiB - 1
 
-interface Storage {
-  readonly dtype: HostDType;
-  readonly bytesPerElement: number;
-  readonly view: (buffer: ArrayBuffer, byteOffset: number, length: number) => TypedArray;
-}
-
-const STORAGE: Readonly<Record<string, Storage>> = {
-  F64: { dtype: 'f64', bytesPerElement: 8, view: (b, o, n) => new Float64Array(b, o, n) },
-  F32: { dtype: 'f32', bytesPerElement: 4, view: (b, o, n) => new Float32Array(b, o, n) },
-  F16: { dtype: 'f16', bytesPerElement: 2, view: (b, o, n) => new Uint16Array(b, o, n) },
-  I64: { dtype: 'i64', bytesPerElement: 8, view: (b, o, n) => new BigInt64Array(b, o, n) },
-  U64: { dtype: 'u64', bytesPerElement: 8, view: (b, o, n) => new BigUint64Array(b, o, n) },
-  I32: { dtype: 'i32', bytesPerElement: 4, view: (b, o, n) => new Int32Array(b, o, n) },
-  U32: { dtype: 'u32', bytesPerElement: 4, view: (b, o, n) => new Uint32Array(b, o, n) },
-  I16: { dtype: 'i16', bytesPerElement: 2, view: (b, o, n) => new Int16Array(b, o, n) },
-  U16: { dtype: 'u16', bytesPerElement: 2, view: (b, o, n) => new Uint16Array(b, o, n) },
-  I8: { dtype: 'i8', bytesPerElement: 1, view: (b, o, n) => new Int8Array(b, o, n) },
-  U8: { dtype: 'u8', bytesPerElement: 1, view: (b, o, n) => new Uint8Array(b, o, n) },
-  BOOL: { dtype: 'bool', bytesPerElement: 1, view: (b, o, n) => new Uint8Array(b, o, n) },
-};
+/** Each dtype is called as here, in capitals. */
+const DTYPES: ReadonlyMap<string, HostDType> = new Map(
+  HOST_DTYPES.map((dtype) => [dtype.toUpperCase(), dtype]),
+);
 
 /**
  * The tensors of a whole safetensors file held in memory; their data is copied out of `bytes`.
@@ -51,7 +42,7 @@ export function decodeSafetensors(bytes: Uint8Array, source: string): Safetensor
   for (const entry of header.entries) {
     const copy = new Uint8Array(entry.end - entry.begin);
     copy.set(bytes.subarray(dataStart + entry.begin, dataStart + entry.end));
-    tensors.set(entry.name, toTensor(entry, copy));
+    tensors.set(entry.name, tensorFromBytes(entry.shape, entry.dtype, copy));
   }
   return { tensors, metadata: header.metadata };
 }
@@ -95,7 +86,7 @@ export async function readSafetensors(path: string): Promise<Safetensors> {
     const tensors = new Map<string, HostTensor>();
     for (const entry of header.entries) {
       const bytes = await readAt(handle, dataStart + entry.begin, entry.end - entry.begin, path);
-      tensors.set(entry.name, toTensor(entry, bytes));
+      tensors.set(entry.name, tensorFromBytes(entry.shape, entry.dtype, bytes));
     }
     return { tensors, metadata: header.metadata };
   } finally {
@@ -137,7 +128,7 @@ function headerLength(prefix: Uint8Array, fileBytes: number, source: string): nu
 
 interface Entry {
   readonly name: string;
-  readonly storage: Storage;
+  readonly dtype: HostDType;
   readonly shape: readonly number[];
   readonly begin: number;
   readonly end: number;
@@ -190,31 +181,32 @@ function checkEntry(name: string, value: unknown, source: string): Entry {
   const where = `${source}: tensor ${name}`;
   if (!isObject(value))
     throw new Error(`${where}: expected {dtype, shape, data_offsets}, found ${JSON.stringify(value)}`);
-  const { dtype, shape, data_offsets: offsets } = value;
-  const storage = checkDType(dtype, where);
+  const { dtype: code, shape, data_offsets: offsets } = value;
+  const dtype = checkDType(code, where);
   if (!isCounts(shape))
     throw new Error(`${where}: shape should be sizes >= 0, found ${JSON.stringify(shape)}`);
   if (!isCounts(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!) {
     throw new Error(`${where}: data_offsets should be [begin, end], found ${JSON.stringify(offsets)}`);
   }
   const [begin, end] = offsets as [number, number];
-  const expected = elementCount(shape) * storage.bytesPerElement;
+  const expected = elementCount(shape) * elementBytes(dtype);
   if (end - begin !== expected) {
     throw new Error(
-      `${where}: ${dtype} [${shape.join(', ')}] takes ${expected} bytes but data_offsets [${begin}, ${end}] hold ${end - begin}`,
+      `${where}: ${code} [${shape.join(', ')}] takes ${expected} bytes but data_offsets [${begin}, ${end}] hold ${end - begin}`,
     );
   }
-  return { name, storage, shape, begin, end };
+  return { name, dtype, shape, begin, end };
 }
 
-function checkDType(dtype: unknown, where: string): Storage {
-  if (dtype === 'BF16') {
+function checkDType(code: unknown, where: string): HostDType {
+  if (code === 'BF16') {
     throw new Error(`${where}: dtype BF16 is not supported; convert it to F32 (exact) and save again`);
   }
-  const storage = typeof dtype === 'string' && Object.hasOwn(STORAGE, dtype) ? STORAGE[dtype] : undefined;
-  if (storage) return storage;
-  const known = Object.keys(STORAGE).join(', ');
-  throw new Error(`${where}: dtype should be one of ${known}, found ${JSON.stringify(dtype)}`);
+  const dtype = typeof code === 'string' ? DTYPES.get(code) : undefined;
+  if (dtype !== undefined) return dtype;
+  throw new Error(
+    `${where}: dtype should be one of ${[...DTYPES.keys()].join(', ')}, found ${JSON.stringify(code)}`,
+  );
 }
 
 /** Tensors must tile the data exactly: an overlap or a gap means a damaged or a hostile header. */
@@ -233,10 +225,6 @@ function checkCoverage(entries: readonly Entry[], dataBytes: number, source: str
     const fault = covered > dataBytes ? 'the file is cut short' : 'there are bytes after the last tensor';
     throw new Error(`${source}: ${fault}: the header describes ${covered} bytes of data, found ${dataBytes}`);
   }
-}
-
-function toTensor({ storage, shape }: Entry, bytes: Uint8Array<ArrayBuffer>): HostTensor {
-  return { shape, dtype: storage.dtype, data: storage.view(bytes.buffer, 0, elementCount(shape)) };
 }
 
 interface Layout {
@@ -271,12 +259,12 @@ function layOut(
 }
 
 function describe(name: string, { shape, dtype, data }: HostTensor) {
-  const found = Object.entries(STORAGE).find(([, storage]) => storage.dtype === dtype);
-  if (!found)
+  const code = dtype.toUpperCase();
+  if (!DTYPES.has(code))
     throw new Error(`safetensors: tensor ${name}: dtype ${dtype} cannot be stored; convert it to f32`);
   if (name === '__metadata__')
     throw new Error('safetensors: a tensor may not be named __metadata__; rename it');
-  const [code, { bytesPerElement }] = found;
+  const bytesPerElement = elementBytes(dtype);
   const expected = elementCount(shape) * bytesPerElement;
   if (data.byteLength !== expected || data.BYTES_PER_ELEMENT !== bytesPerElement) {
     throw new Error(
