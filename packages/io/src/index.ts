@@ -1,4 +1,4 @@
-/** Training data on disk: TFRecord data sets, in and out, and TensorBoard event files. */
+/** Files: TFRecord data sets and weights, in and out, and TensorBoard event files. */
 
 export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
 export type { Compression } from './compression.ts';
@@ -33,4 +33,5 @@ export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts'
 export { poolCoverage, type TargetStep, transformTargets, untransformTargets } from './target-transform.ts';
 export type { TargetTrack } from './targets-table.ts';
 export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';
+export { readWeights, type WeightFile, type WeightFormat, writeWeights } from './weights/weight-file.ts';
 export { type DatasetExample, type WriteDatasetOptions, writeDataset } from './write-dataset.ts';

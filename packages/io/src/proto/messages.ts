@@ -35,6 +35,26 @@ export interface EventMessage {
   readonly summary?: { readonly value: readonly SummaryValueMessage[] } | null;
 }
 
+/** What stands under the empty key of a checkpoint's index. */
+export interface BundleHeaderMessage {
+  readonly numShards: number;
+  /** 0: little. */
+  readonly endianness?: number;
+  readonly version?: { readonly producer: number; readonly minConsumer?: number } | null;
+}
+
+/** Where one tensor of a checkpoint lies. */
+export interface BundleEntryMessage {
+  readonly dtype: number;
+  readonly shape?: { readonly dim: readonly { readonly size: Int64 }[] } | null;
+  readonly shardId?: number;
+  readonly offset?: Int64;
+  readonly size: Int64;
+  /** Masked CRC-32C of the bytes. */
+  readonly crc32c: number;
+  readonly slices?: readonly unknown[];
+}
+
 /** What the generated code offers per message type. `decode` throws on bytes that are not protobuf. */
 export interface Codec<Message> {
   encode(message: Message): { finish(): Uint8Array };
