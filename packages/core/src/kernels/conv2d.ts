@@ -150,7 +150,7 @@ function tapSumKernel(sum: TapSum): KernelBody {
       let rowInside = sourceRow < ${sourceHeight}u;
       let rowStart = select(0u, (batch * ${sourceHeight}u + sourceRow) * ${sourceWidth * channels}u, rowInside);
       ${repeat(tile.rows, place)}
-      // A tap above or below the map is an empty loop; and one of unknown length is not unrolled by the driver.
+      // A tap above or below the map is an empty loop; and of unknown length, which the driver does not unroll.
       let channels = select(0u, ${channels}u, rowInside);
       for (var channel = 0u; channel < channels; channel++) {
         ${multiplyAdd(
@@ -218,7 +218,7 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
   const { sizeHeight, sizeWidth, dilation, padTop, padLeft } = geometry;
   const { taps, channels, tile } = shape;
   const size = sizeHeight * sizeWidth;
-  const rows = rowsPerChunk(geometry);
+  const [rows, chunks] = [rowsPerChunk(geometry), conv2dWeightGradientChunks(geometry)];
   const span = { ...tile, rows: channels };
   const channelTiles = Math.ceil(inputs / rowSpan(span));
   const tapTiles = Math.ceil(size / taps);
@@ -239,6 +239,7 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
     let columnTile = (wg / ${channelTiles}u) % ${columnTiles}u;
     let tapTile = (wg / ${channelTiles * columnTiles}u) % ${tapTiles}u;
     let chunk = wg / ${tiles}u;
+    let positions = select(0u, ${outWidth}u, chunk < ${chunks}u); // of unknown length: not unrolled by the driver
     ${tileIndices(span, inputs, outputs)}
     ${repeat(taps, tap)}
     ${declareSums(tile)}
@@ -246,7 +247,7 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       let map = mapRow / ${outHeight}u;
       let row = mapRow % ${outHeight}u;
       ${repeat(taps, sourceRow)}
-      for (var position = 0u; position < ${outWidth}u; position++) {
+      for (var position = 0u; position < positions; position++) {
         let dyStart = (mapRow * ${outWidth}u + position) * ${outputs}u;
         ${repeat(taps, source)}
         ${multiplyAdd(
@@ -267,5 +268,5 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       return size % taps === 0 ? part : `if (tap${t} < ${size}u) {\n${part}\n}`;
     })}
   `;
-  return { body, workgroupSize: LANES, workgroups: tiles * conv2dWeightGradientChunks(geometry) };
+  return { body, workgroupSize: LANES, workgroups: tiles * chunks };
 }

@@ -8,6 +8,13 @@ import {
   conv1dWeightGradientKernel,
 } from './conv1d.ts';
 import {
+  type Conv2dGeometry,
+  conv2dInputGradientKernel,
+  conv2dKernel,
+  conv2dWeightGradientKernel,
+} from './conv2d.ts';
+import { conv2dInputGradientProduct, conv2dProduct, conv2dWeightGradientProduct } from './conv2d-product.ts';
+import {
   conv1dInputGradientProduct,
   conv1dProduct,
   conv1dWeightGradientProduct,
@@ -21,7 +28,7 @@ import { workgroupTileKernel } from './workgroup-tile.ts';
 
 /**
  * Builders of the kernels of one family. They choose by logical shape alone. Inputs and outputs are those that
- * `matmul.ts` and `conv1d.ts` describe; the number of partial sums is the same in all families.
+ * `matmul.ts`, `conv1d.ts` and `conv2d.ts` describe; the number of partial sums is the same in all families.
  */
 export interface ProductFamily {
   readonly matmul: (geometry: MatmulGeometry) => KernelBody;
@@ -29,6 +36,9 @@ export interface ProductFamily {
   readonly conv1d: (geometry: Conv1dGeometry) => KernelBody;
   readonly conv1dInputGradient: (geometry: Conv1dGeometry) => KernelBody;
   readonly conv1dWeightGradient: (geometry: Conv1dGeometry) => KernelBody;
+  readonly conv2d: (geometry: Conv2dGeometry) => KernelBody;
+  readonly conv2dInputGradient: (geometry: Conv2dGeometry) => KernelBody;
+  readonly conv2dWeightGradient: (geometry: Conv2dGeometry) => KernelBody;
 }
 
 /** The family for a target. Matrix units take tensors that are stored as f16; others are multiplied in f32. */
@@ -53,6 +63,9 @@ const REGISTERS: ProductFamily = {
   conv1d: conv1dKernel,
   conv1dInputGradient: conv1dInputGradientKernel,
   conv1dWeightGradient: conv1dWeightGradientKernel,
+  conv2d: conv2dKernel,
+  conv2dInputGradient: conv2dInputGradientKernel,
+  conv2dWeightGradient: conv2dWeightGradientKernel,
 };
 
 const WORKGROUP_TILES = implicitFamily((product) => workgroupTileKernel(product));
@@ -65,5 +78,8 @@ export function implicitFamily(kernel: (product: ImplicitProduct) => KernelBody)
     conv1d: (geometry) => kernel(conv1dProduct(geometry)),
     conv1dInputGradient: (geometry) => kernel(conv1dInputGradientProduct(geometry)),
     conv1dWeightGradient: (geometry) => kernel(conv1dWeightGradientProduct(geometry)),
+    conv2d: (geometry) => kernel(conv2dProduct(geometry)),
+    conv2dInputGradient: (geometry) => kernel(conv2dInputGradientProduct(geometry)),
+    conv2dWeightGradient: (geometry) => kernel(conv2dWeightGradientProduct(geometry)),
   };
 }

@@ -79,7 +79,7 @@ function matrices(geometry: MatmulGeometry, chunks: number): ImplicitProduct {
 }
 
 /** Steps in `chunks` equal ranges, of which the last may be shorter. */
-function chunked(
+export function chunked(
   terms: number,
   chunks: number,
   chunk: string,
@@ -94,7 +94,7 @@ function chunked(
 }
 
 /** A stored matrix; `pitch` elements from one row, or column, to the next along the other coordinate. */
-function strided(
+export function strided(
   name: string,
   start: string,
   pitch: number,
@@ -240,7 +240,7 @@ export function conv1dWeightGradientProduct(geometry: Conv1dGeometry): ImplicitP
 }
 
 /** A whole number as a u32 literal. */
-function wrapped(value: number): string {
+export function wrapped(value: number): string {
   return `${value >>> 0}u`;
 }
 

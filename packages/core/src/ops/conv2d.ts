@@ -1,11 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
-import {
-  type Conv2dGeometry,
-  conv2dInputGradientKernel,
-  conv2dKernel,
-  conv2dWeightGradientChunks,
-  conv2dWeightGradientKernel,
-} from '../kernels/conv2d.ts';
+import { type Conv2dGeometry, conv2dWeightGradientChunks } from '../kernels/conv2d.ts';
+import { productFamily } from '../kernels/family.ts';
 import { defineOp, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { matmul } from './matmul.ts';
@@ -92,7 +87,8 @@ const op = defineOp<Steps & { readonly outHeight: number; readonly outWidth: num
   },
   kernel: {
     kind: 'shader',
-    body: ({ x, weight }, y, attrs) => conv2dKernel(geometryOf(x, y, weight.shape, attrs)),
+    body: ({ x, weight }, y, attrs, target) =>
+      productFamily(target, [x, weight]).conv2d(geometryOf(x, y, weight.shape, attrs)),
   },
   linear: true,
   gradient: (dy, { x, weight }, { dilation, padTop, padLeft }) => ({
@@ -145,7 +141,8 @@ const inputGradientOp = defineOp<Steps & { readonly height: number; readonly wid
   },
   kernel: {
     kind: 'shader',
-    body: ({ dy, weight }, dx, attrs) => conv2dInputGradientKernel(geometryOf(dx, dy, weight.shape, attrs)),
+    body: ({ dy, weight }, dx, attrs, target) =>
+      productFamily(target, [dy, weight]).conv2dInputGradient(geometryOf(dx, dy, weight.shape, attrs)),
   },
   linear: true,
   gradient: (ddx, { dy, weight }, { dilation, padTop, padLeft }) => ({
@@ -195,7 +192,8 @@ const weightGradientOp = defineOp<WeightGradientAttrs>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ x, dy }, _, attrs) => conv2dWeightGradientKernel(geometryOf(x, dy, attrs.size, attrs)),
+    body: ({ x, dy }, _, attrs, target) =>
+      productFamily(target, [x, dy]).conv2dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
   linear: true,
   reference: ({ x, dy }, attrs) => {

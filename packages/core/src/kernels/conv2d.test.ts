@@ -1,0 +1,106 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { create, globals } from 'webgpu';
+import { SOFTWARE } from '../kernel.ts';
+import { checkKernel, noise } from './check-kernel.ts';
+import { type Conv2dGeometry, conv2dWeightGradientChunks } from './conv2d.ts';
+import { implicitFamily, type ProductFamily, productFamily } from './family.ts';
+import { workgroupTileKernel } from './workgroup-tile.ts';
+
+let gpu: GPU | undefined; // kept: the native instance dies with this object
+let device: GPUDevice;
+
+beforeAll(async () => {
+  Object.assign(globalThis, globals);
+  gpu = create([]);
+  const adapter = await gpu.requestAdapter();
+  if (!adapter)
+    throw new Error('no WebGPU adapter; install a Vulkan driver, for example mesa-vulkan-drivers');
+  device = await adapter.requestDevice();
+});
+
+afterAll(() => {
+  device.destroy();
+  gpu = undefined;
+});
+
+const tiles = implicitFamily((product) => workgroupTileKernel(product, { rows: 1, columns: 1 }));
+const FAMILIES: readonly (readonly [string, ProductFamily])[] = [
+  ['registers', productFamily(SOFTWARE, [])],
+  ['workgroup memory', tiles],
+];
+
+const DENSE = { batch: 1, height: 13, width: 19, outHeight: 13, outWidth: 19 } as const;
+const SHAPES: readonly Conv2dGeometry[] = [
+  // Several tiles along a row of the map, channels in fours; taps beyond all edges.
+  {
+    ...DENSE,
+    batch: 2,
+    inputs: 8,
+    outputs: 12,
+    sizeHeight: 3,
+    sizeWidth: 3,
+    dilation: 2,
+    padTop: 2,
+    padLeft: 2,
+  },
+  // Rows and columns that are skipped, uneven window and padding, odd numbers of channels.
+  {
+    ...DENSE,
+    outHeight: 8,
+    outWidth: 17,
+    inputs: 5,
+    outputs: 3,
+    sizeHeight: 4,
+    sizeWidth: 2,
+    dilation: 1,
+    padTop: -2,
+    padLeft: 1,
+  },
+  // Dilation beyond the map: only the middle tap is ever inside.
+  { ...DENSE, inputs: 3, outputs: 4, sizeHeight: 3, sizeWidth: 3, dilation: 32, padTop: 32, padLeft: 32 },
+];
+
+for (const [name, family] of FAMILIES) {
+  it.each(SHAPES)(`a convolution of maps in ${name} agrees with plain loops for %j`, async (g) => {
+    const x = noise(g.batch * g.height * g.width * g.inputs, 1);
+    const weight = noise(g.sizeHeight * g.sizeWidth * g.inputs * g.outputs, 2);
+    const dy = noise(g.batch * g.outHeight * g.outWidth * g.outputs, 3);
+    const y = new Float64Array(dy.length);
+    const dx = new Float64Array(x.length);
+    const dw = new Float64Array(weight.length);
+    eachProduct(g, (i, w, o) => {
+      y[o]! += x[i]! * weight[w]!;
+      dx[i]! += dy[o]! * weight[w]!;
+      dw[w]! += dy[o]! * x[i]!;
+    });
+    await checkKernel(device, family.conv2d(g), { x, weight }, y);
+    await checkKernel(device, family.conv2dInputGradient(g), { dy, weight }, dx);
+    await checkKernel(device, family.conv2dWeightGradient(g), { x, dy }, dw, conv2dWeightGradientChunks(g));
+  });
+}
+
+it('a long weight gradient is many partial sums of whole rows', () => {
+  const akita = { ...DENSE, height: 512, width: 512, outHeight: 512, outWidth: 512, dilation: 1 };
+  const g = { ...akita, inputs: 48, outputs: 24, sizeHeight: 3, sizeWidth: 3, padTop: 1, padLeft: 1 };
+  expect(conv2dWeightGradientChunks(g)).toBe(32); // 512² terms, at most 8,192 each
+  expect(conv2dWeightGradientChunks({ ...g, outHeight: 3, inputs: 1, outputs: 1 })).toBe(3);
+});
+
+/** Calls `visit` with the flat indices of x, weight and dy of every product of the convolution. */
+function eachProduct(g: Conv2dGeometry, visit: (x: number, weight: number, y: number) => void): void {
+  for (let b = 0; b < g.batch; b++)
+    for (let r = 0; r < g.outHeight; r++)
+      for (let c = 0; c < g.outWidth; c++)
+        for (let s = 0; s < g.sizeHeight; s++)
+          for (let t = 0; t < g.sizeWidth; t++) {
+            const [row, column] = [r + s * g.dilation - g.padTop, c + t * g.dilation - g.padLeft];
+            if (row < 0 || row >= g.height || column < 0 || column >= g.width) continue;
+            for (let i = 0; i < g.inputs; i++)
+              for (let o = 0; o < g.outputs; o++)
+                visit(
+                  ((b * g.height + row) * g.width + column) * g.inputs + i,
+                  ((s * g.sizeWidth + t) * g.inputs + i) * g.outputs + o,
+                  ((b * g.outHeight + r) * g.outWidth + c) * g.outputs + o,
+                );
+          }
+}
