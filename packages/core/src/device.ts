@@ -40,6 +40,16 @@ const RAISED_LIMITS = [
   'maxImmediateSize',
 ] as const;
 
+/** Bytes moved between host and device at a time. */
+const TRANSFER_BYTES = 2 ** 26;
+
+/** A range of a buffer to read back. */
+interface ReadPart {
+  readonly buffer: GPUBuffer;
+  readonly offset?: number;
+  readonly bytes: number;
+}
+
 /** One GPU, or a software driver: owns its buffers and compiled pipelines. Close it when done. */
 export class Device {
   readonly info: DeviceInfo;
@@ -53,10 +63,10 @@ export class Device {
   private bytes = 0;
   private lost: string | undefined;
 
-  private constructor(instance: GPU, adapter: GPUAdapter, gpu: GPUDevice) {
+  private constructor(instance: GPU, adapter: GPUAdapter, gpu: GPUDevice, bindingLimit?: number) {
     this.instance = instance;
     this.gpu = gpu;
-    this.info = describe(adapter, gpu);
+    this.info = describe(adapter, gpu, bindingLimit);
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault();
       this.errors.push((event as GPUUncapturedErrorEvent).error.message);
@@ -67,11 +77,12 @@ export class Device {
   }
 
   /**
-   * Opens the adapter Dawn ranks first, with every limit and feature it grants.
+   * Opens the adapter Dawn ranks first, with every limit and feature it grants. `bindingLimit` lowers the bytes of one
+   * binding, for tests of what is computed in windows.
    *
    * @throws when no Vulkan, Metal or D3D12 adapter answers, with how to get a software one.
    */
-  static async open(): Promise<Device> {
+  static async open({ bindingLimit }: { readonly bindingLimit?: number } = {}): Promise<Device> {
     Object.assign(globalThis, globals);
     installAdaptivePolling();
     const instance = create(INSTANCE_FLAGS);
@@ -88,7 +99,8 @@ export class Device {
       }),
     );
     const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
-    return new Device(instance, adapter, await adapter.requestDevice({ requiredFeatures, requiredLimits }));
+    const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+    return new Device(instance, adapter, gpu, bindingLimit);
   }
 
   /** Bytes of all buffers that are open now. */
@@ -100,12 +112,11 @@ export class Device {
     return this.gpu.queue;
   }
 
-  /** A storage buffer; what it holds is undefined until it is written. @throws when it exceeds what the adapter allows in one buffer or binding. */
+  /** A storage buffer; what it holds is undefined until it is written. @throws when it exceeds what the adapter allows in one buffer. */
   createBuffer(bytes: number, label: string): GPUBuffer {
-    const limit = Math.min(this.info.maxBufferBytes, this.info.maxBindingBytes);
-    if (bytes > limit) {
+    if (bytes > this.info.maxBufferBytes) {
       throw new Error(
-        `${label}: needs ${bytes} bytes in one buffer but ${this.info.description} binds at most ${limit}; use smaller leaves or a device with a higher limit`,
+        `${label}: needs ${bytes} bytes in one buffer but ${this.info.description} has at most ${this.info.maxBufferBytes}; use smaller leaves or a device with a higher limit`,
       );
     }
     const size = Math.max(bytes, 4);
@@ -162,9 +173,39 @@ export class Device {
     this.check('submitting');
   }
 
-  /** Copies ranges of buffers to host memory, in one wait. */
-  async read(parts: readonly { buffer: GPUBuffer; offset?: number; bytes: number }[]): Promise<Uint8Array[]> {
+  /** Uploads bytes that are not shared memory, a piece at a time: Dawn keeps a copy until the device has them. */
+  write(buffer: GPUBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): void {
+    for (let at = 0; at < bytes.length; at += TRANSFER_BYTES) {
+      this.gpu.queue.writeBuffer(buffer, offset + at, bytes.subarray(at, at + TRANSFER_BYTES));
+      if (at > 0) this.gpu.queue.submit([]);
+    }
+  }
+
+  /** Copies ranges of buffers to host memory, a wait for each `TRANSFER_BYTES`. */
+  async read(parts: readonly ReadPart[]): Promise<Uint8Array[]> {
     const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total <= TRANSFER_BYTES) return this.readAtOnce(parts, total);
+    const values = parts.map(({ bytes }) => new Uint8Array(bytes));
+    let round: (ReadPart & { readonly to: Uint8Array })[] = [];
+    let room = TRANSFER_BYTES;
+    const finish = async (): Promise<void> => {
+      const pieces = await this.readAtOnce(round, TRANSFER_BYTES - room);
+      for (const [i, piece] of pieces.entries()) round[i]!.to.set(piece);
+      [round, room] = [[], TRANSFER_BYTES];
+    };
+    for (const [i, { buffer, offset = 0, bytes }] of parts.entries()) {
+      for (let at = 0, size = 0; at < bytes; at += size) {
+        if (room === 0) await finish();
+        size = Math.min(room, bytes - at);
+        round.push({ buffer, offset: offset + at, bytes: size, to: values[i]!.subarray(at, at + size) });
+        room -= size;
+      }
+    }
+    await finish();
+    return values;
+  }
+
+  private async readAtOnce(parts: readonly ReadPart[], total: number): Promise<Uint8Array[]> {
     if (total === 0) return parts.map(() => new Uint8Array(0));
     const staging = this.takeStaging(total);
     const encoder = this.encoder('read');
@@ -318,7 +359,7 @@ export function subgroupMatrices(adapter: AdapterSizes): readonly SubgroupMatric
     .sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
 }
 
-function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {
+function describe(adapter: GPUAdapter, gpu: GPUDevice, bindingLimit?: number): DeviceInfo {
   const { vendor, architecture, device, description } = adapter.info;
   const sizes = adapter.info as AdapterSizes;
   return {
@@ -330,7 +371,10 @@ function describe(adapter: GPUAdapter, gpu: GPUDevice): DeviceInfo {
     subgroupSizes: [sizes.subgroupMinSize ?? 0, sizes.subgroupMaxSize ?? 0],
     subgroupMatrices: subgroupMatrices(sizes),
     features: [...gpu.features].sort(),
-    maxBindingBytes: gpu.limits.maxStorageBufferBindingSize,
+    maxBindingBytes: Math.min(
+      bindingLimit ?? Number.POSITIVE_INFINITY,
+      gpu.limits.maxStorageBufferBindingSize,
+    ),
     maxBufferBytes: gpu.limits.maxBufferSize,
   };
 }

@@ -70,6 +70,9 @@ export interface ProfiledPart {
   finish(encoder: GPUCommandEncoder): void;
 }
 
+/** Constants of a window: the largest offset alignment of a binding. */
+const WINDOW_BYTES = 256;
+
 interface Prepared {
   readonly step: Step;
   readonly pipeline: GPUComputePipeline;
@@ -97,6 +100,9 @@ export class Executor {
   private readonly frameBytes = new ArrayBuffer(64);
   private segments: readonly PreparedSegment[] = [];
   private inputs: Readonly<Record<string, TypedArray>> = {};
+  /** Constants of all windows, one after another; absent when nothing runs in windows. */
+  private windows: GPUBuffer | undefined;
+  private readonly windowOffsets = new Map<Step, number>();
   private dispatches = 0;
 
   private constructor(device: Device, program: Program, store: StateStore, leaves: readonly number[]) {
@@ -216,7 +222,9 @@ export class Executor {
         const encoder = this.device.encoder('inspect');
         this.pass(encoder, [prepared], frame, leaf);
         this.device.submit(encoder);
-        const output = prepared.step.bindings.at(-1)!;
+        const { window, bindings } = prepared.step;
+        if (window !== undefined && window.index + 1 < window.count) continue; // not yet whole
+        const output = window?.output ?? bindings.at(-1)!;
         const [bytes] = await this.device.read([
           { buffer: this.bufferOf(output.slot, leaf), bytes: output.bytes ?? 0 },
         ]);
@@ -251,7 +259,11 @@ export class Executor {
     for (const buffers of [this.shared, ...this.perLeaf.values()]) {
       for (const [slot, buffer] of buffers) {
         if (pinned.has(slot)) continue;
-        this.device.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(0x7fc0_0000));
+        this.device.write(
+          buffer,
+          0,
+          new Uint8Array(new Uint32Array(buffer.size / 4).fill(0x7fc0_0000).buffer),
+        );
       }
     }
   }
@@ -261,6 +273,8 @@ export class Executor {
       for (const buffer of buffers.values()) this.device.destroyBuffer(buffer);
       buffers.clear();
     }
+    if (this.windows !== undefined) this.device.destroyBuffer(this.windows);
+    this.windows = undefined;
   }
 
   private allocate(): void {
@@ -269,13 +283,25 @@ export class Executor {
       const owners = scope === 'leaf' ? [...this.perLeaf.values()] : [this.shared];
       for (const buffers of owners) buffers.set(slot, this.device.createBuffer(bytes, label));
     });
+    const steps = this.program.segments.flatMap(({ once, leaf }) => [...once, ...leaf]);
+    const windowed = steps.filter(({ window }) => window !== undefined);
+    if (windowed.length === 0) return;
+    const words = WINDOW_BYTES / 4;
+    const constants = new Uint32Array(windowed.length * words);
+    windowed.forEach((step, i) => {
+      constants.set(step.window!.constants, i * words);
+      this.windowOffsets.set(step, i * WINDOW_BYTES);
+    });
+    this.windows = this.device.createBuffer(constants.byteLength, 'windows');
+    this.device.write(this.windows, 0, new Uint8Array(constants.buffer));
   }
 
   private async prepare(segment: Segment): Promise<PreparedSegment> {
     const prepared = (steps: readonly Step[]): Promise<Prepared[]> =>
       Promise.all(
         steps.map(async (step) => {
-          const access = step.bindings.map((binding) => binding.access);
+          const own = step.bindings.map((binding) => binding.access);
+          const access = step.window === undefined ? own : [...own, 'read' as const];
           const pipeline = await this.device.pipeline(this.program.shaders[step.shader]!, access, step.label);
           const state = step.bindings.flatMap(({ slot }) => this.stateOf.get(slot)?.name ?? []);
           return { step, pipeline, access, state, groups: new Map() };
@@ -287,9 +313,9 @@ export class Executor {
   private upload(input: ProgramInput, values: TypedArray, leaf: number): void {
     const rows = values.length / this.program.leaves;
     const own = values.subarray(leaf * rows, (leaf + 1) * rows) as Uint8Array;
-    const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // writeBuffer must not see shared memory
+    const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // not shared memory
     bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
-    this.device.queue.writeBuffer(this.bufferOf(input.slot, leaf), 0, bytes);
+    this.device.write(this.bufferOf(input.slot, leaf), 0, bytes);
   }
 
   private startSums(q: Int32Array | undefined): void {
@@ -315,7 +341,8 @@ export class Executor {
     const all = await exchange.sum({ peaks: peaks!, sums: own });
     const decision = decide(sums, all.peaks, q);
     if (decision.kind === 'commit' && all.sums !== undefined) {
-      this.device.queue.writeBuffer(sumBuffer, 0, all.sums as Uint32Array<ArrayBuffer>);
+      const { buffer, byteOffset, byteLength } = all.sums as Uint32Array<ArrayBuffer>;
+      this.device.write(sumBuffer, 0, new Uint8Array(buffer, byteOffset, byteLength));
     }
     return decision;
   }
@@ -384,6 +411,8 @@ export class Executor {
     if (known !== undefined) return known;
     const { step, access } = prepared;
     const entries = step.bindings.map((binding) => this.range(binding, leaf));
+    if (step.window !== undefined)
+      entries.push({ buffer: this.windows!, offset: this.windowOffsets.get(step)!, size: WINDOW_BYTES });
     const group = this.device.bindGroup(access, entries, step.label);
     prepared.groups.set(key, group);
     return group;
@@ -420,7 +449,7 @@ export class Executor {
     }));
     const all = await exchange.combine(pieces);
     all.forEach((bytes, i) => {
-      this.device.queue.writeBuffer(this.shared.get(gathered[i]!.slot)!, 0, bytes.slice());
+      this.device.write(this.shared.get(gathered[i]!.slot)!, 0, bytes.slice());
     });
   }
 

@@ -1,3 +1,5 @@
+import type { Range } from './op.ts';
+
 /**
  * What an op's `shader` kernel returns: the body of one compute entry point.
  *
@@ -16,6 +18,11 @@ export interface KernelBody {
   readonly declarations?: string;
   readonly workgroupSize: number;
   readonly workgroups: number;
+  /**
+   * Elements of inputs, and of `y`, that workgroups `[from, to)` use, as ranges that grow with `to`; all of a tensor that is
+   * not named. Loads whose value is not used may be anywhere. Tensors larger than a device binds at once are bound in part.
+   */
+  touches?(from: number, to: number): Readonly<Record<string, Range>>;
   /** Inputs, and `y` for the output, that are accessed four elements at a time; their element counts are multiples of 4. */
   readonly vec4?: readonly string[];
 }

@@ -33,6 +33,20 @@ export interface Step {
   readonly workgroups: readonly [x: number, y: number];
   /** Constants of this dispatch, passed as immediates `frame.k`; absent when the kernel reads no frame. */
   readonly keys?: readonly number[];
+  /** The kernel is dispatched in windows, this being one of them. */
+  readonly window?: StepWindow;
+}
+
+/** Part of the work of a kernel that touches a tensor larger than one binding. */
+export interface StepWindow {
+  /** Where the bindings lie in their tensors; bound after them as read-only storage. */
+  readonly constants: readonly number[];
+  readonly index: number;
+  readonly count: number;
+  /** 1, and one more for each further binding of a tensor that one binding cannot hold. */
+  readonly pages: number;
+  /** All of the tensor that the windows write. */
+  readonly output: Binding;
 }
 
 /** After a leaf's steps, its piece of a tensor is copied to its place among all leaves. */

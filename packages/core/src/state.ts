@@ -76,8 +76,8 @@ export class StateStore {
       }
     }
     for (const [name, { data }] of values) {
-      const copy = Float32Array.from(data as Float32Array); // writeBuffer must not see shared memory
-      if (copy.length > 0) this.device.queue.writeBuffer(this.entry(name).current, 0, copy);
+      const copy = Float32Array.from(data as Float32Array); // not shared memory
+      this.device.write(this.entry(name).current, 0, new Uint8Array(copy.buffer));
     }
     this.device.check('writing state');
   }

@@ -1,6 +1,6 @@
 /**
  * Tests that follow from an op's declaration alone: equal to its float64 reference, gradient equal to central differences,
- * a piece of the work equal to the same piece of the whole, NaN never swallowed. A user's op gets the built-ins' tests:
+ * a piece of the work equal to the same piece of the whole, in windows too, NaN never swallowed. A user's op gets the built-ins' tests:
  *
  *     for (const { name, skip, run } of checkOp('swish')) test.skipIf(skip !== undefined)(name, () => run(device));
  */
@@ -21,6 +21,7 @@ import {
 import { gradientChecks } from './testing/gradient.ts';
 import { splitChecks } from './testing/split.ts';
 import { expectClose, VALUE_TOLERANCE } from './testing/values.ts';
+import { windowCheck } from './testing/windows.ts';
 
 export { type Check, evaluateOnDevice, interpret } from './testing/evaluate.ts';
 export { type RandomOptions, randomTensor, relativeError } from './testing/values.ts';
@@ -34,6 +35,7 @@ export function checkOp(name: string): readonly Check[] {
       referenceCheck(op, sample),
       ...gradientChecks(op, sample),
       ...splitChecks(op, sample),
+      windowCheck(op, sample),
       nanCheck(op, sample),
     ];
     return checks.map((check) => ({ ...check, name: `${at} ${check.name}` }));

@@ -119,7 +119,8 @@ export class DistributedState {
 export async function distribute(fn: Traceable, options: DistributeOptions): Promise<Distributed> {
   const { mesh, seed = 0 } = options;
   const leavesOnDevice = Math.ceil((options.leaves ?? 1) / mesh.ranks.length);
-  const built = build(fn, { target: kernelTarget(mesh.info), ...options, leavesOnDevice });
+  const own = { target: kernelTarget(mesh.info), bindingLimit: mesh.info.maxBindingBytes };
+  const built = build(fn, { ...own, ...options, leavesOnDevice });
   if (mesh.ranks.length > built.program.leaves) {
     throw new Error(
       `${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`,

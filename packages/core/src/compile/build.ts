@@ -29,6 +29,11 @@ import { layOutSums, type SumLayout, storageBytes } from './storage-bytes.ts';
 export interface Placement extends MemoryOptions {
   /** Leaves that one device works on; all by default. */
   readonly leavesOnDevice?: number;
+  /**
+   * Bytes the device binds at once: kernels that touch larger tensors run in windows. No limit by default; `compile` and
+   * `distribute` take that of their devices.
+   */
+  readonly bindingLimit?: number;
 }
 
 /** What decides the bits besides the graph: how the batch is cut into leaves, and what kernels are written for. */
@@ -40,18 +45,33 @@ export interface LogicalPlan {
 /**
  * Compiles a traced graph to a program, without a device: simplify, shard, fuse, lower, split, recompute, assign memory.
  *
- * @throws when the batch does not divide by the leaves, a parameter has no name, or the step does not fit the memory budget.
+ * Kernels that touch a tensor of more than `bindingLimit` bytes are dispatched in windows, which changes neither the bits
+ * nor the `bitsId`: it hashes the kernels as they are without.
+ *
+ * @throws when the batch does not divide by the leaves, a parameter has no name, a tensor has 2³² elements or more, or the
+ *   step does not fit the memory budget.
  */
 export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placement): Program {
   const sharded = shard(simplify(graph), plan.leaves);
+  checkSizes(sharded.graph);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
   const logical = split(sharded, fused, scalars, plan.target);
   const sumLayout = layOutSums(sharded);
   const bytes = storageBytes(sharded, sumLayout, plan.leaves);
-  const { leavesOnDevice = plan.leaves } = placement;
+  const { leavesOnDevice = plan.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const stages = chooseRecompute({ sharded, stages: logical, bytes, leavesOnDevice }, placement);
-  return new Assembly({ graph, plan, sharded, scalars, logical, stages, sumLayout, bytes }).program();
+  const parts = { graph, plan, sharded, scalars, logical, stages, sumLayout, bytes, bindingLimit };
+  return new Assembly(parts).program();
+}
+
+/** Kernels index elements with u32. */
+function checkSizes(graph: Graph): void {
+  const large = topologicalOrder(roots(graph)).find(({ shape }) => elementCount(shape) >= 2 ** 32);
+  if (large === undefined) return;
+  throw new Error(
+    `${large}: ${elementCount(large.shape)} elements in one leaf, but a tensor holds fewer than ${2 ** 32}; use more leaves or a shorter input`,
+  );
 }
 
 /** Per-step numbers in order of first use; eight fit beside the other immediates. */
@@ -74,6 +94,7 @@ interface Parts {
   readonly stages: Stages;
   readonly sumLayout: SumLayout;
   readonly bytes: (x: Storage) => number;
+  readonly bindingLimit: number;
 }
 
 class Assembly {
@@ -89,8 +110,8 @@ class Assembly {
     const slots = this.assign();
     const segments = this.parts.stages.stages.map(
       (stage): Segment => ({
-        once: stage.once.map((work) => this.step(work)),
-        leaf: stage.leaf.map((work) => this.step(work)),
+        once: stage.once.flatMap((work) => this.steps(work)),
+        leaf: stage.leaf.flatMap((work) => this.steps(work)),
         publish: [
           ...stage.gather.map((node) => this.publish(stored(node.inputs.x!), node)),
           ...this.published(stage),
@@ -142,8 +163,36 @@ class Assembly {
     return { slot: this.slot(x), access, bytes: this.parts.bytes(x) };
   }
 
-  private step(work: Work): Step {
-    return work.kind === 'kernel' ? this.kernelStep(work.kernel) : this.sumStep(work.kind, work.sum);
+  private steps(work: Work): Step[] {
+    if (work.kind !== 'kernel') return this.sumSteps(work.kind, work.sum);
+    const step = this.kernelStep(work.kernel);
+    return step.bindings.every(({ bytes }) => bytes! <= this.parts.bindingLimit)
+      ? [step]
+      : this.cut(work.kernel, step);
+  }
+
+  /** A kernel in windows. */
+  private cut(kernel: Lowered, whole: Step): Step[] {
+    const { code, keys, windows } = kernel.cut(this.parts.bindingLimit);
+    const bound = [...kernel.reads, kernel.writes];
+    return windows.map(({ workgroups, constants, bindings }, index) => ({
+      ...whole,
+      shader: this.shader(code),
+      bindings: bindings.map(({ operand, offset, bytes }) => ({
+        ...whole.bindings[operand]!,
+        offset,
+        bytes,
+      })),
+      workgroups,
+      ...(keys === undefined ? {} : { keys }),
+      window: {
+        constants,
+        index,
+        count: windows.length,
+        pages: bindings.length - bound.length + 1,
+        output: whole.bindings.at(-1)!,
+      },
+    }));
   }
 
   private kernelStep(kernel: Lowered): Step {
@@ -162,19 +211,31 @@ class Assembly {
     };
   }
 
-  private sumStep(kind: 'accumulate' | 'finish', sum: Tensor): Step {
-    const index = this.parts.sumLayout.sums.indexOf(sum);
+  /** Gradient sums are divided into ranges of values: each is a piece of work of its own. */
+  private sumSteps(kind: 'accumulate' | 'finish', sum: Tensor): Step[] {
     const count = elementCount(sum.shape);
+    const unit = 64; // values of 4 bytes: the default alignment of a binding
+    const piece = Math.min(count, Math.max(Math.floor(this.parts.bindingLimit / 8 / unit), 1) * unit);
+    return Array.from({ length: Math.ceil(count / piece) }, (_, i) =>
+      this.sumStep(kind, sum, i * piece, Math.min(piece, count - i * piece)),
+    );
+  }
+
+  private sumStep(kind: 'accumulate' | 'finish', sum: Tensor, from: number, count: number): Step {
+    const index = this.parts.sumLayout.sums.indexOf(sum);
     const groups = kind === 'accumulate' ? accumulateWorkgroups(count) : finishWorkgroups(count);
     const x = Math.min(groups, 65_535);
-    const offset = 8 * this.parts.sumLayout.offsets[index]!;
     const part: Binding = {
       slot: this.slot('sums'),
       access: kind === 'accumulate' ? 'read_write' : 'read',
-      offset,
+      offset: 8 * (this.parts.sumLayout.offsets[index]! + from),
       bytes: 8 * count,
     };
     const scale = this.binding('scales', 'read');
+    const values = (of: Tensor, access: Binding['access']): Binding => {
+      const whole = this.binding(of, access);
+      return count * 4 === whole.bytes ? whole : { ...whole, offset: 4 * from, bytes: 4 * count };
+    };
     return {
       label: `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`,
       path: sum.path,
@@ -182,8 +243,8 @@ class Assembly {
       shader: this.shader(kind === 'accumulate' ? accumulateCode(FRAME) : finishCode(FRAME)),
       bindings:
         kind === 'accumulate'
-          ? [this.binding(stored(sum.inputs.x!), 'read'), scale, part, this.binding('peaks', 'read_write')]
-          : [part, scale, this.binding(sum, 'read_write')],
+          ? [values(stored(sum.inputs.x!), 'read'), scale, part, this.binding('peaks', 'read_write')]
+          : [part, scale, values(sum, 'read_write')],
       workgroups: [x, Math.ceil(groups / x)],
       keys: [index, count, x],
     };

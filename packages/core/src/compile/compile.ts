@@ -95,11 +95,8 @@ export interface Compiled {
  */
 export async function compile(fn: Traceable, options: CompileOptions): Promise<Compiled> {
   const { device, seed = 0 } = options;
-  const {
-    program,
-    parameters,
-    counters: host,
-  } = build(fn, { target: kernelTarget(device.info), ...options });
+  const own = { target: kernelTarget(device.info), bindingLimit: device.info.maxBindingBytes };
+  const { program, parameters, counters: host } = build(fn, { ...own, ...options });
   const state = options.state ?? new StateStore(device);
   const fresh = new Map([...parameters].filter(([name]) => !state.has(name)));
   const executor = await Executor.create(device, program, state);

@@ -31,6 +31,14 @@ export interface ElementContext {
   scalar(name: string): string;
   /** The binding of a stored tensor. */
   bind(source: Tensor): number;
+  /** Notes that a binding is read at an index in terms of `i`. */
+  access(binding: number, index: string): void;
+  /** WGSL of word `index` of a binding. */
+  word(binding: number, index: string): string;
+  /** WGSL statement that stores word `index` of the output. */
+  put(index: string, value: string): string;
+  /** WGSL of whether word `index` of the output is computed here. */
+  isUnit(index: string): string;
   /** Adds WGSL functions that the text calls. */
   help(declarations: string): void;
   /** A constant of this use, as an immediate. */
@@ -51,6 +59,9 @@ export interface ElementBody {
   readonly declarations: readonly string[];
   readonly body: string;
   readonly workgroups: number;
+  /** An invocation computes `steps` vectors, `stride` apart. */
+  readonly stride: number;
+  readonly steps: number;
   /** Elements in a vector: `y` is an array of vec4f if 4. */
   readonly width: 1 | 4;
   /** Bindings that are read as vec4f. */
@@ -73,7 +84,7 @@ export function elementBody(root: Tensor, context: ElementContext, workgroupSize
   const [strideText, stepsText] = [context.extent(stride), context.extent(steps)];
   const columns = period === 1 ? [] : periodColumns(width, context.extent(period));
   const once = operands.flatMap((operand, k) => loadOnce(operand, k, width, context));
-  const each = operands.flatMap((operand, k) => loadEach(operand, k, width));
+  const each = operands.flatMap((operand, k) => loadEach(operand, k, width, context));
   const element = (lane: number): string =>
     `element(v * ${width}u + ${lane}u${operands.map((operand, k) => `, ${argument(operand, k, lane)}`).join('')})`;
   const body = wgsl`
@@ -83,9 +94,9 @@ export function elementBody(root: Tensor, context: ElementContext, workgroupSize
     ${once}
     for (var k = 0u; k < ${stepsText}; k++) {
       let v = first + k * ${strideText};
-      if (v < arrayLength(&y)) {
+      if (${context.isUnit('v')}) {
         ${each}
-        y[v] = ${width === 1 ? element(0) : `vec4f(${lanes(width).map(element).join(', ')})`};
+        ${context.put('v', width === 1 ? element(0) : `vec4f(${lanes(width).map(element).join(', ')})`)}
       }
     }`;
   const parameters = operands.map((_, k) => `, p${k}: f32`).join('');
@@ -93,6 +104,8 @@ export function elementBody(root: Tensor, context: ElementContext, workgroupSize
     declarations: [`fn element(i: u32${parameters}) -> f32 {\n${lets.join('\n')}\nreturn ${value};\n}`],
     body,
     workgroups: Math.ceil((Math.ceil(vectors / (stride * steps)) * stride) / workgroupSize),
+    stride,
+    steps,
     width,
     wideBindings: operands.filter(({ wide }) => wide).map(({ binding }) => binding),
   };
@@ -119,9 +132,14 @@ function loadOnce({ binding, place }: Operand, k: number, width: 1 | 4, context:
 }
 
 /** Statements that load an operand for vector `v`. */
-function loadEach({ binding, place, wide }: Operand, k: number, width: 1 | 4): string[] {
+function loadEach(
+  { binding, place, wide }: Operand,
+  k: number,
+  width: 1 | 4,
+  context: ElementContext,
+): string[] {
   if (place.period > 0) return [];
-  if (wide) return [`let p${k} = b${binding}[v];`];
+  if (wide) return [`let p${k} = ${context.word(binding, 'v')};`];
   return [
     lanes(width)
       .map((lane) => `let p${k}_${lane} = load${binding}(v * ${width}u + ${lane}u);`)
@@ -177,6 +195,9 @@ class Element {
     const binding = this.context.bind(source);
     const key = `${binding} ${place.period} ${place.offset}`;
     const wide = this.width === 4 && place.period === 0 && source.dtype === 'f32';
+    const { period, offset } = place;
+    const index = period === 0 ? 'i' : period === 1 ? `${offset}u` : `i % ${period}u + ${offset}u`;
+    this.context.access(binding, index);
     if (!this.found.has(key)) this.found.set(key, { binding, place, wide });
     return `p${[...this.found.keys()].indexOf(key)}`;
   }

@@ -1,11 +1,14 @@
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody, KernelTarget } from '../kernel.ts';
 import { literal } from '../literal.ts';
-import type { ReduceKernel } from '../op.ts';
-import type { DType, Tensor } from '../tensor.ts';
+import type { Range, ReduceKernel } from '../op.ts';
+import type { Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
+import { type Declared, declareWhole, declareWindow, openWindow } from './bindings.ts';
 import { broadcastIndexText, type ElementContext, elementBody } from './element.ts';
 import { type Fused, type Group, isAlias } from './fuse.ts';
+import { rangeOf } from './interval.ts';
+import { planWindows, type Space, type Window, WindowWord } from './window.ts';
 
 /** A kernel with the tensors it is bound to, in binding order: inputs, then the output. */
 export interface Lowered {
@@ -16,6 +19,15 @@ export interface Lowered {
   readonly workgroups: readonly [x: number, y: number];
   /** Immediates `frame.k` of this use; undefined when the kernel reads no frame. */
   readonly keys: readonly number[] | undefined;
+  /** The same work for a device that binds at most `limit` bytes at a time. @throws when it cannot be divided. */
+  cut(limit: number): Cut;
+}
+
+/** A kernel's work in windows: one text, which reads what is bound from the constants of each window. */
+export interface Cut {
+  readonly code: string;
+  readonly keys: readonly number[] | undefined;
+  readonly windows: readonly Window[];
 }
 
 /** A tensor that is stored, or the partial results of a reduction in two stages. */
@@ -49,19 +61,39 @@ export function lower(
   target: KernelTarget,
 ): readonly Lowered[] {
   const { core, root } = group;
-  if (core !== undefined && core.op.kernel.kind === 'reduce') return lowerReduce(group, inlined, scalars);
-  const writer = new Writer(inlined, scalars, core);
+  const kernel = (of: Tensor | undefined, write: (writer: Writer) => Draft): Lowered => {
+    const draft = (mode: Mode): Draft => write(new Writer(inlined, scalars, of, mode));
+    const { text, ...whole } = draft('whole');
+    return { ...whole, code: text(), cut: (limit) => cut(draft, limit) };
+  };
+  if (core !== undefined && core.op.kernel.kind === 'reduce') return lowerReduce(group, kernel);
   if (core !== undefined && core.op.kernel.kind === 'shader') {
     const body = core.op.kernel.body(core.inputs, core, core.attrs, target);
-    return [writer.shader(root, core, body)];
+    return [kernel(core, (writer) => writer.shader(root, core, body))];
   }
-  return [writer.map(root)];
+  return [kernel(core, (writer) => writer.map(root))];
+}
+
+function cut(draft: (mode: Mode) => Draft, limit: number): Cut {
+  const windowed = draft('window');
+  const plan = planWindows(windowed.space(), windowed.operands, { limit, label: windowed.label });
+  const { text, keys } = plan.folds ? draft('fold') : windowed;
+  return { code: text(plan), keys, windows: plan.windows };
+}
+
+/** For all of a kernel's tensors, for windows of them, or for windows that hold part of the addends of a result. */
+type Mode = 'whole' | 'window' | 'fold';
+
+/** A kernel whose text waits for the pages of its tensors. */
+interface Draft extends Omit<Lowered, 'code' | 'cut'> {
+  readonly operands: readonly Declared[];
+  space(): Space;
+  text(plan?: { readonly pages: readonly number[]; readonly pageBytes: number }): string;
 }
 
 function lowerReduce(
   group: Group,
-  inlined: ReadonlySet<Tensor>,
-  scalars: readonly string[],
+  lowered: (core: Tensor | undefined, write: (writer: Writer) => Draft) => Lowered,
 ): readonly Lowered[] {
   const core = group.core!;
   const kernel = core.op.kernel as ReduceKernel<unknown>;
@@ -74,7 +106,7 @@ function lowerReduce(
   };
   const outputs = extent.outer * extent.inner;
   if (outputs >= FEW_OUTPUTS || extent.count <= CHUNK) {
-    return [new Writer(inlined, scalars, core).reduce(group.root, core, kernel, extent, x)];
+    return [lowered(core, (writer) => writer.reduce(group.root, core, kernel, extent, x))];
   }
   const wanted = Math.min(
     MAX_CHUNKS,
@@ -85,14 +117,10 @@ function lowerReduce(
   const chunks = Math.ceil(Math.max(2, wanted) / neighbours) * neighbours;
   const partials: Partials = { of: core, shape: [extent.outer, chunks, extent.inner], dtype: 'f32' };
   return [
-    new Writer(inlined, scalars, undefined).partial(partials, kernel, extent, chunks, x),
-    new Writer(inlined, scalars, core).reduce(
-      group.root,
-      core,
-      kernel,
-      { ...extent, count: chunks },
-      partials,
-    ),
+    lowered(undefined, (writer) => writer.partial(partials, kernel, extent, chunks, x)),
+    lowered(core, (writer) => {
+      return writer.reduce(group.root, core, kernel, { ...extent, count: chunks }, partials);
+    }),
   ];
 }
 
@@ -117,7 +145,7 @@ class Writer implements ElementContext {
   private readonly core: Tensor | undefined;
   private readonly reads: Stored[] = [];
   private readonly functions: string[] = [];
-  private readonly named = new Map<Tensor, string>();
+  private readonly named = new Map<Tensor, { readonly name: string; readonly accesses: readonly Access[] }>();
   private readonly helpers = new Set<string>();
   /** WGSL extensions. */
   private readonly enables = new Set<string>();
@@ -125,45 +153,76 @@ class Writer implements ElementContext {
   /** Positions of keys that are sizes. */
   private readonly extents = new Set<number>();
   private readonly wide = new Set<number>();
+  private readonly mode: Mode;
+  /** What the function being written reads, for each index `i` it is called with. */
+  private accesses: Access[] = [];
 
-  constructor(inlined: ReadonlySet<Tensor>, scalars: readonly string[], core: Tensor | undefined) {
+  constructor(
+    inlined: ReadonlySet<Tensor>,
+    scalars: readonly string[],
+    core: Tensor | undefined,
+    mode: Mode,
+  ) {
     this.inlined = inlined;
     this.scalars = scalars;
     this.core = core;
+    this.mode = mode;
   }
 
-  map(root: Tensor): Lowered {
-    const { declarations, body, workgroups, width, wideBindings } = elementBody(root, this, WORKGROUP);
+  map(root: Tensor): Draft {
+    const { declarations, body, width, wideBindings, ...grid } = elementBody(root, this, WORKGROUP);
     for (const binding of wideBindings) this.wide.add(binding);
     this.functions.push(...declarations);
-    return this.finish(root, body, workgroups, WORKGROUP, width === 4);
+    return this.finish(root, body, grid.workgroups, WORKGROUP, width === 4, () => ({
+      units: elementCount(root.shape) / width,
+      touches: ({ units: [from, to] }) => this.touched([from * width, to * width]),
+      workgroups: ([from, to]) => {
+        const first = Math.floor(from / (grid.stride * grid.steps)) * grid.stride;
+        const end = (Math.floor((to - 1) / (grid.stride * grid.steps)) + 1) * grid.stride;
+        return [Math.floor(first / WORKGROUP), Math.min(Math.ceil(end / WORKGROUP), grid.workgroups)];
+      },
+    }));
   }
 
-  shader(root: Tensor, core: Tensor, kernel: KernelBody): Lowered {
+  shader(root: Tensor, core: Tensor, kernel: KernelBody): Draft {
+    const bound = new Map<string, number>();
     for (const [name, source] of Object.entries(core.inputs)) {
       const binding = this.bind(stored(source));
+      bound.set(name, binding);
       if (kernel.vec4?.includes(name)) {
         this.wide.add(binding);
-        this.functions.push(`fn load4_${name}(i: u32) -> vec4f { return b${binding}[i]; }`);
+        this.functions.push(`fn load4_${name}(i: u32) -> vec4f { return ${this.word(binding, 'i')}; }`);
       } else this.functions.push(`fn load_${name}(i: u32) -> f32 { return load${binding}(i); }`);
     }
-    const epilogue = root === core ? undefined : this.compute(root);
+    const epilogue = root === core ? undefined : this.epilogue(root);
     const after = (value: string, i: string): string =>
       epilogue === undefined ? value : `${epilogue}(${i}, ${value})`;
     const wide = kernel.vec4?.includes('y') === true;
     this.functions.push(
       wide
-        ? `fn store4(i: u32, v: vec4f) { y[i] = vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')}); }`
-        : `fn store(i: u32, v: f32) { y[i] = ${after('v', 'i')}; }`,
+        ? `fn store4(i: u32, v: vec4f) { ${this.put('i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`)} }`
+        : `fn store(i: u32, v: f32) { ${this.put('i', after('v', 'i'))} }`,
     );
     if (kernel.declarations !== undefined) this.helpers.add(kernel.declarations);
     for (const extension of kernel.enables ?? []) this.enables.add(extension);
-    return this.finish(root, kernel.body, kernel.workgroups, kernel.workgroupSize, wide);
+    return this.finish(root, kernel.body, kernel.workgroups, kernel.workgroupSize, wide, () => ({
+      units: kernel.workgroups,
+      touches: ({ units }) => {
+        const own = kernel.touches?.(...units) ?? {};
+        const touched = this.touched(own.y ?? [0, elementCount(root.shape)]);
+        for (const [name, binding] of bound) {
+          const all: Range = [0, elementCount(this.reads[binding]!.shape)];
+          touched[binding] = hull(touched[binding], own[name] ?? all);
+        }
+        return touched;
+      },
+      workgroups: (units) => units,
+    }));
   }
 
   /** The reduction itself: an invocation folds `count` values for one output, or for four neighbouring ones. */
-  reduce(root: Tensor, core: Tensor, kernel: ReduceKernel<unknown>, extent: Extent, x: Stored): Lowered {
-    const epilogue = root === core ? undefined : this.compute(root);
+  reduce(root: Tensor, core: Tensor, kernel: ReduceKernel<unknown>, extent: Extent, x: Stored): Draft {
+    const epilogue = root === core ? undefined : this.epilogue(root);
     const finish = (value: string, o: string): string =>
       epilogue === undefined ? value : `${epilogue}(${o}, ${value})`;
     return this.fold(root, kernel, extent, x, undefined, finish);
@@ -176,7 +235,7 @@ class Writer implements ElementContext {
     extent: Extent,
     chunks: number,
     x: Stored,
-  ): Lowered {
+  ): Draft {
     return this.fold(partials, kernel, extent, x, chunks, (value) => value);
   }
 
@@ -187,9 +246,10 @@ class Writer implements ElementContext {
     x: Stored,
     chunks: number | undefined,
     finish: (value: string, o: string) => string,
-  ): Lowered {
+  ): Draft {
     const { outer, count, inner } = extent;
     const load = this.loader(x);
+    const addends: Access[] = [{ target: this.target(x), index: 'i' }];
     const wide = inner % 4 === 0 && load.startsWith('load') && x.dtype === 'f32';
     const width = wide ? 4 : 1;
     if (wide) this.wide.add(Number(load.slice('load'.length)));
@@ -197,24 +257,53 @@ class Writer implements ElementContext {
     const parts = chunks === undefined ? undefined : this.extent(chunks);
     const length = chunks === undefined ? n : this.extent(Math.ceil(count / chunks) * neighboursOf(extent));
     const [first, end, step] = chunkRange(parts, length, n, neighboursOf(extent));
-    const value = wide ? `b${load.slice('load'.length)}[base + r * ${m}]` : `${load}(base + r * ${m})`;
+    const value = wide
+      ? this.word(Number(load.slice('load'.length)), `base + r * ${m}`)
+      : `${load}(base + r * ${m})`;
     const lanes = wide ? ['x', 'y', 'z', 'w'] : [''];
     const each = (text: (lane: string, k: number) => string): string =>
       wide ? `vec4f(${lanes.map((lane, k) => text(`.${lane}`, k)).join(', ')})` : text('', 0);
+    const finished = each((lane, k) => finish(`acc${lane}`, wide ? `o * 4u + ${k}u` : 'o'));
+    const part = this.mode === 'fold';
+    const from = !part ? first : step === '1u' ? `max(${first}, termFrom)` : nextTerm(first, step);
     const body = wgsl`
       let o = wg * ${WORKGROUP}u + lane;
-      if (o < arrayLength(&y)) {
+      if (${this.isUnit('o')}) {
         let row = o / ${m};
         let base = ${parts === undefined ? 'row' : `row / ${parts}`} * ${n} * ${m} + o % ${m};
-        var acc = ${each(() => kernel.initial)};
-        for (var r = ${first}; r < ${end}; r += ${step}) {
+        var acc = ${each(() => kernel.initial)};${part ? ' if ((progress & 1u) != 0u) { acc = getY(o); }' : ''}
+        for (var r = ${from}; r < ${part ? `min(${end}, termTo)` : end}; r += ${step}) {
           let value = ${value};
           acc = ${each((lane) => kernel.combine(`acc${lane}`, `value${lane}`))};
         }
-        y[o] = ${each((lane, k) => finish(`acc${lane}`, wide ? `o * 4u + ${k}u` : 'o'))};
+        ${part ? `if ((progress & 2u) == 0u) { putY(o, acc); } else { ${this.put('o', finished)} }` : this.put('o', finished)}
       }`;
     const outputs = (outer * (chunks ?? 1) * inner) / width;
-    return this.finish(root, body, Math.ceil(outputs / WORKGROUP), WORKGROUP, wide);
+    const block = chunks === undefined ? count : Math.ceil(count / chunks) * neighboursOf(extent);
+    const terms = (row: number): Range => {
+      const at = Math.floor((row % (chunks ?? 1)) / neighboursOf(extent)) * block;
+      return chunks === undefined ? [0, count] : [Math.min(at, count), Math.min(at + block, count)];
+    };
+    return this.finish(root, body, Math.ceil(outputs / WORKGROUP), WORKGROUP, wide, () => ({
+      units: outputs,
+      fold: { row: inner / width, count, terms },
+      touches: ({ units, terms: own }) => {
+        const row = (unit: number): number => Math.floor((unit * width) / inner);
+        const rows = [row(units[0]), row(units[1] - 1)] as const;
+        const start = (of: number): number => Math.floor(of / (chunks ?? 1)) * count * inner;
+        const [low, high] = own ?? [terms(rows[0])[0], terms(rows[1])[1]];
+        const oneRow = rows[0] === rows[1];
+        const columns = oneRow ? units.map((unit) => unit * width - rows[0] * inner) : [0, inner];
+        const all = chunks !== undefined && start(rows[0]) !== start(rows[1]);
+        const touched = this.touched([units[0] * width, units[1] * width]);
+        const x: Range = all
+          ? [start(rows[0]), start(rows[1]) + count * inner]
+          : [start(rows[0]) + low * inner + columns[0]!, start(rows[1]) + (high - 1) * inner + columns[1]!];
+        this.reach(addends, x, touched);
+        return touched;
+      },
+      workgroups: ([from, to]) => [Math.floor(from / WORKGROUP), Math.ceil(to / WORKGROUP)],
+    }));
   }
 
   /** Name of a function `(i: u32) -> f32` that gives element i of a stored or inlined value. */
@@ -227,12 +316,22 @@ class Writer implements ElementContext {
   /** Declares `fn nK(i) -> f32` for a node that this kernel computes itself; with the core's value `v` passed along. */
   private compute(node: Tensor): string {
     const known = this.named.get(node);
-    if (known !== undefined) return known;
+    if (known !== undefined) return known.name;
     const passes = this.core !== undefined && dependsOn(node, this.core, this.inlined);
+    const outer = this.accesses;
+    this.accesses = [];
     const expression = this.expression(node, passes);
     const name = `n${this.named.size}`;
-    this.named.set(node, name);
+    this.named.set(node, { name, accesses: this.accesses });
+    this.accesses = outer;
     this.functions.push(`fn ${name}(i: u32${passes ? ', v: f32' : ''}) -> f32 { return ${expression}; }`);
+    return name;
+  }
+
+  /** As `compute`, called with the index of every element of the output. */
+  private epilogue(root: Tensor): string {
+    const name = this.compute(root);
+    this.accesses.push({ target: root, index: 'i' });
     return name;
   }
 
@@ -251,7 +350,11 @@ class Writer implements ElementContext {
         this.core !== undefined &&
         this.inlined.has(source) &&
         dependsOn(source, this.core, this.inlined);
-      if (inner) return [name, `${this.compute(source)}(i, v)`];
+      if (inner) {
+        const text = `${this.compute(source)}(i, v)`;
+        this.accesses.push({ target: source, index: 'i' });
+        return [name, text];
+      }
       const index = kernel.index?.(name, node.attrs, site) ?? broadcastIndexText(source, node, 'i');
       return [name, this.read(source, index)];
     });
@@ -272,7 +375,51 @@ class Writer implements ElementContext {
   read(source: Tensor, index: string): string {
     if (source.op.name === 'constant') return literal((source.attrs as { value: number }).value);
     if (source.op.name === 'scalar') return this.scalar((source.attrs as { name: string }).name);
-    return `${this.loader(source)}(${index})`;
+    const text = `${this.loader(source)}(${index})`;
+    this.accesses.push({ target: this.target(source), index });
+    return text;
+  }
+
+  access(binding: number, index: string): void {
+    this.accesses.push({ target: binding, index });
+  }
+
+  word(binding: number, index: string): string {
+    return this.mode === 'whole' ? `b${binding}[${index}]` : `word${binding}(${index})`;
+  }
+
+  put(index: string, value: string): string {
+    return this.mode === 'whole' ? `y[${index}] = ${value};` : `putY(${index}, ${value});`;
+  }
+
+  isUnit(index: string): string {
+    return this.mode === 'whole' ? `${index} < arrayLength(&y)` : `${index} >= unitFrom && ${index} < unitTo`;
+  }
+
+  /** What `loader` gives the elements of. */
+  private target(x: Stored): number | Tensor {
+    if ('of' in x) return this.bind(x);
+    const source = throughAliases(x, this.inlined);
+    return this.inlined.has(source) ? source : this.bind(stored(source));
+  }
+
+  /** Elements of every operand behind elements of the output. */
+  private touched(y: Range): (Range | undefined)[] {
+    const touched: (Range | undefined)[] = this.reads.map(() => [0, 0]);
+    this.reach(this.accesses, y, touched);
+    return [...touched, y];
+  }
+
+  /** Adds the elements of operands that are read for indices `i`. */
+  private reach(accesses: readonly Access[], i: Range, touched: (Range | undefined)[]): void {
+    const known = new Map(this.keys.map((key, k) => [this.keyName(k), key]));
+    for (const { target, index } of accesses) {
+      const of = typeof target === 'number' ? this.reads[target]! : target;
+      const [from, to] = rangeOf(index, i, known);
+      const range: Range = [Math.max(from, 0), Math.min(to, elementCount(of.shape))];
+      if (typeof target === 'number') touched[target] = hull(touched[target], range);
+      else this.reach(this.named.get(target)!.accesses, range, touched);
+    }
   }
 
   scalar(name: string): string {
@@ -306,20 +453,34 @@ class Writer implements ElementContext {
     return known >= 0 ? known : this.reads.push(x) - 1;
   }
 
-  private finish(root: Stored, body: string, workgroups: number, size: number, wide = false): Lowered {
+  private finish(
+    root: Stored,
+    body: string,
+    workgroups: number,
+    size: number,
+    wide: boolean,
+    space: () => Space,
+  ): Draft {
     const x = Math.min(workgroups, MAX_WORKGROUPS_X);
     const y = Math.ceil(workgroups / x);
-    const bindings = this.reads.map((spec, k) => declare(spec.dtype, k, this.wide.has(k)));
-    const output = `@group(0) @binding(${this.reads.length}) var<storage, read_write> y: array<${wide ? 'vec4f' : 'f32'}>;`;
+    const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k)));
+    const output = declared(root, wide);
     const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
-    const guarded = x * y === workgroups ? body : `if (wg < ${workgroups}u) {\n${body}\n}`;
+    const guard = this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < window[${WindowWord.endWorkgroup}]`;
+    const guarded = this.mode === 'whole' && x * y === workgroups ? body : `if (${guard}) {\n${body}\n}`;
+    const first = y === 1 ? 'let wg = id.x;' : `let wg = id.y * ${x}u + id.x;`;
     const subgroup = this.enables.has('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
-    const enables = [...this.enables].map((extension) => `enable ${extension};`);
-    const code = wgsl`
-${[...enables, ...(usesFrame ? [FRAME] : []), ...bindings, output, ...this.helpers, ...this.functions]}
+    const text: Draft['text'] = (plan) => wgsl`
+${[
+  ...[...this.enables].map((extension) => `enable ${extension};`),
+  ...(usesFrame ? [FRAME] : []),
+  ...(plan === undefined ? declareWhole(inputs, output) : declareWindow(inputs, output, plan)),
+  ...this.helpers,
+  ...this.functions,
+]}
 @compute @workgroup_size(${size})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32${subgroup}) {
-let wg = ${y === 1 ? 'id.x' : `id.y * ${x}u + id.x`};
+${plan === undefined ? first : openWindow(inputs.length)}
 ${guarded}
 }`;
     const node = 'of' in root ? root.of : root;
@@ -327,13 +488,33 @@ ${guarded}
       this.core === undefined || this.core === node ? String(node) : `${this.core} + ${node.op.name}`;
     return {
       label,
-      code,
+      text,
+      operands: [...inputs, output],
+      space,
       reads: this.reads,
       writes: root,
       workgroups: [x, y],
       keys: usesFrame ? this.keys : undefined,
     };
   }
+}
+
+/** A read of a binding or of an inlined value, at an index in terms of `i`. */
+interface Access {
+  readonly target: number | Tensor;
+  readonly index: string;
+}
+
+/** The smallest range that holds both; an empty one holds nothing. */
+function hull(a: Range | undefined, b: Range): Range {
+  if (a === undefined || a[1] <= a[0]) return b;
+  return b[1] <= b[0] ? a : [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
+}
+
+function declared(spec: Stored, wide: boolean): Declared {
+  const { shape, dtype } = spec;
+  const bytesPerElement = dtype === 'u8' ? 1 : dtype === 'f16' ? 2 : 4;
+  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, wordBytes: wide ? 16 : 4 };
 }
 
 /** The tensor whose storage holds these elements. */
@@ -353,19 +534,6 @@ function dependsOn(node: Tensor, core: Tensor, inlined: ReadonlySet<Tensor>): bo
   );
 }
 
-/** Declares binding k and its scalar loader. */
-function declare(dtype: DType, k: number, wide: boolean): string {
-  const word = dtype === 'f32' ? (wide ? 'vec4f' : 'f32') : 'u32';
-  const element = {
-    f32: wide ? `b${k}[i >> 2u][i & 3u]` : `b${k}[i]`,
-    u32: `f32(b${k}[i])`,
-    i32: `f32(bitcast<i32>(b${k}[i]))`,
-    f16: `unpack2x16float(b${k}[i >> 1u])[i & 1u]`,
-    u8: `f32((b${k}[i >> 2u] >> ((i & 3u) * 8u)) & 0xffu)`,
-  }[dtype];
-  return `@group(0) @binding(${k}) var<storage, read> b${k}: array<${word}>;\nfn load${k}(i: u32) -> f32 { return ${element}; }`;
-}
-
 /** WGSL of the values an invocation folds: from, to and step; those of chunk `row % parts` if there are chunks. */
 function chunkRange(
   parts: string | undefined,
@@ -377,4 +545,9 @@ function chunkRange(
   const block = neighbours === 1 ? `(row % ${parts})` : `(row % ${parts} / ${neighbours}u)`;
   const within = neighbours === 1 ? '' : ` + row % ${neighbours}u`;
   return [`${block} * ${length}${within}`, `min((${block} + 1u) * ${length}, ${n})`, `${neighbours}u`];
+}
+
+/** The first of a chunk's values that lies in the window. */
+function nextTerm(first: string, step: string): string {
+  return `${first} + (max(${first}, termFrom) - (${first}) + ${step} - 1u) / ${step} * ${step}`;
 }

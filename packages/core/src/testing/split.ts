@@ -13,7 +13,7 @@ import {
   evaluateOnDevice,
   type Values,
 } from './evaluate.ts';
-import { expectClose, VALUE_TOLERANCE } from './values.ts';
+import { expectClose, expectSameBits, VALUE_TOLERANCE } from './values.ts';
 
 /** The axes of a map without declaration: those of its output, each shared by the inputs that are not broadcast along it. */
 function mapAxes(op: AnyOp, sample: AnySample, y: Spec): Axes {
@@ -161,17 +161,6 @@ function concatenate(
     });
   }
   return Float32Array.from(rows);
-}
-
-function expectSameBits(what: string, actual: Float32Array, expected: Float32Array): void {
-  const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.slice().buffer);
-  const [a, e] = [bits(actual), bits(expected)];
-  const differing = e.reduce((count, word, i) => count + (word === a[i] ? 0 : 1), 0);
-  if (a.length === e.length && differing === 0) return;
-  const at = e.findIndex((word, i) => word !== a[i]);
-  throw new Error(
-    `${what}: ${differing} of ${e.length} values differ in bits (${a.length} joined); first at ${at}: ${actual[at]} instead of ${expected[at]}`,
-  );
 }
 
 function greatestCommonDivisor(a: number, b: number): number {

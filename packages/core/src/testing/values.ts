@@ -58,3 +58,15 @@ export function expectClose(
     `${what}: relative error ${error.toPrecision(3)} exceeds ${tolerance}; worst at element ${worst} of ${expected.length}: ${actual[worst]} instead of ${expected[worst]}`,
   );
 }
+
+/** @throws when two results differ in any bit, naming the first. */
+export function expectSameBits(what: string, actual: Float32Array, expected: Float32Array): void {
+  const bits = (values: Float32Array): Uint32Array => new Uint32Array(values.slice().buffer);
+  const [a, e] = [bits(actual), bits(expected)];
+  const differing = e.reduce((count, word, i) => count + (word === a[i] ? 0 : 1), 0);
+  if (a.length === e.length && differing === 0) return;
+  const at = e.findIndex((word, i) => word !== a[i]);
+  throw new Error(
+    `${what}: ${differing} of ${e.length} values differ in bits (${a.length} joined); first at ${at}: ${actual[at]} instead of ${expected[at]}`,
+  );
+}

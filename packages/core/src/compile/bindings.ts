@@ -1,0 +1,96 @@
+/** WGSL of the tensors that a kernel is bound to: as they are, or as windows and pages of them. */
+import type { DType } from '../tensor.ts';
+import { wgsl } from '../wgsl.ts';
+import { type Operand, WindowWord } from './window.ts';
+
+/** A tensor as a kernel's text declares it. */
+export interface Declared extends Operand {
+  /** Indexed four values at a time. */
+  readonly wide: boolean;
+}
+
+/** Declares the inputs `b0`…, their scalar loaders `load0`…, and the output `y`. */
+export function declareWhole(inputs: readonly Declared[], output: Declared): string[] {
+  return [
+    ...inputs.map(
+      (input, k) =>
+        `@group(0) @binding(${k}) var<storage, read> b${k}: array<${wordType(input)}>;\n${loader(input, k, (w) => `b${k}[${w}]`)}`,
+    ),
+    `@group(0) @binding(${inputs.length}) var<storage, read_write> y: array<${wordType(output)}>;`,
+  ];
+}
+
+/**
+ * As above, for windows: `word0(w)`… give word w of an input whatever part of it is bound, `getY(w)` and `putY(w, v)` that of
+ * the output. `pages` and `pageBytes` are those of the plan.
+ */
+export function declareWindow(
+  inputs: readonly Declared[],
+  output: Declared,
+  { pages, pageBytes }: { readonly pages: readonly number[]; readonly pageBytes: number },
+): string[] {
+  let binding = 0;
+  const texts = [...inputs, output].map((operand, k) => {
+    const isOutput = k === inputs.length;
+    const name = isOutput ? 'y' : `b${k}`;
+    const type = wordType(operand);
+    const access = isOutput ? 'read_write' : 'read';
+    const size = pageBytes / operand.wordBytes;
+    const page = (action: (page: string) => string): string =>
+      choose(pages[k]!, size, (p) => action(`${name}_${p}[${p === 0 ? 'at' : `at - ${p * size}u`}]`));
+    const at = `let at = w - ${name}_start;`;
+    return [
+      ...Array.from(
+        { length: pages[k]! },
+        (_, p) => `@group(0) @binding(${binding++}) var<storage, ${access}> ${name}_${p}: array<${type}>;`,
+      ),
+      `var<private> ${name}_start: u32;`,
+      isOutput
+        ? `fn putY(w: u32, v: ${type}) { ${at} ${page((word) => `${word} = v;`)} }
+fn getY(w: u32) -> ${type} { ${at} ${page((word) => `return ${word};`)} }`
+        : `fn word${k}(w: u32) -> ${type} { ${at} ${page((word) => `return ${word};`)} }
+${loader(operand, k, (w) => `word${k}(${w})`)}`,
+    ].join('\n');
+  });
+  return [...texts, `@group(0) @binding(${binding}) var<storage, read> window: array<u32>;`];
+}
+
+/** What `main` begins with in a windowed kernel. */
+export function openWindow(inputs: number): string {
+  const starts = Array.from({ length: inputs + 1 }, (_, k) => {
+    return `${k === inputs ? 'y' : `b${k}`}_start = window[${WindowWord.starts + k}];`;
+  });
+  return wgsl`
+    let wg = window[${WindowWord.firstWorkgroup}] + id.y * window[${WindowWord.workgroupsX}] + id.x;
+    let unitFrom = window[${WindowWord.firstUnit}];
+    let unitTo = window[${WindowWord.endUnit}];
+    let termFrom = window[${WindowWord.firstTerm}];
+    let termTo = window[${WindowWord.endTerm}];
+    let progress = window[${WindowWord.progress}];
+    ${starts}`;
+}
+
+/** A statement for the page that word `at` lies in. */
+function choose(pages: number, size: number, statement: (page: number) => string): string {
+  const last = statement(pages - 1);
+  return Array.from({ length: pages - 1 }, (_, p) => p).reduceRight(
+    (rest, p) => `if (at < ${(p + 1) * size}u) { ${statement(p)} } else { ${rest} }`,
+    last,
+  );
+}
+
+function wordType({ dtype, wide }: Declared): string {
+  return dtype === 'f32' ? (wide ? 'vec4f' : 'f32') : 'u32';
+}
+
+/** The scalar loader of binding k, given how a word of it is read. */
+function loader({ dtype, wide }: Declared, k: number, word: (w: string) => string): string {
+  const element = {
+    f32: wide ? `${word('i >> 2u')}[i & 3u]` : word('i'),
+    u32: `f32(${word('i')})`,
+    i32: `f32(bitcast<i32>(${word('i')}))`,
+    f16: `unpack2x16float(${word('i >> 1u')})[i & 1u]`,
+    u8: `f32((${word('i >> 2u')} >> ((i & 3u) * 8u)) & 0xffu)`,
+  } satisfies Record<DType, string>;
+  return `fn load${k}(i: u32) -> f32 { return ${element[dtype]}; }`;
+}

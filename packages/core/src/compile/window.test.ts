@@ -1,0 +1,133 @@
+/** Tensors larger than one binding: the same bits from windows and pages as from whole tensors. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Device } from '../device.ts';
+import { add, multiply, subtract } from '../ops/arithmetic.ts';
+import { geluSigmoid } from '../ops/elementwise.ts';
+import { matmul } from '../ops/matmul.ts';
+import { repeat, sum } from '../ops/reduce.ts';
+import { pad, slice } from '../ops/shape.ts';
+import { parameter } from '../parameter.ts';
+import type { Program } from '../program.ts';
+import type { Tensor } from '../tensor.ts';
+import { randomTensor } from '../testing/values.ts';
+import { runAt, windowCount } from '../testing/windows.ts';
+import { build, type Traceable } from './compile.ts';
+import { rangeOf } from './interval.ts';
+
+const LIMIT = 16_384; // bytes
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open();
+});
+afterAll(async () => {
+  await device.close();
+});
+
+/** The most bindings of any dispatch beyond one for each tensor. */
+function furtherPages(program: Program): number {
+  return Math.max(
+    ...program.segments.flatMap(({ once, leaf }) =>
+      [...once, ...leaf].map(({ window }) => (window?.pages ?? 1) - 1),
+    ),
+  );
+}
+
+async function expectSame(fn: () => Traceable, shape: readonly number[], pages = 0): Promise<void> {
+  const x = randomTensor(shape, { seed: 5 });
+  const whole = await runAt(device, fn(), undefined, { x });
+  const parts = await runAt(device, fn(), LIMIT, { x });
+  expect(windowCount(whole.program)).toBe(0);
+  expect(windowCount(parts.program)).toBeGreaterThan(2);
+  expect(furtherPages(parts.program)).toBeGreaterThanOrEqual(pages);
+  expect(parts.program.bitsId).toBe(whole.program.bitsId);
+  for (const [name, values] of Object.entries(whole.outputs))
+    expect(Buffer.from(parts.outputs[name]!.buffer).equals(Buffer.from(values.buffer)), name).toBe(true);
+}
+
+describe('on tensors larger than one binding', () => {
+  const channels = (values: number): Tensor =>
+    parameter([13], { name: `channels${values}`, init: normal(values) });
+  const normal =
+    (seed: number) =>
+    (shape: readonly number[]): Float32Array =>
+      randomTensor(shape, { seed }).data as Float32Array;
+
+  test('maps and views have the same bits', async () => {
+    await expectSame(() => {
+      const [scale, shift] = [channels(1), channels(2)];
+      return ({ x }) => {
+        const y = geluSigmoid(add(multiply(x!, scale), shift));
+        return { y, rows: pad(slice(y, { from: 3, to: 600 }), { before: 2, after: 5 }) };
+      };
+    }, [2, 701, 13]);
+  });
+
+  test('reductions over any axes have the same bits, with what is fused before and after them', async () => {
+    await expectSame(
+      () =>
+        ({ x }) => {
+          const centred = subtract(x!, 0.3);
+          const far = sum(multiply(centred, x!), { from: 1, to: 2 }); // [batch, channels]
+          const near = geluSigmoid(sum(x!, { from: 2, to: 3 })); // [batch, rows]
+          const all = sum(x!, { from: 1, to: 3 }); // [batch]
+          return { far, near, all, back: repeat(far, x!, { from: 1, to: 2 }) };
+        },
+      [2, 1409, 12],
+    );
+  });
+
+  test('a sum whose addends are each larger than one binding has the same bits', async () => {
+    const partials = randomTensor([3, 2100, 4], { seed: 7 }).data as Float32Array;
+    await expectSame(() => {
+      const held = parameter([3, 2100, 4], { name: 'partials', init: () => partials });
+      return ({ x }) => ({ y: add(x!, geluSigmoid(sum(held, { from: 0, to: 1 }))) });
+    }, [1, 2100, 4]);
+  });
+});
+
+test('what a reduction touches is refused when it cannot be bound, with sizes and what to do', () => {
+  const fn: Traceable = ({ x }) => ({ y: matmul(x!, x!, { transposeA: true }) });
+  expect(() => build(fn, { inputs: { x: [1, 80, 80] }, bindingLimit: 1024 })).toThrow(
+    /matmul.* needs \d+ bindings of at most .*but a kernel has 16 .*\[1, 80, 80\] 0\.02441 MiB in \d+ pages.*use smaller leaves/,
+  );
+});
+
+test('tensors of 2³² elements are refused', () => {
+  const fn: Traceable = ({ x }) => ({ y: add(x!, 1) });
+  expect(() => build(fn, { inputs: { x: [2, 2 ** 31] } })).toThrow(
+    /4294967296 elements in one leaf.*use more leaves/,
+  );
+  expect(() => build(fn, { inputs: { x: [2, 2 ** 31] }, leaves: 2 })).not.toThrow();
+});
+
+test('the range of an index is never too small, and exact where rows are contiguous', () => {
+  const known = new Map([['frame.k.x', 7]]);
+  const texts: readonly (readonly [string, (i: number) => number])[] = [
+    ['i', (i) => i],
+    ['i / 21u * 33u + i % 21u + 6u', (i) => Math.floor(i / 21) * 33 + (i % 21) + 6],
+    ['(i % frame.k.x + 2u)', (i) => (i % 7) + 2],
+    [
+      'u32(clamp(i32(i / 3u % 9u) - 2, 0, 4)) * 3u',
+      (i) => Math.min(Math.max((Math.floor(i / 3) % 9) - 2, 0), 4) * 3,
+    ],
+    [
+      'select(5u, 40u - i / 2u, i % 2u == 0u && i < 9u)',
+      (i) => (i % 2 === 0 && i < 9 ? 40 - Math.floor(i / 2) : 5),
+    ],
+    ['i % 4u * 15u + i / 4u', (i) => (i % 4) * 15 + Math.floor(i / 4)],
+  ];
+  for (const [text, value] of texts) {
+    for (let from = 0; from < 60; from += 7) {
+      for (const to of [from + 1, from + 5, 60]) {
+        const [low, high] = rangeOf(text, [from, to], known);
+        const values = Array.from({ length: to - from }, (_, k) => value(from + k));
+        expect(low, text).toBeLessThanOrEqual(Math.min(...values));
+        expect(high, text).toBeGreaterThan(Math.max(...values));
+        if (to === from + 1 && !text.startsWith('select'))
+          expect([low, high], text).toEqual([values[0]!, values[0]! + 1]);
+      }
+    }
+  }
+  expect(rangeOf('unknown(i)', [0, 1], known)).toEqual([Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY]);
+  expect(rangeOf('u32(i32(i) - 3)', [0, 9], known)[1]).toBe(Number.POSITIVE_INFINITY);
+});
