@@ -1,4 +1,4 @@
-/** Files: TFRecord data sets and weights, in and out, and TensorBoard event files. */
+/** Files: genomes and tracks, `prepare`, TFRecord data sets and weights, in and out, and TensorBoard event files. */
 
 export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
 export type { Compression } from './compression.ts';
@@ -17,7 +17,17 @@ export { type EventLog, openEventLog } from './events.ts';
 export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
 export { type SmoothOptions, smoothMap } from './gaussian.ts';
+export { type Genome, openGenome, readPadded } from './genome.ts';
+export { type BedRow, type Interval, readBed } from './intervals.ts';
 export type { Shuffle } from './order.ts';
+export type { Division } from './prepare/contigs.ts';
+export { PREPARE_DEFAULTS, type PrepareOptions, type TrackSource } from './prepare/options.ts';
+export { type PreparePlan, planPrepare } from './prepare/plan.ts';
+export { type PrepareProgress, type PrepareResult, runPrepare } from './prepare/prepare.ts';
+export type { Provenance } from './prepare/provenance.ts';
+export type { SumStatistic } from './prepare/targets.ts';
+export { readTrackTable, toStatistic } from './prepare/track-table.ts';
+
 export {
   type DecodeRecordOptions,
   decodeRecord,
@@ -33,5 +43,6 @@ export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts'
 export { poolCoverage, type TargetStep, transformTargets, untransformTargets } from './target-transform.ts';
 export type { TargetTrack } from './targets-table.ts';
 export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';
+export { openBigWig, type Track } from './track.ts';
 export { readWeights, type WeightFile, type WeightFormat, writeWeights } from './weights/weight-file.ts';
 export { type DatasetExample, type WriteDatasetOptions, writeDataset } from './write-dataset.ts';

@@ -9,16 +9,21 @@ export interface TargetTrack {
   readonly columns: Readonly<Record<string, string>>;
 }
 
+/** A row to write: further columns between the identifier and the description. */
+export interface TargetRow extends Omit<TargetTrack, 'columns'> {
+  readonly columns?: Readonly<Record<string, string>>;
+}
+
 /**
  * The tracks of a `targets.txt`.
  *
  * @throws when a row has another number of columns than the header, a strand pair names no row, or there are
  *   not `numTargets` rows
  */
-export function parseTargets(text: string, path: string, numTargets: number): readonly TargetTrack[] {
+export function parseTargets(text: string, path: string, numTargets?: number): readonly TargetTrack[] {
   const [header = '', ...lines] = text.split(/\r?\n/).filter((line) => line !== '');
   const names = header.split('\t').map((name) => name || 'index');
-  if (lines.length !== numTargets) {
+  if (numTargets !== undefined && lines.length !== numTargets) {
     throw new Error(
       `${path}: ${lines.length} tracks but statistics.json says num_targets ${numTargets}; this table belongs to another data set`,
     );
@@ -29,12 +34,20 @@ export function parseTargets(text: string, path: string, numTargets: number): re
 }
 
 /** The text of a `targets.txt` for these tracks. */
-export function formatTargets(tracks: readonly Omit<TargetTrack, 'columns'>[]): string {
+export function formatTargets(tracks: readonly TargetRow[]): string {
   const stranded = tracks.some(({ strandPair }) => strandPair !== undefined);
-  const header = ['', 'identifier', ...(stranded ? ['strand_pair'] : []), 'description'];
-  const rows = tracks.map(({ identifier, description, strandPair }, row) => {
+  const further = Object.keys(tracks[0]?.columns ?? {});
+  const header = ['', 'identifier', ...further, ...(stranded ? ['strand_pair'] : []), 'description'];
+  const rows = tracks.map(({ identifier, description, strandPair, columns }, row) => {
     const pair = stranded ? [String(strandPair ?? row)] : [];
-    return [String(row), identifier, ...pair, description].map((cell) => cell.replaceAll(/[\t\r\n]/g, ' '));
+    const cells = [
+      String(row),
+      identifier,
+      ...further.map((name) => columns?.[name] ?? ''),
+      ...pair,
+      description,
+    ];
+    return cells.map((cell) => cell.replaceAll(/[\t\r\n]/g, ' '));
   });
   return [header, ...rows].map((cells) => `${cells.join('\t')}\n`).join('');
 }

@@ -7,7 +7,7 @@ import { f32ToF16, firstNonFiniteF16 } from './float16.ts';
 import { encodeRecord, type Targets } from './record.ts';
 import { RecordSink } from './record-writer.ts';
 import { formatStatistics } from './statistics.ts';
-import { formatTargets, type TargetTrack } from './targets-table.ts';
+import { formatTargets, type TargetRow } from './targets-table.ts';
 
 /** One sequence with its targets, and where it is from. */
 export interface DatasetExample {
@@ -31,16 +31,19 @@ export interface WriteDatasetOptions {
   /** Contact maps only: the first stored diagonal of the upper triangle. */
   readonly diagonalOffset?: number;
   /** One per target, in order. */
-  readonly targets: readonly Omit<TargetTrack, 'columns'>[];
+  readonly targets: readonly TargetRow[];
   readonly examples: Iterable<DatasetExample> | AsyncIterable<DatasetExample>;
   readonly recordsPerShard?: number;
+  /** One byte per base, or four. */
+  readonly sequence?: 'codes' | 'one-hot';
+  /** Writes more files into the folder, given the records per split, before it gets its name. */
+  readonly alsoWrite?: (folder: string, records: Readonly<Record<string, number>>) => Promise<void>;
 }
 
 const RECORDS_PER_SHARD = 256; // basenji_data.py
 
 /**
- * Writes `statistics.json`, `targets.txt`, `sequences.bed` and zlib `tfrecords/{split}-{i}.tfr` (one code per
- * base, f16 targets) into a folder aside, then renames it to `dir`. Returns the records per split.
+ * Writes `statistics.json`, `targets.txt`, `sequences.bed` and zlib `tfrecords/{split}-{i}.tfr` (f16 targets) into a folder aside, then renames it to `dir`. Returns the records per split.
  *
  * @throws when `dir` exists and is not empty, an example has a wrong size, code or target, or the disk fails;
  *   nothing is then left behind
@@ -64,6 +67,7 @@ export async function writeDataset(
     const records = splits.counts();
     if (Object.keys(records).length === 0) throw new Error(`${dir}: there are no examples to write`);
     await writeTables(aside, options, records, splits.bed());
+    await options.alsoWrite?.(aside, records);
     return records;
   });
 }
@@ -130,11 +134,18 @@ class SplitWriters {
 
 async function writeTables(
   folder: string,
-  { targets, examples: _, recordsPerShard: __, ...sizes }: WriteDatasetOptions,
+  options: WriteDatasetOptions,
   records: Readonly<Record<string, number>>,
   bed: string,
 ): Promise<void> {
-  const statistics = { ...sizes, numTargets: targets.length, sequenceCoded: true, records };
+  const { targets, sequenceLengthBp, targetLength, poolWidthBp, cropBp, diagonalOffset, sequence } = options;
+  const statistics = {
+    ...{ sequenceLengthBp, targetLength, poolWidthBp, cropBp },
+    ...(diagonalOffset === undefined ? {} : { diagonalOffset }),
+    numTargets: targets.length,
+    sequenceCoded: sequence !== 'one-hot',
+    records,
+  };
   await writeFile(join(folder, 'sequences.bed'), bed, { flush: true });
   await writeFile(join(folder, 'targets.txt'), formatTargets(targets), { flush: true });
   await writeFile(join(folder, 'statistics.json'), formatStatistics(statistics), { flush: true });
@@ -149,7 +160,8 @@ function toRecord(example: DatasetExample, options: WriteDatasetOptions): Uint8A
   const wrong = sequence.findIndex((code) => code > 4);
   if (wrong >= 0)
     throw new Error(`${where}: base ${wrong} has code ${sequence[wrong]}; codes are 0..3 (ACGT) and 4 (N)`);
-  return encodeRecord({ sequence, targets: { dtype: 'f16', data: toF16(targets, options, where) } });
+  const record = { sequence, targets: { dtype: 'f16', data: toF16(targets, options, where) } } as const;
+  return encodeRecord(record, { sequence: options.sequence ?? 'codes' });
 }
 
 function toF16({ dtype, data }: Targets, options: WriteDatasetOptions, where: string): Uint16Array {

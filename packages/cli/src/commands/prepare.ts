@@ -1,0 +1,259 @@
+import { basename } from 'node:path';
+import {
+  type Division,
+  PREPARE_DEFAULTS,
+  type PrepareOptions,
+  type PreparePlan,
+  planPrepare,
+  readTrackTable,
+  runPrepare,
+  type TrackSource,
+  toStatistic,
+} from '@cohesin/io';
+import { type Command, type Options, UsageError } from '../command-line.ts';
+import { duration, type Output, openOutput } from '../progress.ts';
+import { usage } from '../task.ts';
+
+export const prepare: Command = {
+  name: 'prepare',
+  about: 'make a TFRecord data set from a genome and its tracks; every input is checked before any work',
+  examples: [
+    'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
+    'cohesin prepare --genome hg38.fa --targets targets.txt --gaps gaps.bed --blacklist blacklist.bed --valid 0.05 --test 0.05 --out data/hg38',
+    'cohesin prepare --genome hg38.fa --targets targets.txt --sequences sequences.bed --length 196608 --crop 40960 --out data/enformer',
+    'cohesin prepare --genome hg38.2bit --targets targets.txt --folds 8 --out data/folds --check',
+  ],
+  options: {
+    genome: { value: 'FILE', about: 'FASTA (plain, or .gz by bgzip) or 2bit' },
+    targets: {
+      value: 'FILE',
+      about: 'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description',
+    },
+    tracks: { value: 'A.bw,B.bw', about: 'bigWig files, instead of a table' },
+    statistic: {
+      value: 'NAME',
+      about:
+        'of --tracks, over a bin: mean (default), sum, max, median, peak, sum_sqrt, mean_sqrt, sum_exp75',
+    },
+    scale: { value: 'X', about: 'of --tracks: values are multiplied by it' },
+    clip: { value: 'X', about: 'of --tracks: larger values become X' },
+    'clip-soft': { value: 'X', about: 'of --tracks: larger values become X - 1 + sqrt(value - X + 1)' },
+    out: { value: 'DIR', about: 'a new folder' },
+    length: { value: 'BP', about: 'bases per sequence (default 131072)' },
+    crop: { value: 'BP', about: 'bases at each end without targets (default 0)' },
+    bin: { value: 'BP', about: 'bases per target (default 128)' },
+    valid: {
+      value: 'LIST|SHARE',
+      about: 'chromosomes, comma-separated, or a share of the genome (default 0.05)',
+    },
+    test: { value: 'LIST|SHARE', about: 'as --valid' },
+    folds: { value: 'N', about: 'fold0 to foldN-1 instead of train, valid and test' },
+    sequences: {
+      value: 'BED',
+      about: 'places and splits of a published data set; targets are centred on them',
+    },
+    chromosomes: { value: 'LIST', about: 'only these (default all)' },
+    gaps: { value: 'BED', about: 'stretches without assembly, left out' },
+    limit: { value: 'BED', about: 'stretches to stay inside of' },
+    blacklist: { value: 'BED', about: 'stretches whose values are held to the median of their sequence' },
+    unmappable: { value: 'BED', about: 'stretches that reads cannot be mapped to' },
+    'unmappable-limit': {
+      value: 'SHARE',
+      about: 'of unmappable bins, from which a sequence is dropped (default 0.5)',
+    },
+    'unmappable-clip': {
+      value: 'QUANTILE',
+      about: 'of its sequence, that an unmappable bin may reach (default 1: any)',
+    },
+    stride: {
+      value: 'BP|SHARE',
+      about: 'between starts of sequences; up to 1, a share of the length (default 1)',
+    },
+    'stride-test': { value: 'BP|SHARE', about: 'of valid and test (default 1)' },
+    snap: { value: 'BP', about: 'starts are multiples of it (default 1)' },
+    break: {
+      value: 'BP',
+      about: 'stretches are halved until none is longer, before they are divided (default 786432)',
+    },
+    interpolate: { about: 'missing values are filled from their neighbours (default 0)' },
+    'absent-as-zero': { about: 'a track may lack chromosomes; they are 0' },
+    precision: {
+      value: 'f64|f32|f16',
+      about: "f16 gives basenji's bits, f32 those without its early rounding (default f64)",
+    },
+    published: {
+      about: "the transforms of Borzoi's paper: x^0.75, soft clip X + sqrt(value - X), scale last",
+    },
+    'one-hot': { about: 'four bytes per base, as Basenji2 and Enformer were published (default one)' },
+    'keep-order': { about: 'sequences in the order of the genome (default shuffled)' },
+    seed: { value: 'N', about: 'of splits and order (default 44)' },
+    sample: { value: 'SHARE', about: 'of the sequences of each split to keep (default 1)' },
+    'per-file': { value: 'N', about: 'sequences per file (default 256)' },
+    memory: { value: 'MIB', about: 'targets held at once (default 256)' },
+    check: { about: 'says what would be made, and stops' },
+    json: { about: 'one JSON object a line, for programs' },
+  },
+  run: async (options) => {
+    const output = openOutput(options.flag('json'));
+    const request = await usage(() => readRequest(options));
+    const out = options.required('out');
+    const plan = await usage(() => planPrepare(request));
+    try {
+      announce(plan, output);
+      if (!options.flag('check')) await write(out, plan, output);
+    } finally {
+      await plan.genome.close();
+    }
+  },
+};
+
+async function readRequest(options: Options): Promise<PrepareOptions> {
+  const defaults = PREPARE_DEFAULTS;
+  const sequenceLengthBp = options.count('length') ?? defaults.sequenceLengthBp;
+  const memory = options.count('memory');
+  const chromosomes = options.text('chromosomes')?.split(',');
+  return {
+    ...defaults,
+    genome: options.required('genome'),
+    tracks: await readTracks(options),
+    split: readSplit(options),
+    sequenceLengthBp,
+    cropBp: options.count('crop', 0) ?? defaults.cropBp,
+    poolWidthBp: options.count('bin') ?? defaults.poolWidthBp,
+    ...(chromosomes && { chromosomes }),
+    ...readBeds(options),
+    unmappableLimit: number(options, 'unmappable-limit') ?? defaults.unmappableLimit,
+    unmappableClip: number(options, 'unmappable-clip') ?? defaults.unmappableClip,
+    strideTrainBp: stride(options, 'stride', sequenceLengthBp),
+    strideTestBp: stride(options, 'stride-test', sequenceLengthBp),
+    snapBp: options.count('snap') ?? defaults.snapBp,
+    breakAboveBp: options.count('break') ?? defaults.breakAboveBp,
+    interpolate: options.flag('interpolate'),
+    absent: options.flag('absent-as-zero') ? 'zero' : 'error',
+    precision: options.choice('precision', ['f64', 'f32', 'f16']) ?? defaults.precision,
+    published: options.flag('published'),
+    sequence: options.flag('one-hot') ? 'one-hot' : 'codes',
+    shuffle: !options.flag('keep-order'),
+    seed: options.count('seed', 0) ?? defaults.seed,
+    sample: number(options, 'sample') ?? defaults.sample,
+    recordsPerShard: options.count('per-file') ?? defaults.recordsPerShard,
+    memoryBytes: memory === undefined ? defaults.memoryBytes : memory * 2 ** 20,
+  };
+}
+
+const TRACK_OPTIONS = ['statistic', 'scale', 'clip', 'clip-soft'] as const;
+
+async function readTracks(options: Options): Promise<readonly TrackSource[]> {
+  const [table, files] = [options.text('targets'), options.text('tracks')];
+  if ((table === undefined) === (files === undefined))
+    throw new UsageError('cohesin prepare needs --targets FILE or --tracks A.bw,B.bw, and not both');
+  if (table !== undefined) {
+    const idle = TRACK_OPTIONS.filter((name) => options.text(name) !== undefined);
+    if (idle.length > 0) throw new UsageError(`--${idle[0]} goes with --tracks; in a table it is a column`);
+    return await readTrackTable(table);
+  }
+  const [clip, clipSoft] = [number(options, 'clip'), number(options, 'clip-soft')];
+  return files!.split(',').map((file) => ({
+    file,
+    identifier: basename(file).replace(/\.(bw|bigwig)$/i, ''),
+    description: basename(file),
+    statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
+    scale: number(options, 'scale') ?? 1,
+    ...(clip === undefined ? {} : { clip }),
+    ...(clipSoft === undefined ? {} : { clipSoft }),
+  }));
+}
+
+const DEFAULT_SHARE = '0.05'; // basenji_data.py
+
+function readSplit(options: Options): PrepareOptions['split'] {
+  const [folds, path] = [options.count('folds', 2), options.text('sequences')];
+  const parts = [options.text('valid'), options.text('test')];
+  const given = [folds, path, parts[0] ?? parts[1]].filter((value) => value !== undefined);
+  if (given.length > 1) throw new UsageError('--folds, --sequences and --valid/--test exclude each other');
+  if (path !== undefined) return { kind: 'sequences', path };
+  if (folds !== undefined) return { kind: 'folds', folds };
+  return readParts(parts[0], parts[1]);
+}
+
+function readParts(valid: string | undefined, test: string | undefined): Division {
+  const isShare = (text: string | undefined): boolean => text === undefined || Number.isFinite(Number(text));
+  if (isShare(valid) && isShare(test)) {
+    return { kind: 'fractions', valid: Number(valid ?? DEFAULT_SHARE), test: Number(test ?? DEFAULT_SHARE) };
+  }
+  if ((valid !== undefined && isShare(valid)) || (test !== undefined && isShare(test)))
+    throw new UsageError(
+      `--valid is ${valid} and --test is ${test}; give chromosomes for both, or shares for both`,
+    );
+  return { kind: 'chromosomes', valid: valid?.split(',') ?? [], test: test?.split(',') ?? [] };
+}
+
+function readBeds(options: Options): Partial<PrepareOptions> {
+  const names = ['gaps', 'limit', 'blacklist', 'unmappable'] as const;
+  return Object.fromEntries(
+    names.flatMap((name) => (options.text(name) === undefined ? [] : [[name, options.text(name)]])),
+  );
+}
+
+function number(options: Options, name: string): number | undefined {
+  const text = options.text(name);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isFinite(value)) return value;
+  throw new UsageError(`--${name} is '${text}'; it must be a number`);
+}
+
+function stride(options: Options, name: string, lengthBp: number): number {
+  const value = number(options, name) ?? 1;
+  return Math.round(value <= 1 ? value * lengthBp : value);
+}
+
+function announce(plan: PreparePlan, output: Output): void {
+  const { options, sequences, dropped, targetLength, groupSize, warnings, notes } = plan;
+  const records = countSplits(plan);
+  const memoryMiB = (groupSize * targetLength * options.tracks.length * 2) / 2 ** 20;
+  output.event({
+    event: 'plan',
+    records,
+    dropped,
+    targetLength,
+    tracks: options.tracks.length,
+    warnings,
+    notes,
+  });
+  for (const text of notes) output.say(`note: ${text}`);
+  for (const text of warnings) output.say(`warning: ${text}`);
+  const splits = Object.entries(records).map(([split, count]) => `${count} ${split}`);
+  output.say(
+    `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} tracks in ${targetLength} bins of ${options.poolWidthBp} bp; up to ${Math.ceil(Math.min(memoryMiB, (memoryMiB / groupSize) * sequences.length))} MiB of targets in memory`,
+  );
+}
+
+function countSplits({ sequences }: PreparePlan): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { split } of sequences) counts[split] = (counts[split] ?? 0) + 1;
+  return counts;
+}
+
+async function write(out: string, plan: PreparePlan, output: Output): Promise<void> {
+  const start = performance.now();
+  const { records, tracks, warnings } = await runPrepare(out, plan, (done, total) => {
+    const seconds = (performance.now() - start) / 1000;
+    const left = duration((seconds * (total - done)) / done);
+    output.progress(
+      `${Math.floor((100 * done) / total)} %: ${done}/${total} windows of tracks, ${left} left`,
+    );
+  });
+  output.endProgress();
+  for (const text of warnings.slice(plan.warnings.length)) output.say(`warning: ${text}`);
+  for (const { identifier, mean, max, zeroFraction, clippedFraction } of tracks) {
+    output.say(
+      `${identifier}: mean ${mean.toPrecision(4)}, max ${max.toPrecision(4)}, ${(100 * zeroFraction).toFixed(1)} % zero, ${(100 * clippedFraction).toFixed(1)} % clipped`,
+    );
+  }
+  const seconds = (performance.now() - start) / 1000;
+  output.event({ event: 'end', out, records, tracks, warnings, seconds });
+  output.say(
+    `${out}: written in ${duration(seconds)}; see provenance.html there, and \`cohesin train --data ${out}\``,
+  );
+}

@@ -1,0 +1,176 @@
+/** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { f16ToF32, f32ToF16 } from '../float16.ts';
+import { readPadded } from '../genome.ts';
+import { type Span, within } from '../intervals.ts';
+import { openBigWig, type Track } from '../track.ts';
+import { type DatasetExample, writeDataset } from '../write-dataset.ts';
+import type { PrepareOptions, TrackSource } from './options.ts';
+import { provenancePage } from './page.ts';
+import type { PlannedSequence, PreparePlan } from './plan.ts';
+import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
+import { binTargets } from './targets.ts';
+import { TrackCount, type TrackSummary } from './track-summary.ts';
+
+export interface PrepareResult {
+  /** Sequences by split. */
+  readonly records: Readonly<Record<string, number>>;
+  readonly tracks: readonly TrackSummary[];
+  /** What there is to say about the tracks: empty ones, clipped ones. */
+  readonly warnings: readonly string[];
+}
+
+/** `done` of `total` windows of tracks are read. */
+export type PrepareProgress = (done: number, total: number) => void;
+
+/**
+ * Writes the data set of a plan to the new folder `dir`: the published layout, `contigs.bed`, `provenance.json` and
+ * `provenance.html`. Aside first, then renamed. Holds about `memoryBytes` of targets.
+ *
+ * @throws when an input is damaged, a target is no number, or the disk fails; nothing is then left behind
+ */
+export async function runPrepare(
+  dir: string,
+  plan: PreparePlan,
+  progress: PrepareProgress = () => {},
+): Promise<PrepareResult> {
+  const { options, contigs, targetLength } = plan;
+  const counts = options.tracks.map(() => new TrackCount());
+  const inputs = await describeInputs(options);
+  let provenance: Provenance | undefined;
+  const records = await writeDataset(dir, {
+    sequenceLengthBp: options.sequenceLengthBp,
+    targetLength,
+    poolWidthBp: options.poolWidthBp,
+    cropBp: options.cropBp,
+    targets: options.tracks.map(tableRow),
+    sequence: options.sequence,
+    recordsPerShard: options.recordsPerShard,
+    examples: examples(plan, counts, progress),
+    alsoWrite: async (folder, written) => {
+      const rows = contigs.map(
+        ({ chrom, startBp, endBp, split }) => `${chrom}\t${startBp}\t${endBp}\t${split}\n`,
+      );
+      if (rows.length > 0) await writeFile(join(folder, 'contigs.bed'), rows.join(''), { flush: true });
+      const tracks = counts.map((count, i) => count.summary(options.tracks[i]!));
+      provenance = await provenanceOf(plan, inputs, written, tracks);
+      await writeFile(join(folder, 'provenance.json'), `${JSON.stringify(provenance, undefined, 2)}\n`, {
+        flush: true,
+      });
+      await writeFile(join(folder, 'provenance.html'), provenancePage(provenance), { flush: true });
+    },
+  });
+  return { records, tracks: provenance!.tracks, warnings: provenance!.warnings };
+}
+
+/** The columns of basenji's targets.txt. */
+function tableRow(track: TrackSource): DatasetTarget {
+  const { identifier, description, strandPair, file, clip, clipSoft, scale, statistic } = track;
+  const columns = {
+    file,
+    clip: clip === undefined ? '' : String(clip),
+    clip_soft: clipSoft === undefined ? '' : String(clipSoft),
+    scale: String(scale),
+    sum_stat: statistic,
+  };
+  return { identifier, description, columns, ...(strandPair === undefined ? {} : { strandPair }) };
+}
+
+type DatasetTarget = Parameters<typeof writeDataset>[1]['targets'][number];
+
+async function* examples(
+  plan: PreparePlan,
+  counts: readonly TrackCount[],
+  progress: PrepareProgress,
+): AsyncGenerator<DatasetExample> {
+  const { sequences, groupSize, genome } = plan;
+  const { tracks, cropBp } = plan.options;
+  const total = sequences.length * tracks.length;
+  for (let from = 0; from < sequences.length; from += groupSize) {
+    const group = sequences.slice(from, from + groupSize);
+    const targets = await readGroup(plan, group, counts, (done) =>
+      progress(from * tracks.length + done, total),
+    );
+    for (const [i, { chrom, startBp, endBp, split }] of group.entries()) {
+      const sequence = await readPadded(genome, chrom, startBp - cropBp, endBp + cropBp);
+      yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data: targets[i]! } };
+    }
+  }
+}
+
+/** Targets of a group of sequences, each `[bins, tracks]`, track by track: only one track's file is open at a time. */
+async function readGroup(
+  plan: PreparePlan,
+  group: readonly PlannedSequence[],
+  counts: readonly TrackCount[],
+  progress: (done: number) => void,
+): Promise<Uint16Array[]> {
+  const { options, targetLength } = plan;
+  const count = options.tracks.length;
+  const targets = group.map(() => new Uint16Array(targetLength * count));
+  for (const [column, source] of options.tracks.entries()) {
+    const track = await openBigWig(source.file);
+    try {
+      for (const [i, sequence] of group.entries()) {
+        const name = plan.trackNames[column]!.get(sequence.chrom);
+        const bins = await readBins(track, name, sequence, source, plan, counts[column]!);
+        for (let bin = 0; bin < targetLength; bin++) targets[i]![bin * count + column] = bins[bin]!;
+        progress(column * group.length + i + 1);
+      }
+    } finally {
+      await track.close();
+    }
+  }
+  return targets;
+}
+
+/** One track in one sequence, as f16 bits. A chromosome without a `name` in the track has no values. */
+async function readBins(
+  track: Track,
+  name: string | undefined,
+  sequence: PlannedSequence,
+  source: TrackSource,
+  { options, blacklist }: PreparePlan,
+  count: TrackCount,
+): Promise<Uint16Array> {
+  const { startBp, endBp, unmappable } = sequence;
+  const coverage =
+    name === undefined
+      ? new Float32Array(endBp - startBp).fill(Number.NaN)
+      : await track.read(name, startBp, endBp);
+  const blocked = within(blacklist, sequence).map(([start, end]): Span => [start - startBp, end - startBp]);
+  const binned = binTargets(coverage, source, { ...options, blacklist: blocked });
+  checkNumbers(binned.values, sequence, source, options);
+  const bits = f32ToF16(binned.values);
+  const held =
+    unmappable && options.unmappableClip < 1
+      ? clipUnmappable(bits, unmappable, options.unmappableClip)
+      : bits;
+  count.add(held, binned, endBp - startBp);
+  return held;
+}
+
+function checkNumbers(
+  values: Float64Array,
+  { chrom, startBp }: PlannedSequence,
+  { file, statistic }: TrackSource,
+  { poolWidthBp }: PrepareOptions,
+): void {
+  const bin = values.findIndex(Number.isNaN);
+  if (bin < 0) return;
+  const from = startBp + bin * poolWidthBp;
+  throw new Error(
+    `${file}: ${chrom}:${from}-${from + poolWidthBp} has no ${statistic}: a root of a negative sum, or infinite values of both signs; choose sum or mean for tracks with negative values`,
+  );
+}
+
+/** Unmappable bins, at most the quantile of the whole sequence. hound_data_write.py */
+function clipUnmappable(bits: Uint16Array, unmappable: Uint8Array, quantile: number): Uint16Array {
+  const values = f16ToF32(bits);
+  const ordered = values.toSorted();
+  const at = quantile * (ordered.length - 1);
+  const low = ordered[Math.floor(at)]!;
+  const limit = low + (ordered[Math.ceil(at)]! - low) * (at - Math.floor(at));
+  return f32ToF16(values.map((value, bin) => (unmappable[bin] ? Math.min(value, limit) : value)));
+}

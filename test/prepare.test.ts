@@ -1,0 +1,414 @@
+/** `prepare` on a toy genome against plain loops, by its command, and on real tracks against a reference where it is at hand. */
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  f16ToF32,
+  f32ToF16,
+  openDataset,
+  PREPARE_DEFAULTS,
+  type PrepareOptions,
+  planPrepare,
+  readTrackTable,
+  runPrepare,
+  type TrackSource,
+} from '@cohesin/io';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type WigValue, writeBigWig } from './bigwig.ts';
+import { cohesin } from './cohesin.ts';
+import { TOY_LENGTHS, writeToy } from './toy-genome.ts';
+
+const SHARED = resolve(process.env.COHESIN_SHARED ?? fileURLToPath(new URL('../../shared', import.meta.url)));
+const YEAST = join(SHARED, 'data/yeast');
+const GOLDEN = join(SHARED, 'golden/io');
+const real = existsSync(YEAST) && existsSync(GOLDEN);
+
+let folder: string;
+let toy: ReturnType<typeof writeToy>;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'prepare-'));
+  toy = writeToy(folder);
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const inToy = (name: string): string => join(folder, name);
+const track = (name: string, more: Partial<TrackSource> = {}): TrackSource => ({
+  ...{ file: inToy(`${name}.bw`), identifier: name, description: name, statistic: 'mean', scale: 1 },
+  ...more,
+});
+
+function options(more: Partial<PrepareOptions> = {}): PrepareOptions {
+  return {
+    ...PREPARE_DEFAULTS,
+    genome: inToy('genome.fa'),
+    tracks: [track('a', { clip: 12 }), track('b', { statistic: 'sum_sqrt', scale: 0.5, clipSoft: 4 })],
+    split: { kind: 'chromosomes', valid: ['chrII'], test: ['chrIII'] },
+    ...{ sequenceLengthBp: 300, cropBp: 30, poolWidthBp: 16, strideTrainBp: 170, strideTestBp: 300 },
+    ...more,
+  };
+}
+
+async function run(name: string, chosen: PrepareOptions) {
+  const plan = await planPrepare(chosen);
+  try {
+    return { plan, result: await runPrepare(inToy(name), plan) };
+  } finally {
+    await plan.genome.close();
+  }
+}
+
+async function problems(more: Partial<PrepareOptions>): Promise<string> {
+  return await planPrepare(options(more)).then(
+    async ({ genome }) => {
+      await genome.close();
+      return 'none';
+    },
+    (error: Error) => error.message,
+  );
+}
+
+/** The value of each bp, 0 where there is none. */
+function coverage(values: readonly WigValue[], chrom: string): Float64Array {
+  const found = new Float64Array(TOY_LENGTHS[`chr${chrom.replace('chr', '')}` as keyof typeof TOY_LENGTHS]);
+  for (const { chrom: on, start, end, value } of values) if (on === chrom) found.fill(value, start, end);
+  return found;
+}
+
+describe('prepare on a toy genome', () => {
+  it('writes every sequence and target of the plan, equal to plain loops', async () => {
+    const { result, plan } = await run('loops', options({ memoryBytes: 999 }));
+    expect(plan.groupSize).toBeLessThan(20);
+    const set = await openDataset(inToy('loops'));
+    expect(set).toMatchObject({
+      sequenceLengthBp: 300,
+      targetLength: 15,
+      numTargets: 2,
+      cropBp: 30,
+      poolWidthBp: 16,
+    });
+    const rows = (await readFile(join(inToy('loops'), 'sequences.bed'), 'utf8')).trim().split('\n');
+    const places = rows.map((row) => row.split('\t'));
+    expect(result.records).toEqual({ train: 34, valid: 13, test: 16 });
+    let row = 0;
+    for (const split of ['train', 'valid', 'test']) {
+      for await (const { record } of set.stream(split)) {
+        const [chrom, from, to, named] = places[row++]!;
+        const [start, end] = [Number(from), Number(to)];
+        expect([named, end - start]).toEqual([split, 240]);
+        const letters = toy.letters[chrom!]!.toUpperCase();
+        const sequence = Array.from({ length: 300 }, (_, i) =>
+          'ACGT'.indexOf(letters[start - 30 + i] ?? 'N'),
+        );
+        expect([...record.sequence]).toEqual(sequence.map((code) => (code < 0 ? 4 : code)));
+        const [a, b] = [coverage(toy.values[0]!, chrom!), coverage(toy.values[1]!, chrom!.slice(3))];
+        const expected = Array.from({ length: 15 }, (_, bin) => {
+          const sum = (values: Float64Array): number =>
+            values.subarray(start + 16 * bin, start + 16 * (bin + 1)).reduce((x, y) => x + y, 0);
+          const root = Math.sqrt(1 + 0.5 * sum(b)) - 1;
+          return [Math.min(sum(a) / 16, 12), root > 4 ? 3 + Math.sqrt(root - 3) : root];
+        });
+        expect(record.targets).toEqual({ dtype: 'f16', data: f32ToF16(expected.flat()) });
+      }
+    }
+    expect(row).toBe(places.length);
+  });
+
+  it('is the same for any memory, and another order for another seed', async () => {
+    const shards = async (name: string): Promise<Buffer[]> => {
+      const dir = join(inToy(name), 'tfrecords');
+      const names = (await readdir(dir)).toSorted();
+      expect(names).toEqual(
+        [
+          'test-0.tfr',
+          'test-1.tfr',
+          'train-0.tfr',
+          'train-1.tfr',
+          'train-2.tfr',
+          'valid-0.tfr',
+          'valid-1.tfr',
+        ].filter((file) => names.includes(file)),
+      );
+      return await Promise.all(names.map((file) => readFile(join(dir, file))));
+    };
+    const few = { recordsPerShard: 12 };
+    await run('whole', options(few));
+    await run('small', options({ ...few, memoryBytes: 1 }));
+    await run('other', options({ ...few, seed: 45 }));
+    expect(await shards('small')).toEqual(await shards('whole'));
+    expect(await shards('other')).not.toEqual(await shards('whole'));
+    const beds = await Promise.all(
+      ['whole', 'other'].map((name) => readFile(join(inToy(name), 'sequences.bed'), 'utf8')),
+    );
+    expect(beds[0]).not.toBe(beds[1]);
+    expect(beds[0]!.split('\n').toSorted()).toEqual(beds[1]!.split('\n').toSorted());
+  });
+
+  it('avoids gaps and what cannot be mapped to, and holds the rest of that to a quantile', async () => {
+    await writeFile(inToy('gaps.bed'), 'chrI\t2000\t2100\nchrI\t0\t10\n');
+    await writeFile(inToy('unmappable.bed'), 'II\t0\t700\nchrIII\t100\t140\n');
+    const { plan, result } = await run(
+      'masked',
+      options({
+        ...{
+          gaps: inToy('gaps.bed'),
+          unmappable: inToy('unmappable.bed'),
+          unmappableClip: 0,
+          shuffle: false,
+        },
+        tracks: [track('a')],
+      }),
+    );
+    expect(plan.contigs[0]).toEqual({ chrom: 'chrI', startBp: 10, endBp: 2000, split: 'train' });
+    expect(plan.dropped).toEqual({ unmappable: 2, sampled: 0 });
+    expect(result.records).toEqual({ train: 33, valid: 11, test: 16 });
+    const set = await openDataset(inToy('masked'));
+    const { value } = await set.stream('test').next();
+    const targets = f16ToF32(value!.record.targets.data as Uint16Array);
+    const least = Math.min(...targets);
+    expect([...targets.subarray(6, 9)]).toEqual([least, least, least]);
+    expect(targets[5]).toBeGreaterThan(least);
+  });
+
+  it('takes places and splits from a published sequences.bed, and centres longer sequences on them', async () => {
+    await run('first', options());
+    const bed = join(inToy('first'), 'sequences.bed');
+    const chosen = { split: { kind: 'sequences', path: bed } as const, shuffle: false };
+    await run('again', options(chosen));
+    for (const file of ['sequences.bed', 'targets.txt', 'statistics.json', 'tfrecords/train-0.tfr'])
+      expect(await readFile(join(inToy('again'), file))).toEqual(await readFile(join(inToy('first'), file)));
+    const { plan } = await run('longer', options({ ...chosen, sequenceLengthBp: 800, cropBp: 304 }));
+    const [first] = (await readFile(bed, 'utf8')).split('\t');
+    const start = Number((await readFile(bed, 'utf8')).split('\t')[1]);
+    expect(plan.sequences[0]).toEqual({
+      chrom: first,
+      startBp: start + 24,
+      endBp: start + 216,
+      split: 'train',
+    });
+  });
+
+  it('says where the data is from, in JSON and on a page', async () => {
+    const { result } = await run('account', options({ tracks: [track('a', { clip: 5 })] }));
+    const account = JSON.parse(await readFile(join(inToy('account'), 'provenance.json'), 'utf8'));
+    expect(account).toMatchObject({ records: result.records, options: { sequenceLengthBp: 300, seed: 44 } });
+    expect(
+      account.inputs.map(({ path, sha256 }: { path: string; sha256: string }) => [
+        basename(path),
+        sha256.length,
+      ]),
+    ).toEqual([
+      ['genome.fa', 64],
+      ['a.bw', 64],
+    ]);
+    const set = await openDataset(inToy('account'));
+    const values: number[] = [];
+    for (const split of ['train', 'valid', 'test'])
+      for await (const { record } of set.stream(split))
+        values.push(...f16ToF32(record.targets.data as Uint16Array));
+    const [summary] = account.tracks;
+    expect(summary.mean).toBeCloseTo(values.reduce((a, b) => a + b, 0) / values.length, 10);
+    expect([summary.min, summary.max]).toEqual([Math.min(...values), Math.max(...values)]);
+    expect(summary.zeroFraction).toBe(values.filter((x) => x === 0).length / values.length);
+    expect(summary.clippedFraction).toBe(values.filter((x) => x === 5).length / values.length);
+    expect(summary.histogram.reduce((a: number, b: number) => a + b, 0)).toBe(values.length);
+    expect(summary.missingFraction).toBeGreaterThan(0.05);
+    expect(result.warnings.join()).toContain('bins clipped');
+    const page = await readFile(join(inToy('account'), 'provenance.html'), 'utf8');
+    expect(page).toContain(account.inputs[1].sha256);
+    expect(page).not.toMatch(/(src|href)=/);
+  });
+
+  it('finds everything wrong before it writes, with numbers and names', async () => {
+    const other = { chrI: 6000, chrII: 4000, chrIII: 5000 };
+    const one = [{ chrom: 'chrI', start: 0, end: 9, value: 1 }];
+    writeBigWig(inToy('assembly.bw'), other, one);
+    writeBigWig(inToy('part.bw'), { chrI: 6000 }, one);
+    writeBigWig(inToy('human.bw'), { chr7: 159_345_973 }, [{ chrom: 'chr7', start: 0, end: 9, value: 1 }]);
+    const tracks = ['assembly', 'part', 'human', 'none'].map((name) => track(name));
+    const all = await problems({ tracks });
+    expect(all).toContain('prepare: 4 problems; nothing was written');
+    expect(all).toContain(
+      "assembly.bw: 1 of 3 chromosomes have other lengths, so it is of another assembly: chrII has 4000 bp but the genome's chrII has 4001",
+    );
+    expect(all).toContain(
+      'part.bw: has no data on 2 of 3 chromosomes: chrII, chrIII; choose chromosomes that every track has (chrI)',
+    );
+    expect(all).toContain(
+      "human.bw: has none of the genome's chromosomes: it has chr7; the genome has chrI, chrII, chrIII",
+    );
+    expect(all).toContain('none.bw: ENOENT');
+    expect(await problems({ tracks: [track('part')], absent: 'zero' })).toBe('none');
+    await writeFile(inToy('outside.bed'), 'chrI\t5\t6001\nchr9\t1\t2\n');
+    expect(await problems({ blacklist: inToy('outside.bed') })).toContain(
+      'outside.bed: 1 intervals end outside their chromosome, so it is of another assembly: line 1: chrI:5-6001, but chrI has 6000 bp',
+    );
+    expect(await problems({ split: { kind: 'chromosomes', valid: ['II'], test: ['chrX'] } })).toMatch(
+      /valid chromosome II is called chrII .*\n.*test chromosome chrX is no chromosome of .*chrI, chrII, chrIII/,
+    );
+    expect(await problems({ split: { kind: 'fractions', valid: 0.05, test: 0.05 } })).toContain(
+      'no sequences in valid, test',
+    );
+    expect(await problems({ sequenceLengthBp: 301 })).toContain(
+      'leaves 241 bp, which are not whole bins of poolWidthBp 16',
+    );
+    expect(await problems({ split: { kind: 'chromosomes', valid: ['chrI'], test: ['chrI'] } })).toContain(
+      'chrI is in both valid and test',
+    );
+    await writeFile(
+      inToy('overlap.bed'),
+      'chrI\t0\t240\ttrain\nchrI\t200\t440\ttest\nchrI\t5900\t6140\ttest\n',
+    );
+    const overlapping = await problems({ split: { kind: 'sequences', path: inToy('overlap.bed') } });
+    expect(overlapping).toContain(
+      '1 pairs of sequences of different splits overlap, first chrI:0-240 (train) and chrI:200-440 (test)',
+    );
+    expect(overlapping).toContain('1 sequences have targets outside their chromosome, first chrI:5900-6140');
+    expect(await problems({ limit: inToy('gaps.bed') })).toContain(
+      'no sequences in train, valid, test (sequences: none at all; 0 dropped as unmappable)',
+    );
+  });
+
+  it('leaves nothing behind when a track turns out to be damaged', async () => {
+    const bytes = await readFile(inToy('a.bw'));
+    bytes.fill(0xff, 3000, 3050);
+    await writeFile(inToy('damaged.bw'), bytes);
+    await expect(run('never', options({ tracks: [track('damaged')] }))).rejects.toThrow(
+      /damaged\.bw: chr.*damaged data/,
+    );
+    writeBigWig(inToy('negative.bw'), TOY_LENGTHS, [{ chrom: 'chrI', start: 0, end: 6000, value: -2 }]);
+    await expect(
+      run('never', options({ tracks: [track('negative', { statistic: 'mean_sqrt' })] })),
+    ).rejects.toThrow(/negative\.bw: chrI:\d+-\d+ has no mean_sqrt: a root of a negative sum/);
+    expect((await readdir(folder)).filter((name) => name.startsWith('never'))).toEqual([]);
+  });
+});
+
+describe('cohesin prepare', () => {
+  const SIZES = ['--length', '300', '--crop', '30', '--bin', '16', '--valid', 'chrII', '--test', 'chrIII'];
+
+  it('makes the data set of a table of tracks, and says what it did', async () => {
+    await writeFile(
+      inToy('table.txt'),
+      '\tidentifier\tfile\tclip\tclip_soft\tscale\tsum_stat\tdescription\n0\ta\ta.bw\t12\t\t1.0\tmean\ta\n1\tb\tb.bw\t\t4\t0.5\tsum_sqrt\tb\n',
+    );
+    const args = [
+      'prepare',
+      '--genome',
+      inToy('genome.fa'),
+      '--targets',
+      inToy('table.txt'),
+      ...SIZES,
+      '--stride',
+      '170',
+    ];
+    const { code, lines, errors } = await cohesin([...args, '--out', inToy('by-command')]);
+    expect([code, errors]).toEqual([0, '']);
+    expect(lines.join('\n')).toMatch(
+      /note: .*b\.bw: I is taken for chrI[\s\S]*63 sequences \(34 train, 13 valid, 16 test; 0 dropped as unmappable\)[\s\S]*a: mean \d+\.\d+, max 12/,
+    );
+    await run('by-call', options());
+    for (const file of ['sequences.bed', 'statistics.json', 'tfrecords/test-0.tfr'])
+      expect(await readFile(join(inToy('by-command'), file))).toEqual(
+        await readFile(join(inToy('by-call'), file)),
+      );
+    const json = await cohesin([...args, '--out', inToy('not-made'), '--check', '--json']);
+    expect(json.lines.map((line) => JSON.parse(line))).toMatchObject([
+      { event: 'plan', records: { train: 34, valid: 13, test: 16 } },
+    ]);
+    expect(existsSync(inToy('not-made'))).toBe(false);
+  });
+
+  it.each([
+    [['--targets', 'a', '--tracks', 'b'], 'needs --targets FILE or --tracks'],
+    [['--tracks', 'none.bw', '--statistic', 'total'], 'sum_stat is "total"; choose sum, mean, max'],
+    [['--tracks', 'none.bw'], 'none.bw: ENOENT'],
+  ])('%j is refused with code 78', async (args, message) => {
+    const { code, errors } = await cohesin([
+      'prepare',
+      '--genome',
+      inToy('genome.fa'),
+      '--out',
+      inToy('x'),
+      ...SIZES,
+      ...args,
+    ]);
+    expect(errors).toContain(message);
+    expect(code).toBe(78);
+  });
+});
+
+describe(`prepare on yeast${real ? '' : ` (skipped: ${YEAST} or ${GOLDEN} is absent; set COHESIN_SHARED)`}`, () => {
+  const SETS = {
+    basenji_index: {
+      sequenceLengthBp: 16_384,
+      cropBp: 2048,
+      strideTrainBp: 12_288,
+      strideTestBp: 12_288,
+      sequence: 'codes',
+    },
+    basenji_onehot: {
+      sequenceLengthBp: 2048,
+      cropBp: 0,
+      strideTrainBp: 131_072,
+      strideTestBp: 131_072,
+      sequence: 'one-hot',
+    },
+  } as const;
+
+  it.runIf(real).each([
+    ['basenji_index', 'f16', 'f16nt', 0],
+    ['basenji_index', 'f32', 'f32nt', 0],
+    ['basenji_index', 'f64', 'f32nt', 14], // of 127,680, where the sum in f32 falls on the other side of a rounding to f16
+    ['basenji_onehot', 'f16', 'f16nt', 0],
+    ['basenji_onehot', 'f32', 'f32nt', 0],
+    ['basenji_onehot', 'f64', 'f32nt', 0],
+  ] as const)(
+    '%s in %s gives the sequences and the targets of %s',
+    { timeout: 60_000 },
+    async (name, precision, reference, others) => {
+      const golden = join(GOLDEN, name);
+      const table = await readTrackTable(join(golden, 'targets.txt'));
+      const beds = Object.fromEntries(
+        ['gaps', 'blacklist', 'unmappable'].map((bed) => [bed, join(golden, `${bed}.bed`)]),
+      );
+      const dir = `${name}-${precision}`;
+      const { plan } = await run(dir, {
+        ...PREPARE_DEFAULTS,
+        ...SETS[name],
+        ...beds,
+        genome: join(YEAST, 'sacCer3.2bit'),
+        tracks: table.map((row) => ({ ...row, file: join(YEAST, basename(row.file)) })),
+        chromosomes: ['chrII', 'chrIV', 'chrXVI'],
+        split: { kind: 'chromosomes', valid: ['chrII'], test: ['chrXVI'] },
+        ...{ breakAboveBp: 262_144, shuffle: false, precision },
+      });
+      for (const file of ['sequences.bed', 'contigs.bed'])
+        expect(await readFile(join(inToy(dir), file), 'utf8')).toBe(
+          await readFile(join(golden, file), 'utf8'),
+        );
+      for (const file of ['statistics.json'])
+        expect(JSON.parse(await readFile(join(inToy(dir), file), 'utf8'))).toEqual(
+          JSON.parse(await readFile(join(golden, file), 'utf8')),
+        );
+      expect(plan.dropped.unmappable).toBe(name === 'basenji_index' ? 1 : 0);
+      const npy = await readFile(join(golden, `expected_targets_${reference}.npy`));
+      const expected = new Uint16Array(new Uint8Array(npy.subarray(128)).buffer);
+      const [made, published] = [await openDataset(inToy(dir)), await openDataset(golden)];
+      let [at, differing] = [0, 0];
+      for (const split of ['train', 'valid', 'test']) {
+        const theirs = published.stream(split);
+        for await (const { record } of made.stream(split)) {
+          expect(Buffer.compare(record.sequence, (await theirs.next()).value!.record.sequence)).toBe(0);
+          for (const bits of record.targets.data) {
+            const distance = Math.abs(bits - expected[at++]!);
+            expect(distance).toBeLessThanOrEqual(1);
+            differing += distance;
+          }
+        }
+      }
+      expect([at, differing]).toEqual([expected.length, others]);
+    },
+  );
+});
