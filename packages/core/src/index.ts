@@ -29,6 +29,7 @@ export {
   type Sample,
 } from './op.ts';
 export * from './ops/arithmetic.ts';
+export { attentionPool1d } from './ops/attention-pool.ts';
 export * from './ops/conv1d.ts';
 export * from './ops/conv2d.ts';
 export * from './ops/elementwise.ts';

@@ -55,6 +55,8 @@ export const ROW_OPS: Readonly<Record<string, OpCase>> = {
       positionalWeight: numberOf(attrs, 'positional_weight'),
     }),
   ),
+  attention_pool: attentionPool(true),
+  softmax_pool_shared: attentionPool(false),
   jensenshannon: divergences(),
   basenji_targets: targets(),
 };
@@ -74,6 +76,16 @@ function rmsBatchNorm(x: Inputs, attrs: Attrs): ReturnType<GraphCase['trace']> {
     outputs: { y: norm(x.of('x')) },
     ...parts(norm, { scale: 'weight', offset: 'bias', var_ema: 'running_var' }),
   };
+}
+
+/** The weight `[in, out]` of the layer is the file's w `[out, in]`. */
+function attentionPool(perChannel: boolean): GraphCase {
+  const trace = (x: Inputs, attrs: Attrs): ReturnType<GraphCase['trace']> => {
+    const pool = attrs.pool === undefined ? 2 : numberOf(attrs, 'pool');
+    const made = nn.attentionPool({ channels: x.of('x').shape[2]!, pool, perChannel });
+    return { outputs: { y: made(x.of('x')) }, ...parts(made, { w: 'weight' }) };
+  };
+  return { kind: 'graph', layouts: { x: 'channels-last', y: 'channels-last', w: 'reversed' }, trace };
 }
 
 /** Parameters of a layer by the file's names for them, as targets of gradients and with their starts. */

@@ -106,7 +106,7 @@ export function lineKernel(
 }
 
 /** exp and log that pass NaN on, which drivers' own need not. */
-const SAFE: string = ['exp', 'log']
+export const SAFE: string = ['exp', 'log']
   .flatMap((name) => [
     `fn safe_${name}(x: f32) -> f32 { return select(${name}(x), x, ${isNan('x')}); }`,
     `fn safe_${name}4(x: vec4f) -> vec4f { return vec4f(safe_${name}(x.x), safe_${name}(x.y), safe_${name}(x.z), safe_${name}(x.w)); }`,

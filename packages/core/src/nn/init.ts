@@ -27,6 +27,11 @@ function fill(shape: readonly number[], value: (i: number) => number): Float32Ar
   return Float32Array.from({ length: elementCount(shape) }, (_, i) => value(i));
 }
 
+/** `gain` on the diagonal of a matrix, 0 elsewhere. */
+export function identity(gain = 1): Initializer {
+  return (shape, _seed) => fill(shape, (i) => (Math.floor(i / shape[1]!) === i % shape[1]! ? gain : 0));
+}
+
 /** Uniform in (−limit, limit). */
 export function uniform(limit: number): Initializer {
   return (shape, seed) => fill(shape, (i) => limit * (2 * unit(seed, i) - 1));

@@ -2,13 +2,17 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Device } from '../device.ts';
 import { hostTensor } from '../host-tensor.ts';
+import { attentionPool } from '../nn/attention-pool.ts';
 import { evaluateOn, noise, parametersOf } from '../nn/golden.ts';
+import { parameters } from '../nn/layer.ts';
 import { layerNorm, rmsBatchNorm } from '../nn/layer-norm.ts';
 import { withScope } from '../scope.ts';
 import { relativeError } from '../testing.ts';
+import { attentionPool1d } from './attention-pool.ts';
 import { layerNormalize } from './layer-norm.ts';
 import { logGamma } from './log-gamma.ts';
 import { logAddExp, softCap } from './logits.ts';
+import { maxPool1d } from './pool.ts';
 import { logSoftmax, logSumExp, softmax } from './softmax.ts';
 
 let device: Device;
@@ -78,6 +82,23 @@ test('logarithms of sums do not overflow, and a cap is a bound', async () => {
     relativeError(out.sum!.data as Float32Array, [1000 + Math.log1p(Math.exp(-1)), -1000 + Math.LN2, 0]),
   ).toBeLessThan(1e-7);
   expect([...(out.capped!.data as Float32Array)]).toEqual([5, -5, 0]);
+});
+
+test('a large gain turns attention pooling into max-pooling', async () => {
+  const x = noise([1, 12, 8], 3);
+  const sharp = attentionPool({ channels: 8, pool: 3, gain: 1e6 });
+  parameters(sharp);
+  const out = await evaluateOn(device, { x }, (t) => ({
+    sharp: sharp(t.x),
+    max: maxPool1d(t.x, { size: 3 }),
+  }));
+  expect(relativeError(out.sharp!.data as Float32Array, out.max!.data as Float32Array)).toBeLessThan(1e-6);
+});
+
+test('windows and logits that do not fit are refused', () => {
+  const { x, z } = parametersOf({ x: noise([2, 9, 4], 1), z: noise([2, 9, 2], 2) });
+  expect(() => attentionPool1d(x!, x!, { pool: 2 })).toThrow(/windows of 2 rows do not fill the 9 rows/);
+  expect(() => attentionPool1d(x!, z!, { pool: 3 })).toThrow(/must be that or \[2, 9, 1\]/);
 });
 
 test('wrong axes, channels and uses are refused', () => {
