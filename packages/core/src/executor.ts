@@ -226,7 +226,7 @@ export class Executor {
         if (window !== undefined && window.index + 1 < window.count) continue; // not yet whole
         const output = window?.output ?? bindings.at(-1)!;
         const [bytes] = await this.device.read([
-          { buffer: this.bufferOf(output.slot, leaf), bytes: output.bytes ?? 0 },
+          { buffer: this.bufferOf(output.slot, leaf), offset: output.offset ?? 0, bytes: output.bytes ?? 0 },
         ]);
         if (visit(prepared.step, new Float32Array(bytes!.slice().buffer))) return;
       }

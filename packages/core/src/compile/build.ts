@@ -19,7 +19,8 @@ import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
 import { liveRanges, perLeafOutputs, type Storage } from './lives.ts';
 import { FRAME, type Lowered, stored } from './lower.ts';
-import { assignSlots, pieces } from './memory.ts';
+import { assignSlots, type Place, pieces } from './memory.ts';
+import { shortenLives } from './order.ts';
 import { type Layout, type Sharded, shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
@@ -43,7 +44,7 @@ export interface LogicalPlan {
 }
 
 /**
- * Compiles a traced graph to a program, without a device: simplify, shard, fuse, lower, split, recompute, assign memory.
+ * Compiles a traced graph to a program, without a device: simplify, shard, fuse, lower, split, order, recompute, assign memory.
  *
  * Kernels that touch a tensor of more than `bindingLimit` bytes are dispatched in windows, which changes neither the bits
  * nor the `bitsId`: it hashes the kernels as they are without.
@@ -60,7 +61,8 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const sumLayout = layOutSums(sharded);
   const bytes = storageBytes(sharded, sumLayout, plan.leaves);
   const { leavesOnDevice = plan.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
-  const stages = chooseRecompute({ sharded, stages: logical, bytes, leavesOnDevice }, placement);
+  const ordered = shortenLives(logical);
+  const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
   const parts = { graph, plan, sharded, scalars, logical, stages, sumLayout, bytes, bindingLimit };
   return new Assembly(parts).program();
 }
@@ -99,7 +101,7 @@ interface Parts {
 
 class Assembly {
   private readonly parts: Parts;
-  private readonly slotOf = new Map<Storage, number>();
+  private readonly places = new Map<Storage, Place>();
   private readonly shaders: string[] = [];
 
   constructor(parts: Parts) {
@@ -147,20 +149,26 @@ class Assembly {
   }
 
   private assign(): Program['slots'] {
-    const lives = pieces(liveRanges(this.parts.sharded, this.parts.stages), this.parts.bytes);
-    const { slots, slotOf } = assignSlots([...lives.values()]);
-    for (const [i, x] of [...lives.keys()].entries()) this.slotOf.set(x, slotOf[i]!);
+    const lives = pieces(liveRanges(this.parts.sharded, this.parts.stages), this.parts);
+    const { slots, places } = assignSlots([...lives.values()]);
+    for (const [i, x] of [...lives.keys()].entries()) this.places.set(x, places[i]!);
     return slots;
   }
 
+  private place(x: Storage): Place {
+    const place = this.places.get(x);
+    if (place === undefined) throw new Error(`${String(x)} has no storage`);
+    return place;
+  }
+
+  /** The slot of what has a buffer for itself. */
   private slot(x: Storage): number {
-    const slot = this.slotOf.get(x);
-    if (slot === undefined) throw new Error(`${String(x)} has no storage`);
-    return slot;
+    return this.place(x).slot;
   }
 
   private binding(x: Storage, access: Binding['access']): Binding {
-    return { slot: this.slot(x), access, bytes: this.parts.bytes(x) };
+    const { slot, offset } = this.place(x);
+    return { slot, access, ...(offset === 0 ? {} : { offset }), bytes: this.parts.bytes(x) };
   }
 
   private steps(work: Work): Step[] {
@@ -180,7 +188,7 @@ class Assembly {
       shader: this.shader(code),
       bindings: bindings.map(({ operand, offset, bytes }) => ({
         ...whole.bindings[operand]!,
-        offset,
+        offset: (whole.bindings[operand]!.offset ?? 0) + offset,
         bytes,
       })),
       workgroups,
@@ -234,7 +242,9 @@ class Assembly {
     const scale = this.binding('scales', 'read');
     const values = (of: Tensor, access: Binding['access']): Binding => {
       const whole = this.binding(of, access);
-      return count * 4 === whole.bytes ? whole : { ...whole, offset: 4 * from, bytes: 4 * count };
+      return count * 4 === whole.bytes
+        ? whole
+        : { ...whole, offset: (whole.offset ?? 0) + 4 * from, bytes: 4 * count };
     };
     return {
       label: `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`,

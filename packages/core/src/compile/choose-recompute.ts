@@ -149,8 +149,9 @@ class Search {
   }
 
   private lives(dropped: ReadonlySet<Stored>): Live[] {
-    const { sharded, stages, bytes } = this.planned;
-    return [...pieces(liveRanges(sharded, recompute(stages, dropped, this.forward)), bytes).values()];
+    const { sharded, bytes } = this.planned;
+    const stages = recompute(this.planned.stages, dropped, this.forward);
+    return [...pieces(liveRanges(sharded, stages), { sharded, stages, bytes }).values()];
   }
 }
 

@@ -147,41 +147,42 @@ describe('splitting into leaves', () => {
   });
 });
 
-test('no two live pieces of storage share a slot, and slots are reused', () => {
+test('no two live pieces of storage overlap, and slots are reused', () => {
   const piece = fc.record({
-    bytes: fc.constantFrom(4, 64, 256, 1024),
+    bytes: fc.constantFrom(4, 64, 256, 1024, 5000),
     first: fc.nat(40),
     length: fc.nat(10),
     leaf: fc.boolean(),
+    alone: fc.boolean(),
+  });
+  const live = (bytes: number, first: number, last: number): Live => ({
+    ...{ bytes, first, last, scope: 'scratch', label: '', alone: false, apart: new Set() },
   });
   fc.assert(
-    fc.property(fc.array(piece, { maxLength: 40 }), (drawn) => {
-      const pieces = drawn
-        .map(
-          ({ bytes, first, length, leaf }): Live => ({
-            bytes,
-            first,
-            last: first + length,
-            scope: leaf ? 'leaf' : 'scratch',
-            label: '',
-          }),
-        )
-        .sort((a, b) => a.first - b.first);
-      const { slots, slotOf } = assignSlots(pieces);
+    fc.property(fc.array(piece, { maxLength: 40 }), fc.array(fc.nat(39)), (drawn, apart) => {
+      const pieces = drawn.map(({ bytes, first, length, leaf, alone }): Live => {
+        return { ...live(bytes, first, first + length), scope: leaf ? 'leaf' : 'scratch', alone };
+      });
+      const separate = pieces.filter((_, i) => apart.includes(i));
+      for (const one of separate) for (const other of separate) if (one !== other) one.apart.add(other);
+      const { slots, places } = assignSlots(pieces);
       for (const [i, a] of pieces.entries()) {
-        const slot = slots[slotOf[i]!]!;
-        expect(slot.bytes).toBeGreaterThanOrEqual(a.bytes);
-        expect(slot.scope).toBe(a.scope);
+        const { slot, offset } = places[i]!;
+        expect(slots[slot]!.bytes).toBeGreaterThanOrEqual(offset + a.bytes);
+        expect(slots[slot]!.scope).toBe(a.scope);
+        expect(offset % 256).toBe(0);
         for (const [j, b] of pieces.entries()) {
-          if (i !== j && slotOf[i] === slotOf[j]) expect(a.last < b.first || b.last < a.first).toBe(true);
+          if (i === j || places[j]!.slot !== slot || a.last < b.first || b.last < a.first) continue;
+          const other = places[j]!.offset;
+          expect(offset + a.bytes <= other || other + b.bytes <= offset).toBe(true);
+          expect(a.alone || b.alone || a.apart.has(b)).toBe(false);
         }
       }
     }),
   );
-  const chain = [0, 1, 2, 3, 4].map(
-    (first): Live => ({ bytes: 8, first, last: first + 1, scope: 'scratch', label: '' }),
-  );
-  expect(assignSlots(chain).slots).toHaveLength(2);
+  expect(assignSlots([0, 1, 2, 3, 4].map((first) => live(8, first, first + 1))).slots).toHaveLength(2);
+  const halves = assignSlots([live(1024, 0, 1), live(512, 2, 3), live(512, 3, 4)]);
+  expect(halves.places.map(({ offset }) => offset)).toEqual([0, 0, 512]);
 });
 
 describe('gradient scales', () => {

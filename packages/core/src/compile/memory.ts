@@ -1,6 +1,10 @@
+import { roots, topologicalOrder } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { Slot, SlotScope } from '../program.ts';
-import type { Range, Storage } from './lives.ts';
+import { type Range, type Storage, touched } from './lives.ts';
+import { stored } from './lower.ts';
+import type { Sharded } from './shard.ts';
+import type { Stages } from './split.ts';
 
 /** A piece of storage and the positions in program order at which it is first written and last read. */
 export interface Live {
@@ -9,25 +13,43 @@ export interface Live {
   readonly label: string;
   readonly first: number;
   readonly last: number;
+  /** Whether it is copied, cleared or read as a whole buffer, which it then has for itself as long as it lives. */
+  readonly alone: boolean;
+  /** What a dispatch binds with it, one of them for writing. WebGPU refuses that even for two ranges of one buffer. */
+  readonly apart: Set<Live>;
 }
 
 /** Pieces of storage as slots have to hold them: state lives for ever. */
 export function pieces(
   ranges: ReadonlyMap<Storage, Range>,
-  bytes: (x: Storage) => number,
+  { sharded, stages, bytes }: { sharded: Sharded; stages: Stages; bytes: (x: Storage) => number },
 ): ReadonlyMap<Storage, Live> {
-  return new Map(
-    [...ranges].map(([x, { scope, first, last }]) => [
-      x,
-      {
-        bytes: bytes(x),
-        scope,
-        label: labelOf(x),
-        first,
-        last: poolOf(scope) === 'state' ? Number.POSITIVE_INFINITY : last,
-      },
-    ]),
-  );
+  const alone = wholeBuffers(sharded, stages);
+  const lives = new Map<Storage, Live>();
+  for (const [x, { scope, first, last }] of ranges) {
+    const [label, isState] = [labelOf(x), poolOf(scope) === 'state'];
+    const life = isState ? { first: 0, last: Number.POSITIVE_INFINITY } : { first, last };
+    const isAlone = typeof x === 'string' || alone.has(x);
+    lives.set(x, { bytes: bytes(x), scope, label, ...life, alone: isAlone, apart: new Set() });
+  }
+  for (const work of stages.stages.flatMap(({ once, leaf }) => [...once, ...leaf])) {
+    const [reads, writes] = touched(work);
+    if (writes === undefined) continue;
+    const written = lives.get(writes)!;
+    for (const x of reads) {
+      lives.get(x)!.apart.add(written);
+      written.apart.add(lives.get(x)!);
+    }
+  }
+  return lives;
+}
+
+/** What is not only bound to kernels: inputs and outputs, what is gathered, and what from. */
+function wholeBuffers({ graph }: Sharded, { stages }: Stages): Set<Storage> {
+  const gathered = stages.flatMap(({ gather }) => gather.flatMap((node) => [node, stored(node.inputs.x!)]));
+  const outputs = Object.values(graph.outputs).map(stored);
+  const inputs = topologicalOrder(roots(graph)).filter(({ op }) => op.kernel.kind === 'source');
+  return new Set<Storage>([...gathered, ...outputs, ...inputs]);
 }
 
 function labelOf(x: Storage): string {
@@ -42,31 +64,63 @@ function poolOf(scope: SlotScope): 'device' | 'leaf' | 'state' {
   return scope === 'state' || scope === 'next' ? 'state' : 'device';
 }
 
+/** Where a piece is kept: from `offset` on in a slot. */
+export interface Place {
+  readonly slot: number;
+  readonly offset: number;
+}
+
+interface Used {
+  readonly slot: Slot;
+  readonly held: { readonly live: Live; readonly offset: number }[];
+}
+
+const ALIGNMENT = 256; // WebGPU's default for the offset of a binding
+
 /**
- * Assigns slots to pieces of storage, the largest first: each takes the smallest slot of its pool that is free all its
- * life. A slot is as large as the piece it was made for (Pisarchyk & Lee 2020, "Efficient Memory Management for Deep
- * Neural Net Inference", greedy by size).
+ * Assigns places to pieces of storage, the largest first: each takes the smallest gap that is free all its life, or
+ * else a new slot of its own size (greedy by size, Pisarchyk & Lee 2020, "Efficient Memory Management for Deep Neural
+ * Net Inference", within buffers instead of one arena, because of `apart`).
  */
-export function assignSlots(lives: readonly Live[]): { slots: Slot[]; slotOf: number[] } {
-  const slots: { slot: Slot; held: Live[] }[] = [];
-  const slotOf: number[] = Array(lives.length);
+export function assignSlots(lives: readonly Live[]): { slots: Slot[]; places: Place[] } {
+  const used: Used[] = [];
+  const places: Place[] = Array(lives.length);
   const bySize = lives
     .map((live, i) => ({ live, i }))
     .sort((a, b) => b.live.bytes - a.live.bytes || a.i - b.i);
   for (const { live, i } of bySize) {
-    let found = -1;
-    for (const [k, { slot, held }] of slots.entries()) {
-      if (poolOf(slot.scope) !== poolOf(live.scope)) continue;
-      if (held.every(({ first, last }) => last < live.first || live.last < first)) found = k; // the last is smallest
+    let best: { place: Place; gap: number } | undefined;
+    for (const [slot, candidate] of used.entries()) {
+      const found = smallestGap(candidate, live);
+      if (found !== undefined && (best === undefined || found.gap < best.gap))
+        best = { place: { slot, offset: found.offset }, gap: found.gap };
     }
-    if (found < 0) {
-      const { bytes, scope, label } = live;
-      found = slots.push({ slot: { bytes, scope, label }, held: [] }) - 1;
-    }
-    slots[found]!.held.push(live);
-    slotOf[i] = found;
+    const { bytes, scope, label } = live;
+    const place = best?.place ?? {
+      slot: used.push({ slot: { bytes, scope, label }, held: [] }) - 1,
+      offset: 0,
+    };
+    used[place.slot]!.held.push({ live, offset: place.offset });
+    places[i] = place;
   }
-  return { slots: slots.map(({ slot }) => slot), slotOf };
+  return { slots: used.map(({ slot }) => slot), places };
+}
+
+/** The smallest free range of a slot that holds a piece all its life. */
+function smallestGap({ slot, held }: Used, live: Live): { offset: number; gap: number } | undefined {
+  if (poolOf(slot.scope) !== poolOf(live.scope) || held[0]!.live.alone !== live.alone) return undefined;
+  const beside = held.filter((other) => other.live.first <= live.last && live.first <= other.live.last);
+  if (beside.length > 0 && (live.alone || beside.some((other) => live.apart.has(other.live))))
+    return undefined;
+  let best: { offset: number; gap: number } | undefined;
+  let from = 0;
+  const end = { offset: slot.bytes, live: { bytes: 0 } };
+  for (const { offset, live: other } of [...beside.sort((a, b) => a.offset - b.offset), end]) {
+    const gap = offset - from;
+    if (gap >= live.bytes && (best === undefined || gap < best.gap)) best = { offset: from, gap };
+    from = Math.max(from, Math.ceil((offset + other.bytes) / ALIGNMENT) * ALIGNMENT);
+  }
+  return best;
 }
 
 /** Bytes in use at each position of the program: no assignment of slots can do with less than the largest. */
