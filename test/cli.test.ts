@@ -2,6 +2,7 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readRecords } from '@cohesin/io';
+import { loadWeights, modelFromParams, saveWeights } from '@cohesin/models';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
@@ -60,6 +61,10 @@ test('evaluation gives the same numbers on any number of devices, from a checkpo
   expect(step).toBe('step-00000002');
   const newest = join(out, 'checkpoints', 'step-00000004', 'state.safetensors');
   expect(await evaluate(['--model', model, '--weights', newest])).toEqual(one);
+  const built = modelFromParams(SMALL_BASENJI);
+  const keras = join(dir, 'model.h5');
+  await saveWeights(built, keras, { format: 'keras', weights: await loadWeights(built, newest) });
+  expect(await evaluate(['--model', model, '--weights', keras])).toEqual(one);
 });
 
 test('weights that do not fit are refused with every name', async () => {
@@ -76,7 +81,7 @@ test('weights that do not fit are refused with every name', async () => {
     data,
   ]);
   expect(errors).toMatch(
-    /does not fit the model:\n {2}other shapes: .*conv\.weight is \[1, 10, 12\], the model has \[1, 10, 13\]/,
+    /state\.safetensors: weights do not fit the model, and none was loaded:\n {2}.*conv\.weight is \[1, 10, 12\] but the model has \[1, 10, 13\]/s,
   );
   expect(code).toBe(78);
 });

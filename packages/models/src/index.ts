@@ -15,7 +15,20 @@ export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
 export { fromGolden } from './golden.ts';
 export type { GoldenCase } from './golden-case.ts';
+export {
+  loadWeights,
+  ownWeights,
+  type Published,
+  type PublishedWeights,
+  saveWeights,
+} from './load-weights.ts';
 export * from './metrics.ts';
 export * from './model.ts';
 export { jensenShannon } from './profile-metrics.ts';
-export { type PublishedName, type WeightEntry, type WeightMap, weightMap } from './weight-map.ts';
+export {
+  type PublishedName,
+  type WeightEntry,
+  type WeightMap,
+  type WeightMapOptions,
+  weightMap,
+} from './weight-map.ts';

@@ -72,7 +72,7 @@ test('Basenji2 has 896 bins of 128 bp', () => {
 test('Basenji2 has the published names in its Keras file', () => {
   const { entries } = basenjiWeights(basenji2().model);
   const shape = (name: string): readonly number[] | undefined =>
-    entries.find((entry) => entry.name === `model_weights/${name}:0`)?.shape;
+    entries.find(({ name: published }) => published === `model_weights/${name}:0`)?.shape;
   expect(entries).toHaveLength(30 * 5 + 2);
   expect(shape('conv1d/conv1d/kernel')).toEqual([15, 4, 288]);
   expect(shape('conv1d_6/conv1d_6/kernel')).toEqual([5, 652, 768]);

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { basenji2 } from './basenji/model.ts';
 import { basset } from './basset/model.ts';
+import { bassetWeights } from './basset/weights.ts';
 import { type BuilderOptions, type BuiltModel, modelFromParams } from './builder/model.ts';
 import { readTraining } from './builder/training.ts';
 
@@ -65,5 +66,6 @@ function bassetAsPublished(): BuiltModel {
       maxNorm: 7,
       loss: 'bce_logits_sum',
     },
+    published: () => [{ format: 'torch', map: bassetWeights(model) }],
   };
 }

@@ -8,12 +8,18 @@ import {
   sameShape,
   shapeText,
 } from '@cohesin/core';
+import { f16ToF32 } from '@cohesin/io';
 
 /** Where a parameter is found in a published file, and how its axes lie there. */
 export interface PublishedName {
   readonly name: string;
-  /** `reversed`: PyTorch's [out, in, size] and [out, in] against [size, in, out] and [in, out] here. */
-  readonly axes: 'same' | 'reversed';
+  /**
+   * `reversed`: PyTorch's [out, in, size] and [out, in] against [size, in, out] and [in, out] here. A list: axis i of the
+   * file is axis `axes[i]` here.
+   */
+  readonly axes: 'same' | 'reversed' | readonly number[];
+  /** The shape in the file where it has axes of size 1 that the parameter lacks, or lacks some. */
+  readonly fileShape?: readonly number[];
 }
 
 /** One parameter under both names; shapes are this library's. */
@@ -23,13 +29,22 @@ export interface WeightEntry extends PublishedName {
   readonly trainable: boolean;
 }
 
+export interface WeightMapOptions {
+  /** The published name behind each name of a file, where files differ in them (Keras numbers layers per process). */
+  readonly canonical?: (names: readonly string[]) => ReadonlyMap<string, string>;
+  /** Names of a file that no model needs; `num_batches_tracked` of PyTorch by default. */
+  readonly ignored?: RegExp;
+}
+
 /** Both directions between published tensors and a model's parameters. */
 export interface WeightMap {
   readonly entries: readonly WeightEntry[];
   /** The same map of trainable parameters only: what gradients and optimizer states have. */
   readonly trainable: WeightMap;
+  /** How many of a file's names are names of this map. */
+  known(names: Iterable<string>): number;
   /**
-   * Published tensors → f32 values by dotted path.
+   * Published tensors (f16, f32 or f64) → f32 values by dotted path.
    *
    * @throws with every missing, extra and misshapen name; then nothing is returned.
    */
@@ -38,44 +53,71 @@ export interface WeightMap {
   fromCohesin(tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTensor>;
 }
 
+const NOT_NEEDED = /(^|\.)num_batches_tracked$/;
+
 /** The map of a model from the published name of each parameter, asked for in the order of the model. */
 export function weightMap(
   model: nn.AnyLayer,
   publish: (path: string, parameter: Parameter) => PublishedName,
+  options: WeightMapOptions = {},
 ): WeightMap {
-  return mapOf(
-    [...nn.parameters(model)].map(([path, parameter]) => {
-      const { shape, trainable } = parameter;
-      return { path, shape, trainable, ...publish(path, parameter) };
-    }),
-  );
+  const entries = [...nn.parameters(model)].map(([path, parameter]) => {
+    const { shape, trainable } = parameter;
+    return { path, shape, trainable, ...publish(path, parameter) };
+  });
+  return mapOf(entries, options);
 }
 
-function mapOf(entries: readonly WeightEntry[]): WeightMap {
+function mapOf(entries: readonly WeightEntry[], options: WeightMapOptions): WeightMap {
+  const names = new Set(entries.map(({ name }) => name));
   return {
     entries,
     get trainable() {
-      return mapOf(entries.filter(({ trainable }) => trainable));
+      return mapOf(
+        entries.filter(({ trainable }) => trainable),
+        options,
+      );
     },
+    known: (given) => [...canonical(given, options).values()].filter((name) => names.has(name)).length,
     toCohesin: (tensors) => {
+      const given = new Map(
+        [...canonical(tensors.keys(), options)].map(([name, known]) => [known, tensors.get(name)!]),
+      );
       check(
-        tensors,
+        given,
         entries.map((entry) => ({ name: entry.name, shape: publishedShape(entry) })),
       );
-      return new Map(entries.map((entry) => [entry.path, relaid(tensors.get(entry.name)!, entry)]));
+      return new Map(entries.map((entry) => [entry.path, toOurs(given.get(entry.name)!, entry)]));
     },
     fromCohesin: (tensors) => {
       check(
         tensors,
         entries.map(({ path, shape }) => ({ name: path, shape })),
       );
-      return new Map(entries.map((entry) => [entry.name, relaid(tensors.get(entry.path)!, entry)]));
+      return new Map(entries.map((entry) => [entry.name, toTheirs(tensors.get(entry.path)!, entry)]));
     },
   };
 }
 
-function publishedShape({ axes, shape }: WeightEntry): readonly number[] {
-  return axes === 'same' ? shape : shape.toReversed();
+function canonical(
+  names: Iterable<string>,
+  { canonical: rename, ignored = NOT_NEEDED }: WeightMapOptions,
+): ReadonlyMap<string, string> {
+  const needed = [...names].filter((name) => !ignored.test(name));
+  return rename?.(needed) ?? new Map(needed.map((name) => [name, name]));
+}
+
+/** Axis i of the file is axis `order[i]` of the parameter. */
+function axisOrder({ shape, axes }: WeightEntry): readonly number[] {
+  const own = shape.map((_, axis) => axis);
+  if (axes === 'same') return own;
+  return axes === 'reversed' ? own.toReversed() : axes;
+}
+
+const permutedShape = (entry: WeightEntry): number[] => axisOrder(entry).map((axis) => entry.shape[axis]!);
+
+function publishedShape(entry: WeightEntry): readonly number[] {
+  return entry.fileShape ?? permutedShape(entry);
 }
 
 interface Expected {
@@ -98,23 +140,40 @@ function check(tensors: ReadonlyMap<string, HostTensor>, expected: readonly Expe
   throw new Error(`weights do not fit the model, and none was loaded:\n  ${all.join('\n  ')}`);
 }
 
-const FLOATS: ReadonlySet<string> = new Set(['f32', 'f64']);
+const FLOATS: ReadonlySet<string> = new Set(['f16', 'f32', 'f64']);
 
-function relaid({ shape, data }: HostTensor, { axes }: WeightEntry): HostTensor {
-  const values = Float32Array.from(data as Float32Array | Float64Array);
-  return axes === 'same'
-    ? hostTensor(shape, values)
-    : hostTensor(shape.toReversed(), withReversedAxes(values, shape));
+function toOurs(tensor: HostTensor, entry: WeightEntry): HostTensor {
+  const order = axisOrder(entry);
+  const inverse = order.map((_, axis) => order.indexOf(axis));
+  return hostTensor(entry.shape, permuted(valuesOf(tensor), permutedShape(entry), inverse));
 }
 
-/** The transpose of any number of axes: what was at [i, j, k] of `shape` is then at [k, j, i]. */
-function withReversedAxes(values: Float32Array, shape: readonly number[]): Float32Array {
-  const reversed = new Float32Array(elementCount(shape));
-  const strides = shape.map((_, axis) => elementCount(shape.slice(0, axis))); // of the result
-  const index = shape.map(() => 0);
-  for (const value of values) {
-    reversed[index.reduce((at, i, axis) => at + i * strides[axis]!, 0)] = value;
-    for (let axis = shape.length - 1; axis >= 0 && ++index[axis]! === shape[axis]; axis--) index[axis] = 0;
+function toTheirs(tensor: HostTensor, entry: WeightEntry): HostTensor {
+  return hostTensor(publishedShape(entry), permuted(valuesOf(tensor), entry.shape, axisOrder(entry)));
+}
+
+function valuesOf({ dtype, data }: HostTensor): Float32Array {
+  return dtype === 'f16'
+    ? f16ToF32(data as Uint16Array)
+    : Float32Array.from(data as Float32Array | Float64Array);
+}
+
+/** Values of `shape` with axis i of the result being axis `order[i]`. */
+function permuted(values: Float32Array, shape: readonly number[], order: readonly number[]): Float32Array {
+  if (order.every((axis, i) => axis === i)) return values;
+  const sizes = order.map((axis) => shape[axis]!);
+  const strides = order.map((axis) => elementCount(shape.slice(axis + 1)));
+  const result = new Float32Array(values.length);
+  const index = sizes.map(() => 0);
+  let from = 0;
+  for (let to = 0; to < result.length; to++) {
+    result[to] = values[from]!;
+    for (let axis = sizes.length - 1; axis >= 0; axis--) {
+      from += strides[axis]!;
+      if (++index[axis]! < sizes[axis]!) break;
+      from -= sizes[axis]! * strides[axis]!;
+      index[axis] = 0;
+    }
   }
-  return reversed;
+  return result;
 }

@@ -1,6 +1,7 @@
-import { type HostTensor, nn, readSafetensors, sameShape, shapeText } from '@cohesin/core';
+import type { HostTensor } from '@cohesin/core';
 import { loadCheckpoint, openMesh } from '@cohesin/distributed';
 import { type Dataset, openDataset } from '@cohesin/io';
+import { loadWeights, ownWeights } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
 import { type Output, openOutput } from '../progress.ts';
@@ -13,7 +14,7 @@ export const evaluate: Command = {
   about: 'compare predictions with measurements on one split of a data set',
   examples: [
     'cohesin evaluate --checkpoint runs/first --data data/hg38 --split test',
-    'cohesin evaluate --model params.json --weights weights.safetensors --data data/hg38 --split valid --json',
+    'cohesin evaluate --model params.json --weights model.h5 --data data/hg38 --split valid --json',
   ],
   options: {
     checkpoint: {
@@ -21,7 +22,10 @@ export const evaluate: Command = {
       about: "a run's folder (its newest checkpoint) or one of its checkpoints/step-N",
     },
     model: { value: 'FILE.json|basset|basenji2', about: 'with --weights, instead of --checkpoint' },
-    weights: { value: 'FILE.safetensors', about: 'parameters and running statistics by their dotted paths' },
+    weights: {
+      value: 'FILE',
+      about: 'a Keras, PyTorch, TensorFlow or safetensors file, under published names or our own',
+    },
     data: { value: 'DIR', about: 'TFRecord data set' },
     split: { value: 'train|valid|test', about: 'which sequences (default test)' },
     devices: { value: 'N', about: 'devices to predict on (default 1); never changes a bit' },
@@ -44,41 +48,16 @@ async function openModel(options: Options): Promise<{ task: Task; weights: Weigh
 }
 
 async function fromCheckpoint(path: string, dataset: Dataset): Promise<{ task: Task; weights: Weights }> {
-  const { model, state, dir } = await loadCheckpoint(path);
+  const { model, state } = await loadCheckpoint(path);
   const task = await reopenTask(model, dataset);
-  return { task, weights: ownWeights(task, state, dir) };
+  return { task, weights: ownWeights(task.built.model).toCohesin(state) };
 }
 
 async function fromFiles(options: Options, dataset: Dataset): Promise<{ task: Task; weights: Weights }> {
   if (options.text('model') === undefined)
     throw new UsageError('cohesin evaluate needs --checkpoint DIR, or --model FILE.json and --weights FILE');
   const task = await openTask(options.required('model'), dataset);
-  const path = options.required('weights');
-  const { tensors } = await readSafetensors(path);
-  return { task, weights: ownWeights(task, tensors, path) };
-}
-
-/** Training state that a checkpoint holds beside the model's own tensors. */
-const TRAINING_ONLY = /^(optimizer|data)\//;
-
-/** @throws with every missing, extra and misshapen name; nothing is loaded by halves. */
-function ownWeights({ built }: Task, given: Weights, source: string): Weights {
-  const wanted = nn.parameters(built.model);
-  const missing = [...wanted.keys()].filter((name) => !given.has(name));
-  const extra = [...given.keys()].filter((name) => !wanted.has(name) && !TRAINING_ONLY.test(name));
-  const misshapen = [...wanted].flatMap(([name, { shape }]) => {
-    const found = given.get(name);
-    return found === undefined || sameShape(found.shape, shape)
-      ? []
-      : [`${name} is ${shapeText(found.shape)}, the model has ${shapeText(shape)}`];
-  });
-  const faults = [
-    ...(missing.length === 0 ? [] : [`missing: ${missing.join(', ')}`]),
-    ...(extra.length === 0 ? [] : [`not in the model: ${extra.join(', ')}`]),
-    ...(misshapen.length === 0 ? [] : [`other shapes: ${misshapen.join('; ')}`]),
-  ];
-  if (faults.length > 0) throw new UsageError(`${source} does not fit the model:\n  ${faults.join('\n  ')}`);
-  return new Map([...wanted.keys()].map((name) => [name, given.get(name)!]));
+  return { task, weights: await loadWeights(task.built, options.required('weights')) };
 }
 
 async function onMesh(

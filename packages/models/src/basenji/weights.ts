@@ -1,2 +1,3 @@
 /** Basenji2's published weights are a Keras file; reference files have PyTorch names. */
-export { builtFromGolden as basenjiFromGolden, kerasWeights as basenjiWeights } from '../builder/weights.ts';
+export { builtFromGolden as basenjiFromGolden } from '../builder/golden.ts';
+export { kerasWeights as basenjiWeights } from '../builder/weights.ts';

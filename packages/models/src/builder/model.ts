@@ -1,10 +1,12 @@
 /** Models from the JSON files of Basenji and baskerville. */
 import { nn, type Tensor } from '@cohesin/core';
+import type { Published, PublishedWeights } from '../load-weights.ts';
 import { block } from './blocks.ts';
 import { type Fields, fields } from './fields.ts';
 import type { Block, Flow } from './flow.ts';
 import { type ActivationName, activationOf, type Gelu, readShared, type Shared } from './shared.ts';
 import { readTraining, type TrainConfig } from './training.ts';
+import { kerasWeights, torchWeights } from './weights.ts';
 
 /** What a model reads and gives. */
 export interface ModelConfig {
@@ -30,7 +32,7 @@ export interface ModelConfig {
 }
 
 /** A model with what its file says about it. */
-export interface BuiltModel {
+export interface BuiltModel extends Published {
   /** x one-hot [batch, length, 4] → [batch, bins, tracks]. */
   readonly model: nn.Layer;
   /** The same in predictions, for a model that gives logits. */
@@ -73,7 +75,11 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   const parts = { trunk: trunk.layer, head: output.layer };
   const activation = activationOf(shared.activation, shared.gelu);
   const layer = nn.layer(parts, (x: Tensor) => parts.head(activation(parts.trunk(x))));
-  return { model: layer, predict: layer, config, train };
+  const published = (): readonly PublishedWeights[] => [
+    { format: 'keras', map: kerasWeights(layer) },
+    { format: 'torch', map: torchWeights(layer) },
+  ];
+  return { model: layer, predict: layer, config, train, published };
 }
 
 /** The blocks under one key, one after the other. */

@@ -1,8 +1,6 @@
-/** Published names of the weights of models made from files, and reference files of such models. */
-import { nn } from '@cohesin/core';
-import { type GoldenCase, sequenceAndTarget } from '../golden-case.ts';
+/** Published names of the weights of models made from files. */
+import type { nn } from '@cohesin/core';
 import { type PublishedName, type WeightMap, weightMap } from '../weight-map.ts';
-import { modelFromParams } from './model.ts';
 
 const KERAS_LAYERS: Readonly<Record<string, string>> = {
   conv: 'conv1d',
@@ -24,16 +22,47 @@ const KERAS_TENSORS: Readonly<Record<string, string>> = {
 
 /**
  * The names in a Keras HDF5 file, `model_weights/conv1d_1/conv1d_1/kernel:0`: Keras numbers the layers of a kind in the
- * order of the model, and its layouts are those of this library.
+ * order of the model, and its layouts are those of this library. A file made later in a Python process counts on from
+ * another number, and one of weights alone has no `model_weights`: layers are matched by kind and order.
  */
 export function kerasWeights(model: nn.AnyLayer): WeightMap {
   const layerName = kerasNumbers();
-  return weightMap(model, (path): PublishedName => {
+  const publish = (path: string): PublishedName => {
     const layer = layerName(path);
     const tensor = KERAS_TENSORS[path.split('.').slice(-2).join('.')];
-    return { name: `model_weights/${layer}/${layer}/${tensor}:0`, axes: 'same' };
-  });
+    return { name: `${MODEL}${layer}/${layer}/${tensor}:0`, axes: 'same' };
+  };
+  return weightMap(model, publish, { canonical: renumbered });
 }
+
+const MODEL = 'model_weights/';
+
+/** Names of a file with the layers of each kind counted from 0 in the order of their numbers. */
+function renumbered(names: readonly string[]): Map<string, string> {
+  const layers = new Map<string, { readonly kind: string; readonly number: number }>();
+  for (const name of names) {
+    const layer = layerIn(name);
+    const [, kind, number] = /^(.*?)(?:_(\d+))?$/.exec(layer)!;
+    layers.set(layer, { kind: kind!, number: Number(number ?? 0) });
+  }
+  const canonical = new Map<string, string>();
+  for (const [layer, { kind, number }] of layers) {
+    const before = [...layers.values()].filter(
+      (other) => other.kind === kind && other.number < number,
+    ).length;
+    canonical.set(layer, before === 0 ? kind : `${kind}_${before}`);
+  }
+  return new Map(
+    names.map((name) => {
+      const layer = layerIn(name);
+      const path = withoutModel(name).split('/');
+      return [name, MODEL + path.map((part) => (part === layer ? canonical.get(layer) : part)).join('/')];
+    }),
+  );
+}
+
+const withoutModel = (name: string): string => (name.startsWith(MODEL) ? name.slice(MODEL.length) : name);
+const layerIn = (name: string): string => withoutModel(name).split('/')[0]!;
 
 /** The names of PyTorch reference files: `mods.conv1d_1.weight` [out, in, size], `mods.dense.weight` [out, in]. */
 export function torchWeights(model: nn.AnyLayer): WeightMap {
@@ -59,39 +88,4 @@ function kerasNumbers(): (path: string) => string {
     names.set(layer, name);
     return name;
   };
-}
-
-const STATED = ['seq_length', 'activation', 'gelu', 'norm_type', 'bn_momentum', 'bn_eps', 'trunk'];
-
-/** A reference file's model; its config has the `model` part of a parameter file among other things. */
-export function builtFromGolden(config: unknown): GoldenCase {
-  const stated = Object.entries(config as Readonly<Record<string, unknown>>).filter(
-    ([name]) => STATED.includes(name) || name.startsWith('head'),
-  );
-  const built = modelFromParams({ model: withoutDropout(Object.fromEntries(stated)) });
-  return {
-    model: built.model,
-    loss: nn.poissonLoss,
-    outputs: (pred) => ({ pred }),
-    extra: (prediction, target) => ({
-      eval_loss_poisson_multinomial_basenji_w1: nn.poissonMultinomialLoss(prediction, target, {
-        form: 'basenji',
-      }),
-      eval_loss_poisson_multinomial_baskerville_w02: nn.poissonMultinomialLoss(prediction, target, {
-        form: 'baskerville',
-        totalWeight: 0.2,
-      }),
-    }),
-    inputs: sequenceAndTarget,
-    weights: torchWeights(built.model),
-    runningStatistics: 'keras',
-  };
-}
-
-/** The same JSON without any `dropout`. */
-function withoutDropout(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutDropout);
-  if (typeof value !== 'object' || value === null) return value;
-  const kept = Object.entries(value).filter(([name]) => name !== 'dropout');
-  return Object.fromEntries(kept.map(([name, inner]) => [name, withoutDropout(inner)]));
 }

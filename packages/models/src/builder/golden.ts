@@ -1,0 +1,40 @@
+/** Reference files of models made from parameter files. */
+import { nn } from '@cohesin/core';
+import { type GoldenCase, sequenceAndTarget } from '../golden-case.ts';
+import { modelFromParams } from './model.ts';
+import { torchWeights } from './weights.ts';
+
+const STATED = ['seq_length', 'activation', 'gelu', 'norm_type', 'bn_momentum', 'bn_eps', 'trunk'];
+
+/** A reference file's model; its config has the `model` part of a parameter file among other things. */
+export function builtFromGolden(config: unknown): GoldenCase {
+  const stated = Object.entries(config as Readonly<Record<string, unknown>>).filter(
+    ([name]) => STATED.includes(name) || name.startsWith('head'),
+  );
+  const built = modelFromParams({ model: withoutDropout(Object.fromEntries(stated)) });
+  return {
+    model: built.model,
+    loss: nn.poissonLoss,
+    outputs: (pred) => ({ pred }),
+    extra: (prediction, target) => ({
+      eval_loss_poisson_multinomial_basenji_w1: nn.poissonMultinomialLoss(prediction, target, {
+        form: 'basenji',
+      }),
+      eval_loss_poisson_multinomial_baskerville_w02: nn.poissonMultinomialLoss(prediction, target, {
+        form: 'baskerville',
+        totalWeight: 0.2,
+      }),
+    }),
+    inputs: sequenceAndTarget,
+    weights: torchWeights(built.model),
+    runningStatistics: 'keras',
+  };
+}
+
+/** The same JSON without any `dropout`. */
+function withoutDropout(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutDropout);
+  if (typeof value !== 'object' || value === null) return value;
+  const kept = Object.entries(value).filter(([name]) => name !== 'dropout');
+  return Object.fromEntries(kept.map(([name, inner]) => [name, withoutDropout(inner)]));
+}

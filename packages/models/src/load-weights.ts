@@ -1,0 +1,59 @@
+/** Weights of a model from a file and into one. */
+import type { HostTensor, nn } from '@cohesin/core';
+import { readWeights, type WeightFormat, writeWeights } from '@cohesin/io';
+import { type WeightMap, weightMap } from './weight-map.ts';
+
+/** The names of a published kind of file, and the format such files have. */
+export interface PublishedWeights {
+  readonly format: WeightFormat;
+  readonly map: WeightMap;
+}
+
+/** A model that knows under which names its weights are published. */
+export interface Published {
+  readonly model: nn.AnyLayer;
+  readonly published: () => readonly PublishedWeights[];
+}
+
+/** Training state that a checkpoint holds beside the model's own tensors. */
+const TRAINING_ONLY = /^(optimizer|data)\//;
+
+/**
+ * The weights in a file by dotted path, whatever its format (`readWeights`) and whether it has the published names or the
+ * model's own: the names that most of the file's fit are taken.
+ *
+ * @throws when the file cannot be read, or with every missing, extra and misshapen name; nothing is loaded by halves
+ */
+export async function loadWeights(built: Published, path: string): Promise<Map<string, HostTensor>> {
+  const { tensors } = await readWeights(path);
+  const maps = [ownWeights(built.model), ...built.published().map(({ map }) => map)];
+  const fitting = maps.map((map) => map.known(tensors.keys()));
+  const best = maps[fitting.indexOf(Math.max(...fitting))]!;
+  try {
+    return best.toCohesin(tensors);
+  } catch (cause) {
+    throw new Error(`${path}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/**
+ * Writes weights under the names that are published in this format, or under the model's own where there are none (not in
+ * HDF5, whose names need a layer).
+ *
+ * @param weights by dotted path
+ * @throws with every missing, extra and misshapen name, or as `writeWeights`
+ */
+export async function saveWeights(
+  built: Published,
+  path: string,
+  { format, weights }: { readonly format: WeightFormat; readonly weights: ReadonlyMap<string, HostTensor> },
+): Promise<void> {
+  const published = built.published().find((candidate) => candidate.format === format);
+  const map = published?.map ?? ownWeights(built.model);
+  await writeWeights(path, { format, tensors: map.fromCohesin(weights) });
+}
+
+/** The map of a model's weights under its own dotted paths, as checkpoints have them beside training state. */
+export function ownWeights(model: nn.AnyLayer): WeightMap {
+  return weightMap(model, (name) => ({ name, axes: 'same' }), { ignored: TRAINING_ONLY });
+}
