@@ -1,17 +1,21 @@
 /** Tensors larger than one binding: the same bits from windows and pages as from whole tensors. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../device.ts';
+import type { HostTensor } from '../host-tensor.ts';
+import * as nn from '../nn/index.ts';
 import { add, multiply, subtract } from '../ops/arithmetic.ts';
 import { geluSigmoid } from '../ops/elementwise.ts';
 import { matmul } from '../ops/matmul.ts';
 import { repeat, sum } from '../ops/reduce.ts';
 import { pad, slice } from '../ops/shape.ts';
+import { adam } from '../optim/index.ts';
 import { parameter } from '../parameter.ts';
 import type { Program } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
 import { randomTensor } from '../testing/values.ts';
 import { runAt, windowCount } from '../testing/windows.ts';
-import { build, type Traceable } from './compile.ts';
+import { trainStep } from '../train-step.ts';
+import { build, compile, type Traceable } from './compile.ts';
 import { rangeOf } from './interval.ts';
 
 const LIMIT = 16_384; // bytes
@@ -83,6 +87,45 @@ describe('on tensors larger than one binding', () => {
       return ({ x }) => ({ y: add(x!, geluSigmoid(sum(held, { from: 0, to: 1 }))) });
     }, [1, 2100, 4]);
   });
+});
+
+test('training steps have the same bits in windows: convolution, batch norm, pools, products, optimizer', async () => {
+  const model = (): nn.Layer =>
+    nn.sequential({
+      conv: nn.conv1d({ inputs: 4, outputs: 24, size: 15, padding: 'same', bias: false }),
+      norm: nn.batchNorm({ channels: 24 }),
+      activation: geluSigmoid,
+      pool: nn.maxPool({ size: 2 }),
+      dilated: nn.conv1d({ inputs: 24, outputs: 40, size: 5, dilation: 3, padding: 'same' }),
+      strided: nn.conv1d({ inputs: 40, outputs: 40, size: 3, stride: 2, padding: 'same' }),
+      overlapping: nn.maxPool({ size: 3, stride: 2, padding: 'same' }),
+      head: nn.linear({ inputs: 40, outputs: 53 }),
+      rate: nn.softplus,
+    });
+  const shapes = { x: [4, 1024, 4], y: [4, 128, 53] } as const;
+  const batch = {
+    x: randomTensor(shapes.x, { seed: 8 }).data,
+    y: randomTensor(shapes.y, { seed: 9, range: [0, 3] }).data,
+  };
+  const train = async (limit: { bindingLimit?: number }): Promise<[Program, Map<string, HostTensor>]> => {
+    const fn = trainStep({
+      model: model(),
+      loss: nn.poissonLoss,
+      optimizer: adam({ learningRate: 0.01 }),
+      batchNorm: { group: 'step', sequences: 2 },
+    });
+    const step = await compile(fn, { device, inputs: shapes, leaves: 2, seed: 3, ...limit });
+    for (let i = 0; i < 2; i++) await step(batch);
+    const state = await step.state.read();
+    step.close();
+    step.state.close();
+    return [step.program, state];
+  };
+  const [, whole] = await train({});
+  const [program, state] = await train({ bindingLimit: LIMIT });
+  expect(windowCount(program)).toBeGreaterThan(50);
+  expect(furtherPages(program)).toBeGreaterThan(0);
+  for (const [name, { data }] of whole) expect(state.get(name)!.data, name).toEqual(data);
 });
 
 test('what a reduction touches is refused when it cannot be bound, with sizes and what to do', () => {

@@ -3,6 +3,7 @@
  * Activations are [batch, length, channels], weights [size, inputs, outputs].
  */
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import { partialChunks } from './matmul.ts';
 import {
@@ -20,6 +21,7 @@ import {
   tileCost,
   tileIndices,
 } from './tile.ts';
+import { box, digits, spans, within } from './touches.ts';
 
 /** y[b, p, o] = Σ_t Σ_c x[b, p · stride + t · dilation − padLeft, c] · weight[t, c, o]; x is zero outside its length. */
 export interface Conv1dGeometry {
@@ -118,7 +120,16 @@ function forwardKernel(geometry: Conv1dGeometry, tile: RegisterTile): KernelBody
     ${sum}
     ${storeSums(tile, outLength, outputs, (i, j) => `yStart + row${i} * ${outputs}u + column${j}`)}
   `;
-  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const [rowTile, columnTile, outer] = digits([from, to], [rowTiles, columnTiles]) as [Range, Range, Range];
+    const row = spans(rowTile, rowSpan(tile), outLength);
+    const column = spans(columnTile, columnSpan(tile), outputs);
+    return {
+      x: box({ outer, row: sourceRows(geometry, row), column: [0, inputs] }, length, inputs),
+      y: box({ outer, row, column }, outLength, outputs),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch, touches };
 }
 
 /**
@@ -162,7 +173,19 @@ function inputGradientKernel(geometry: Conv1dGeometry, tile: RegisterTile): Kern
       (i, j) => `dxStart + ${position(i)} * ${inputs}u + column${j}`,
     )}
   `;
-  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * stride * batch };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const radices = [rowTiles, columnTiles, stride];
+    const [rowTile, columnTile, , outer] = digits([from, to], radices) as [Range, Range, Range, Range];
+    const row = spans(rowTile, rowSpan(tile) * stride, length);
+    const column = spans(columnTile, columnSpan(tile), inputs);
+    const first = Math.ceil((row[0] + padLeft - (size - 1) * dilation) / stride);
+    const source = within([first, Math.floor((row[1] - 1 + padLeft) / stride) + 1], outLength);
+    return {
+      dy: box({ outer, row: source, column: [0, outputs] }, outLength, outputs),
+      y: box({ outer, row, column }, length, inputs),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * stride * batch, touches };
 }
 
 /** A sum over taps and channels of a padded activation times the weight. */
@@ -347,7 +370,29 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
       return size % taps === 0 ? part : `if (tap${t} < ${size}u) {\n${part}\n}`;
     })}
   `;
-  return { body, workgroupSize: LANES, workgroups: tiles * chunk.chunks };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const radices = [channelTiles * columnTiles, tapTiles];
+    const [, tapTile, chunks] = digits([from, to], radices) as [Range, Range, Range];
+    const [piece, group] = digits(chunks, [chunk.positionChunks]) as [Range, Range];
+    const outer = spans(group, chunk.batchesPerChunk, batch);
+    const row = spans(piece, chunk.positionsPerChunk, outLength);
+    return {
+      x: box({ outer, row: sourceRows(geometry, row), column: [0, inputs] }, length, inputs),
+      dy: box({ outer, row, column: [0, outputs] }, outLength, outputs),
+      y: box(
+        { outer: chunks, row: spans(tapTile, taps, size), column: [0, inputs * outputs] },
+        size,
+        inputs * outputs,
+      ),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: tiles * chunk.chunks, touches };
+}
+
+/** Rows of x behind rows of y. */
+function sourceRows({ length, size, stride, dilation, padLeft }: Conv1dGeometry, [from, to]: Range): Range {
+  const last = (to - 1) * stride - padLeft + (size - 1) * dilation;
+  return within([from * stride - padLeft, last + 1], length);
 }
 
 /** Neighbouring workgroups share a column tile: its weights stay in the cache while the rows go by. */

@@ -3,6 +3,7 @@
  * Maps are [batch, height, width, channels], weights [sizeHeight, sizeWidth, inputs, outputs].
  */
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import { partialChunks } from './matmul.ts';
 import {
@@ -20,6 +21,7 @@ import {
   tileCost,
   tileIndices,
 } from './tile.ts';
+import { box, digits, spans, within } from './touches.ts';
 
 /**
  * y[b, r, c, o] = Σ_s Σ_t Σ_i x[b, r + s · dilation − padTop, c + t · dilation − padLeft, i] · weight[s, t, i, o];
@@ -162,7 +164,33 @@ function tapSumKernel(sum: TapSum): KernelBody {
     }
     ${storeSums(tile, width, columns, (i, j) => `(mapRow * ${width}u + row${i}) * ${columns}u + column${j}`)}
   `;
-  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * height };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const [rowTile, columnTile, mapRow] = digits([from, to], [rowTiles, columnTiles]) as [
+      Range,
+      Range,
+      Range,
+    ];
+    const [mapRows, outer] = digits(mapRow, [height]) as [Range, Range];
+    const reach = firstRow + (sizeHeight - 1) * step;
+    const row = within(
+      [mapRows[0] + Math.min(firstRow, reach), mapRows[1] + Math.max(firstRow, reach)],
+      sourceHeight,
+    );
+    const pairs = sourceWidth * channels;
+    return {
+      [source]: box({ outer, row, column: [0, pairs] }, sourceHeight, pairs),
+      y: box(
+        {
+          outer: mapRow,
+          row: spans(rowTile, rowSpan(tile), width),
+          column: spans(columnTile, columnSpan(tile), columns),
+        },
+        width,
+        columns,
+      ),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * height, touches };
 }
 
 /** Rows of all maps that one chunk of the weight gradient sums over. */
@@ -268,5 +296,24 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       return size % taps === 0 ? part : `if (tap${t} < ${size}u) {\n${part}\n}`;
     })}
   `;
-  return { body, workgroupSize: LANES, workgroups: tiles * chunks };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const [tapTile, ofChunk] = digits([from, to], [channelTiles * columnTiles, tapTiles]).slice(1) as [
+      Range,
+      Range,
+    ];
+    const mapRow = spans(ofChunk, rows, batch * outHeight);
+    const [mapRows, outer] = digits(mapRow, [outHeight]) as [Range, Range];
+    const last = mapRows[1] - padTop + (sizeHeight - 1) * dilation;
+    const weights = inputs * outputs;
+    return {
+      x: box(
+        { outer, row: within([mapRows[0] - padTop, last], height), column: [0, width * inputs] },
+        height,
+        width * inputs,
+      ),
+      dy: spans(mapRow, outWidth * outputs),
+      y: box({ outer: ofChunk, row: spans(tapTile, taps, size), column: [0, weights] }, size, weights),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: tiles * chunks, touches };
 }

@@ -5,8 +5,10 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import { isNan } from '../ops/curve.ts';
 import { wgsl } from '../wgsl.ts';
+import { box, digits, spans } from './touches.ts';
 
 const LANES = 32; // few, so that 1,536 rows still occupy 48 multiprocessors
 
@@ -73,6 +75,11 @@ export function lineKernel(
   const wideStore = across || (along && !reduces);
   const base =
     beside === 1 ? `line * ${length}u` : `line / ${beside}u * ${length * beside}u + line % ${beside}u`;
+  const ofLines = new Set<string>();
+  const loaded = (input: string, text: string): string => {
+    ofLines.add(input);
+    return text;
+  };
   const code: LineCode = {
     type: suffix === '' ? 'f32' : 'vec4f',
     loop: (text) => wgsl`
@@ -80,8 +87,8 @@ export function lineKernel(
         let at = base + k${beside === 1 ? '' : ` * ${beside}u`};
         ${text}
       }`,
-    load: (input) => `load${suffix}_${input}(at)`,
-    first: (input) => (along ? `load4_${input}(base).x` : `load${suffix}_${input}(base)`),
+    load: (input) => loaded(input, `load${suffix}_${input}(at)`),
+    first: (input) => loaded(input, along ? `load4_${input}(base).x` : `load${suffix}_${input}(base)`),
     loadShared: (input) => `load${suffix}_${input}(k)`,
     total: (v, combine) => (along ? combine(combine(`${v}.x`, `${v}.y`), combine(`${v}.z`, `${v}.w`)) : v),
     exp: (value) => `safe_exp${suffix}(${value})`,
@@ -96,8 +103,17 @@ export function lineKernel(
       let base = ${base};
       ${body(code)}
     }`;
+  const touches: KernelBody['touches'] = (from, to) => {
+    const line = spans([from, to], LANES, lines);
+    const [column, outer] = digits(line, [beside]) as [Range, Range];
+    const width = across ? 4 : 1;
+    const all = box({ outer, row: [0, count], column: spans(column, width) }, count, inner);
+    const inputs = [...ofLines].map((input) => [input, all] as const);
+    return { ...Object.fromEntries(inputs), y: reduces ? spans(line, width) : all };
+  };
   return {
     body: text,
+    touches,
     declarations: SAFE,
     workgroupSize: LANES,
     workgroups: Math.ceil(lines / LANES),

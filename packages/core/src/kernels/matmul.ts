@@ -1,5 +1,6 @@
 /** Matrix products with register tiles: see `tile.ts` for the idea. */
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import {
   chooseTile,
@@ -13,6 +14,7 @@ import {
   storeSums,
   tileIndices,
 } from './tile.ts';
+import { box, digits, spans } from './touches.ts';
 
 /** a [batchA, m, k] · b [batchB, k, n] → y [batch, m, n]. */
 export interface MatmulGeometry {
@@ -123,7 +125,28 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
     }
     ${storeSums(tile, m, n, (i, j) => `yStart + row${i} * ${n}u + column${j}`)}
   `;
-  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * chunks };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const [rowTile, columnTile, product] = digits([from, to], [rowTiles, columnTiles]) as [
+      Range,
+      Range,
+      Range,
+    ];
+    const [batches, chunk] = digits(product, [batch]) as [Range, Range];
+    const row = spans(rowTile, rowSpan(tile), m);
+    const column = spans(columnTile, columnSpan(tile), n);
+    const step = spans(chunk, chunkSize, k);
+    const [ofA, ofB] = [batchA, batchB].map((count): Range => (count === 1 ? [0, 1] : batches));
+    return {
+      a: transposeA
+        ? box({ outer: ofA!, row: step, column: row }, k, m)
+        : box({ outer: ofA!, row, column: step }, m, k),
+      b: transposeB
+        ? box({ outer: ofB!, row: column, column: step }, n, k)
+        : box({ outer: ofB!, row: step, column }, k, n),
+      y: box({ outer: product, row, column }, m, n),
+    };
+  };
+  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * chunks, touches };
 }
 
 export function checkBatch(name: string, own: number, batch: number): void {

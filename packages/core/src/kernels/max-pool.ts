@@ -1,10 +1,12 @@
 /** Max-pooling and its gradient. Rows are [batch, row, channel]; four channels at a time where their number allows. */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import { isNan } from '../ops/curve.ts';
 import type { Spec } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { repeat } from './tile.ts';
+import { box, digits, spans, within } from './touches.ts';
 
 export interface PoolWindows {
   readonly size: number;
@@ -81,7 +83,14 @@ export function maxPoolKernel(x: Spec, y: Spec, { size, stride, padLeft }: PoolW
       }
       ${store}(i, best);
     }`;
-  return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES) };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const item = spans([from, to], LANES, items);
+    const [, window, outer] = digits(item, [count, windows]) as [Range, Range, Range];
+    const row = within([window[0] * stride - padLeft, (window[1] - 1) * stride - padLeft + size], length);
+    const lanes = channels / count;
+    return { x: box({ outer, row, column: [0, channels] }, length, channels), y: spans(item, lanes) };
+  };
+  return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
 }
 
 /**
@@ -137,7 +146,18 @@ function separateWindows(dy: Spec, x: Spec, rows: PoolGradientRows): KernelBody 
       })}
       ${repeat(stride - size, (r) => storeRow(size + r, `${type}(0.0)`))}
     }`;
-  return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES) };
+  const touches: KernelBody['touches'] = (workgroup, end) => {
+    const item = spans([workgroup, end], LANES, items);
+    const [, slot, outer] = digits(item, [count, slots]) as [Range, Range, Range];
+    const row: Range = [(slot[0] + first) * stride - padLeft, (slot[1] + first) * stride - padLeft];
+    const column: Range = [0, channels];
+    return {
+      dy: box({ outer, row: within([slot[0] + first, slot[1] + first], windows), column }, windows, channels),
+      x: box({ outer, row: within(row, length), column }, length, channels),
+      y: box({ outer, row: within([row[0] - from, row[1] - from], rows.rows), column }, rows.rows, channels),
+    };
+  };
+  return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
 }
 
 /** One invocation for each row of dx. */
@@ -171,5 +191,20 @@ function overlappingWindows(dy: Spec, x: Spec, dx: Spec, rows: PoolGradientRows)
       }
       store(i, total);
     }`;
-  return { body, declarations: ORDER, workgroupSize: LANES, workgroups: Math.ceil(items / LANES) };
+  const touches: KernelBody['touches'] = (workgroup, end) => {
+    const item = spans([workgroup, end], LANES, items);
+    const [, own, outer] = digits(item, [channels, rows.rows]) as [Range, Range, Range];
+    const [first, last] = [own[0] + from, own[1] - 1 + from];
+    const window: Range = [
+      Math.floor((first + padLeft - size) / stride),
+      Math.floor((last + padLeft) / stride) + 1,
+    ];
+    const column: Range = [0, channels];
+    return {
+      dy: box({ outer, row: within(window, windows), column }, windows, channels),
+      x: box({ outer, row: within([first - size, last + size], length), column }, length, channels),
+      y: item,
+    };
+  };
+  return { body, declarations: ORDER, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
 }

@@ -4,7 +4,8 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
-import { defineOp, type Reference } from '../op.ts';
+import { box, digits, spans } from '../kernels/touches.ts';
+import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { reshape } from './shape.ts';
@@ -121,6 +122,24 @@ function chunkMomentsBody(y: Spec, rows: number): KernelBody {
     declarations: mergeDeclaration,
     workgroupSize: LANES,
     workgroups: Math.ceil(items / LANES),
+    touches: (from, to) => {
+      const { rows: x, y } = chunkTouches(spans([from, to], LANES, items), [channels, chunks, rows]);
+      return { x, y };
+    },
+  };
+}
+
+/** Elements of x [groups, rows, channels] behind (chunk, channel) items, and of their two results each. */
+export function chunkTouches(
+  item: Range,
+  [channels, chunks, rows]: readonly [channels: number, chunks: number, rows: number],
+): { readonly rows: Range; readonly y: Range } {
+  const [, chunk, outer] = digits(item, [channels, chunks]) as [Range, Range, Range];
+  const [, ofResult] = digits(item, [channels]) as [Range, Range];
+  const row = spans(chunk, rowChunks(rows).rowsPerChunk, rows);
+  return {
+    rows: box({ outer, row, column: [0, channels] }, rows, channels),
+    y: spans(ofResult, 2 * channels),
   };
 }
 

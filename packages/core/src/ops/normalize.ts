@@ -1,5 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
+import { spans } from '../kernels/touches.ts';
 import { literal } from '../literal.ts';
 import { defineOp, type MapSite, type Reference } from '../op.ts';
 import { constant } from '../parameter.ts';
@@ -7,7 +8,7 @@ import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { multiply } from './arithmetic.ts';
 import { broadcastSpec, mapReference, sumTo } from './broadcast.ts';
-import { asRows, groupCount, rowChunks } from './moments.ts';
+import { asRows, chunkTouches, groupCount, rowChunks } from './moments.ts';
 import { sum } from './reduce.ts';
 import { reshape, slice } from './shape.ts';
 
@@ -245,7 +246,11 @@ function chunkSumsBody(y: Spec, rows: number, { epsilon, folded }: SumAttrs): Ke
       store(out, sum);
       store(out + ${channels}u, product * inverse);
     }`;
-  return { body, workgroupSize: LANES, workgroups: Math.ceil(items / LANES) };
+  const touches: KernelBody['touches'] = (from, to) => {
+    const touched = chunkTouches(spans([from, to], LANES, items), [channels, chunks, rows]);
+    return { dy: touched.rows, x: touched.rows, y: touched.y };
+  };
+  return { body, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
 }
 
 function chunkSumsReference(

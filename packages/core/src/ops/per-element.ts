@@ -1,5 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
+import { spans } from '../kernels/touches.ts';
 import type { Spec } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 
@@ -14,5 +15,11 @@ export function perElement(y: Spec, body: string, declarations = ''): KernelBody
       ${body}
     }
   `;
-  return { body: guarded, declarations, workgroupSize: LANES, workgroups: Math.ceil(count / LANES) };
+  return {
+    body: guarded,
+    declarations,
+    workgroupSize: LANES,
+    workgroups: Math.ceil(count / LANES),
+    touches: (from, to) => ({ y: spans([from, to], LANES, count) }),
+  };
 }
