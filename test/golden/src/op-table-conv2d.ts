@@ -1,8 +1,9 @@
 /** The library's function behind each op of the fixtures that works on contact maps, or is made of index arithmetic. */
 import * as cohesin from '@cohesin/core';
+import { nn } from '@cohesin/core';
 import { smoothMap } from '@cohesin/io';
 import type { Layout } from './fixture.ts';
-import { biased, graph, type HostCase, numberOf, type OpCase } from './op-case.ts';
+import { biased, graph, type HostCase, type Inputs, numberOf, type OpCase, type Traced } from './op-case.ts';
 
 const MAPS: Readonly<Record<string, Layout>> = { x: 'channels-last', y: 'channels-last' };
 
@@ -23,6 +24,23 @@ const switchReverseTriangle: HostCase = {
   }),
 };
 
+/** The layer, with the weights of the case in its parts. */
+function separable(x: Inputs): Traced {
+  const [size, , inputs] = x.of('dw').shape as [number, number, number];
+  const conv = nn.separableConv1d({ inputs, outputs: x.of('b').shape[0]!, size });
+  const named = nn.parameters(conv);
+  const parts = {
+    dw: named.get('depthwise.weight')!,
+    pw: named.get('pointwise.weight')!,
+    b: named.get('pointwise.bias')!,
+  };
+  return {
+    outputs: { y: conv(x.of('x')) },
+    targets: parts,
+    starts: Object.entries(parts).map(([name, parameter]) => [parameter, name] as const),
+  };
+}
+
 export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
   conv2d: graph(
     (x, { dilation, padding }) => {
@@ -31,6 +49,11 @@ export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
     },
     { layouts: { ...MAPS, w: 'weight-2d' } },
   ),
+  separable_conv1d: {
+    kind: 'graph',
+    layouts: { ...MAPS, dw: 'reversed', pw: 'reversed' },
+    trace: separable,
+  },
   maxpool2d: graph((x, attrs) => cohesin.maxPool2d(x.of('x'), { size: numberOf(attrs, 'pool') }), {
     layouts: MAPS,
   }),

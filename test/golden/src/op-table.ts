@@ -51,7 +51,6 @@ export const OPS: Readonly<Record<string, OpCase>> = {
   matmul_nt: graph((x) => cohesin.matmul(x.of('a'), x.of('b'), { transposeB: true })),
   conv1d: graph((x, attrs) => biased(cohesin.conv1d(x.of('x'), x.of('w'), convolution(attrs)), x), {
     layouts: CONVOLUTION,
-    supports: ({ groups = 1 }) => groups === 1,
   }),
   conv_transpose1d: graph((x) => biased(cohesin.convTranspose1d(x.of('x'), x.of('w')), x), {
     layouts: CONVOLUTION,
@@ -92,8 +91,9 @@ export const OPS: Readonly<Record<string, OpCase>> = {
   ...ROW_OPS,
 };
 
-function convolution(attrs: Attrs): { stride: number; dilation: number; padding: 'same' | 'valid' } {
+function convolution(attrs: Attrs): cohesin.Conv1dOptions {
   return {
+    groups: numberOf(attrs, 'groups'),
     stride: numberOf(attrs, 'stride'),
     dilation: numberOf(attrs, 'dilation'),
     padding: attrs.padding as 'same' | 'valid',

@@ -35,7 +35,7 @@ export interface Conv1dGeometry {
   readonly dilation: number;
   /** Zeros in front of x; negative to skip positions. */
   readonly padLeft: number;
-  /** Only 1 so far. */
+  /** Only 1 here: `grouped-conv1d.ts` has the kernels for more. */
   readonly groups?: number;
 }
 

@@ -17,7 +17,7 @@ export interface Conv1dLayerOptions extends ops.Conv1dOptions {
 
 /**
  * A convolution along the sequence: `[batch, length, inputs]` → `[batch, windows, outputs]`.
- * Parts: weight `[size, inputs, outputs]`, bias `[outputs]`.
+ * Parts: weight `[size, inputs / groups, outputs]`, bias `[outputs]`.
  */
 export function conv1d({
   inputs,
@@ -28,10 +28,31 @@ export function conv1d({
   biasInit = zeros,
   ...window
 }: Conv1dLayerOptions): Layer {
-  const weight = parameter([size, inputs, outputs], { init });
+  const weight = parameter([size, inputs / (window.groups ?? 1), outputs], { init });
   const shift = bias ? parameter([outputs], { init: biasInit }) : undefined;
   return layer({ weight, bias: shift }, (x: Tensor) => {
     const y = ops.conv1d(x, weight, window);
     return shift === undefined ? y : add(y, shift);
   });
+}
+
+export interface SeparableConv1dLayerOptions
+  extends Pick<Conv1dLayerOptions, 'inputs' | 'outputs' | 'size' | 'dilation' | 'bias' | 'init'> {}
+
+/**
+ * A convolution of each channel by itself, then one of size 1 over channels (Keras' SeparableConv1D, Borzoi's U-net):
+ * `[batch, length, inputs]` → `[batch, length, outputs]`. Parts: depthwise.weight `[size, 1, inputs]`, pointwise.weight
+ * `[1, inputs, outputs]`, pointwise.bias `[outputs]`.
+ */
+export function separableConv1d({
+  inputs,
+  outputs,
+  size,
+  dilation = 1,
+  bias = true,
+  init = heNormal,
+}: SeparableConv1dLayerOptions): Layer {
+  const depthwise = conv1d({ inputs, outputs: inputs, size, dilation, groups: inputs, bias: false, init });
+  const pointwise = conv1d({ inputs, outputs, size: 1, bias, init });
+  return layer({ depthwise, pointwise }, (x: Tensor) => pointwise(depthwise(x)));
 }

@@ -1,7 +1,15 @@
-import { type Conv1dGeometry, conv1dWeightGradientChunks } from '../kernels/conv1d.ts';
-import { productFamily } from '../kernels/family.ts';
-import { defineOp, type Reference } from '../op.ts';
-import { type Spec, shapeText, type Tensor } from '../tensor.ts';
+import { defineOp } from '../op.ts';
+import type { Tensor } from '../tensor.ts';
+import {
+  asSpec,
+  checkOperands,
+  emptyLike,
+  forEachProduct,
+  geometryOf,
+  kernelsOf,
+  type Steps,
+  weightGradientChunks,
+} from './conv1d-geometry.ts';
 import { sum } from './reduce.ts';
 import { clampedRows, type Padding, windowGeometry } from './window.ts';
 
@@ -10,20 +18,24 @@ export interface Conv1dOptions {
   readonly dilation?: number;
   /** `same` as in TensorFlow: length / stride rows, the odd zero on the right. Default `same`. */
   readonly padding?: Padding;
+  /** Equal parts of the input and output channels; each part of the outputs sums over its part of the inputs. Default 1. */
+  readonly groups?: number;
 }
 
 /**
  * The convolution y[b, p, o] = Σ_t Σ_c x[b, p · stride + t · dilation − padLeft, c] · weight[t, c, o]:
  * x [batch, length, in], weight [size, in, out] → [batch, outLength, out]. Sums run over taps, then channels, in f32.
+ * In groups the weight is [size, in / groups, out]; with as many groups as channels the convolution is depthwise.
  *
- * @throws when the channels differ, or when the padded length is shorter than the (dilated) weight.
+ * @throws when the channels differ or do not divide into the groups, or when the padded length is shorter than the
+ * (dilated) weight.
  */
 export function conv1d(
   x: Tensor,
   weight: Tensor,
-  { stride = 1, dilation = 1, padding = 'same' }: Conv1dOptions = {},
+  { stride = 1, dilation = 1, padding = 'same', groups = 1 }: Conv1dOptions = {},
 ): Tensor {
-  checkOperands('conv1d', 'x', x, weight, 1);
+  checkOperands('conv1d', 'x', x, weight, groups);
   const [size = 0] = weight.shape;
   const { padLeft, outLength } = windowGeometry('conv1d', {
     length: x.shape[1]!,
@@ -31,7 +43,7 @@ export function conv1d(
     stride,
     padding,
   });
-  return op({ x, weight }, { stride, dilation, padLeft, outLength });
+  return op({ x, weight }, { stride, dilation, padLeft, groups, outLength });
 }
 
 /**
@@ -41,64 +53,41 @@ export function conv1d(
 export function convTranspose1d(
   x: Tensor,
   weight: Tensor,
-  { stride = 1, dilation = 1 }: Omit<Conv1dOptions, 'padding'> = {},
+  { stride = 1, dilation = 1 }: Omit<Conv1dOptions, 'padding' | 'groups'> = {},
 ): Tensor {
-  checkOperands('convTranspose1d', 'x', x, weight, 2);
+  checkOperands('convTranspose1d', 'x', x, weight, 'transpose');
   const length = x.shape[1]! * stride;
   const span = (weight.shape[0]! - 1) * dilation + 1;
   const { padLeft } = windowGeometry('convTranspose1d', { length, span, stride, padding: 'same' });
-  return inputGradientOp({ dy: x, weight }, { stride, dilation, padLeft, length });
-}
-
-interface Steps {
-  readonly stride: number;
-  readonly dilation: number;
-  /** Zeros in front of x; negative to skip rows. */
-  readonly padLeft: number;
-}
-
-function checkOperands(name: string, operand: string, x: Spec, weight: Spec, axis: 1 | 2): void {
-  if (x.shape.length !== 3 || weight.shape.length !== 3) {
-    const layout = axis === 1 ? '[size, in, out]' : '[size, out, in]';
-    throw new Error(
-      `${name}: ${operand} is ${shapeText(x.shape)} and weight is ${shapeText(weight.shape)}; they must be [batch, length, in] and ${layout}`,
-    );
-  }
-  if (x.shape[2] === weight.shape[axis]) return;
-  throw new Error(
-    `${name}: ${operand} has ${x.shape[2]} channels but the weight expects ${weight.shape[axis]}; set inputs: ${x.shape[2]}`,
-  );
-}
-
-function geometryOf(x: Spec, y: Spec, size: number, { stride, dilation, padLeft }: Steps): Conv1dGeometry {
-  const [batch, length, inputs] = x.shape as [number, number, number];
-  const [, outLength, outputs] = y.shape as [number, number, number];
-  return { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft };
+  return inputGradientOp({ dy: x, weight }, { stride, dilation, padLeft, groups: 1, length });
 }
 
 const op = defineOp<Steps & { readonly outLength: number }>()({
   name: 'conv1d',
   inputs: ['x', 'weight'],
-  axes: 'batch length~ in, _ in out -> batch length out',
+  axes: ({ groups }) =>
+    groups === 1
+      ? 'batch length~ in, _ in out -> batch length out'
+      : 'batch length~ _, _ _ _ -> batch length _',
   reads: ({ x, weight }, attrs, rows) => {
     const span = (weight.shape[0]! - 1) * attrs.dilation + 1;
     const first = rows[0] * attrs.stride - attrs.padLeft;
     const read = clampedRows([first, (rows[1] - 1) * attrs.stride - attrs.padLeft + span], x.shape[1]!);
     return { rows: { x: read }, attrs: { ...attrs, padLeft: read[0] - first, outLength: rows[1] - rows[0] } };
   },
-  infer: ({ x, weight }, { outLength }) => {
-    checkOperands('conv1d', 'x', x, weight, 1);
+  infer: ({ x, weight }, { outLength, groups }) => {
+    checkOperands('conv1d', 'x', x, weight, groups);
     return { shape: [x.shape[0]!, outLength, weight.shape[2]!], dtype: 'f32' };
   },
   kernel: {
     kind: 'shader',
     body: ({ x, weight }, y, attrs, target) =>
-      productFamily(target, [x, weight]).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
+      kernelsOf(attrs, target, [x, weight]).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
   },
   linear: true,
-  gradient: (dy, { x, weight }, { stride, dilation, padLeft }) => ({
-    x: (): Tensor => inputGradientOp({ dy, weight }, { stride, dilation, padLeft, length: x.shape[1]! }),
-    weight: (): Tensor => weightGradient(x, dy, { stride, dilation, padLeft, size: weight.shape[0]! }),
+  gradient: (dy, { x, weight }, { outLength: _, ...steps }) => ({
+    x: (): Tensor => inputGradientOp({ dy, weight }, { ...steps, length: x.shape[1]! }),
+    weight: (): Tensor => weightGradient(x, dy, { ...steps, size: weight.shape[0]! }),
   }),
   reference: ({ x, weight }, attrs) => {
     const y = emptyLike([x.shape[0]!, attrs.outLength, weight.shape[2]!]);
@@ -124,13 +113,24 @@ const op = defineOp<Steps & { readonly outLength: number }>()({
       inputs: { x: [1, 41, 67], weight: [2, 67, 13] },
       attrs: steps({ padLeft: 0, outLength: 20, stride: 2 }),
     },
+    {
+      inputs: { x: [2, 13, 6], weight: [3, 2, 9] },
+      attrs: steps({ padLeft: 2, outLength: 13, dilation: 2, groups: 3 }),
+    },
+    {
+      inputs: { x: [2, 17, 8], weight: [5, 1, 8] },
+      attrs: steps({ padLeft: 2, outLength: 9, stride: 2, groups: 8 }),
+    },
   ],
 });
 
 const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
   name: 'conv1dInputGradient',
   inputs: ['dy', 'weight'],
-  axes: 'batch length~ out, _ in out -> batch length in',
+  axes: ({ groups }) =>
+    groups === 1
+      ? 'batch length~ out, _ in out -> batch length in'
+      : 'batch length~ _, _ _ _ -> batch length _',
   reads: ({ dy, weight }, attrs, rows) => {
     const { stride, dilation, padLeft } = attrs;
     const reach = (weight.shape[0]! - 1) * dilation;
@@ -139,22 +139,22 @@ const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
     const length = rows[1] - rows[0];
     return { rows: { dy: read }, attrs: { ...attrs, padLeft: padLeft + rows[0] - read[0] * stride, length } };
   },
-  infer: ({ dy, weight }, { length }) => {
-    checkOperands('conv1dInputGradient', 'dy', dy, weight, 2);
-    return { shape: [dy.shape[0]!, length, weight.shape[1]!], dtype: 'f32' };
+  infer: ({ dy, weight }, { length, groups }) => {
+    checkOperands('conv1dInputGradient', 'dy', dy, weight, 'transpose');
+    return { shape: [dy.shape[0]!, length, weight.shape[1]! * groups], dtype: 'f32' };
   },
   kernel: {
     kind: 'shader',
     body: ({ dy, weight }, dx, attrs, target) =>
-      productFamily(target, [dy, weight]).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
+      kernelsOf(attrs, target, [dy, weight]).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
   },
   linear: true,
-  gradient: (ddx, { dy, weight }, { stride, dilation, padLeft }) => ({
-    dy: (): Tensor => op({ x: ddx, weight }, { stride, dilation, padLeft, outLength: dy.shape[1]! }),
-    weight: (): Tensor => weightGradient(ddx, dy, { stride, dilation, padLeft, size: weight.shape[0]! }),
+  gradient: (ddx, { dy, weight }, { length: _, ...steps }) => ({
+    dy: (): Tensor => op({ x: ddx, weight }, { ...steps, outLength: dy.shape[1]! }),
+    weight: (): Tensor => weightGradient(ddx, dy, { ...steps, size: weight.shape[0]! }),
   }),
   reference: ({ dy, weight }, attrs) => {
-    const dx = emptyLike([dy.shape[0]!, attrs.length, weight.shape[1]!]);
+    const dx = emptyLike([dy.shape[0]!, attrs.length, weight.shape[1]! * attrs.groups]);
     forEachProduct(geometryOf(asSpec(dx), asSpec(dy), weight.shape[0]!, attrs), (xAt, weightAt, yAt) => {
       dx.data[xAt]! += dy.data[yAt]! * weight.data[weightAt]!;
     });
@@ -167,6 +167,14 @@ const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
     {
       inputs: { dy: [1, 19, 2], weight: [3, 2, 2] },
       attrs: steps({ padLeft: 64, length: 19, dilation: 64 }),
+    },
+    {
+      inputs: { dy: [2, 13, 9], weight: [3, 2, 9] },
+      attrs: steps({ padLeft: 2, length: 13, dilation: 2, groups: 3 }),
+    },
+    {
+      inputs: { dy: [2, 9, 8], weight: [5, 1, 8] },
+      attrs: steps({ padLeft: 2, length: 17, stride: 2, groups: 8 }),
     },
     { inputs: { dy: [2, 3, 1], weight: [7, 1, 1] }, attrs: steps({ padLeft: 3, length: 3 }) },
   ],
@@ -181,7 +189,10 @@ function weightGradient(x: Tensor, dy: Tensor, attrs: Steps & { readonly size: n
 const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
   name: 'conv1dWeightGradient',
   inputs: ['x', 'dy'],
-  axes: 'batch length~ in, batch length out -> + _ in out',
+  axes: ({ groups }) =>
+    groups === 1
+      ? 'batch length~ in, batch length out -> + _ in out'
+      : 'batch length~ _, batch length _ -> + _ _ _',
   reads: ({ x }, attrs, rows) => {
     const first = rows[0] * attrs.stride - attrs.padLeft;
     const last = (rows[1] - 1) * attrs.stride - attrs.padLeft + (attrs.size - 1) * attrs.dilation;
@@ -189,18 +200,18 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
     return { rows: { x: read, dy: rows }, attrs: { ...attrs, padLeft: read[0] - first } };
   },
   infer: ({ x, dy }, attrs) => {
-    const chunks = conv1dWeightGradientChunks(geometryOf(x, dy, attrs.size, attrs));
-    return { shape: [chunks, attrs.size, x.shape[2]!, dy.shape[2]!], dtype: 'f32' };
+    const chunks = weightGradientChunks(geometryOf(x, dy, attrs.size, attrs));
+    return { shape: [chunks, attrs.size, x.shape[2]! / attrs.groups, dy.shape[2]!], dtype: 'f32' };
   },
   kernel: {
     kind: 'shader',
     body: ({ x, dy }, _, attrs, target) =>
-      productFamily(target, [x, dy]).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
+      kernelsOf(attrs, target, [x, dy]).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
   linear: true,
   reference: ({ x, dy }, attrs) => {
     const geometry = geometryOf(asSpec(x), asSpec(dy), attrs.size, attrs);
-    const partials = [conv1dWeightGradientChunks(geometry), attrs.size, x.shape[2]!, dy.shape[2]!];
+    const partials = [weightGradientChunks(geometry), attrs.size, x.shape[2]! / attrs.groups, dy.shape[2]!];
     const { data } = emptyLike(partials); // only the total matters: all of it in the first partial sum
     forEachProduct(geometry, (xAt, weightAt, yAt) => {
       data[weightAt]! += x.data[xAt]! * dy.data[yAt]!;
@@ -214,36 +225,18 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
     { inputs: { x: [2, 32, 3], dy: [2, 11, 5] }, attrs: steps({ padLeft: 1, size: 4, stride: 3 }) },
     { inputs: { x: [1, 19, 2], dy: [1, 19, 2] }, attrs: steps({ padLeft: 64, size: 3, dilation: 64 }) },
     { inputs: { x: [2, 3, 1], dy: [2, 3, 1] }, attrs: steps({ padLeft: 3, size: 7 }) },
+    {
+      inputs: { x: [2, 13, 6], dy: [2, 13, 9] },
+      attrs: steps({ padLeft: 2, size: 3, dilation: 2, groups: 3 }),
+    },
+    {
+      inputs: { x: [2, 171, 8], dy: [2, 86, 8] },
+      attrs: steps({ padLeft: 2, size: 5, stride: 2, groups: 8 }),
+    },
   ],
 });
 
-/** Attributes of a sample, stride and dilation 1 unless said. */
-function steps<T>(attrs: T): { readonly stride: number; readonly dilation: number } & T {
-  return { stride: 1, dilation: 1, ...attrs };
-}
-
-const asSpec = ({ shape }: Reference): Spec => ({ shape, dtype: 'f32' });
-const emptyLike = (shape: readonly number[]): Reference => {
-  return { shape, data: new Float64Array(shape.reduce((a, b) => a * b, 1)) };
-};
-
-/** Calls `visit` with flat indices into x, weight and y for every product of the convolution. */
-function forEachProduct(
-  { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft }: Conv1dGeometry,
-  visit: (xAt: number, weightAt: number, yAt: number) => void,
-): void {
-  for (let b = 0; b < batch; b++) {
-    for (let p = 0; p < outLength; p++) {
-      for (let t = 0; t < size; t++) {
-        const row = p * stride + t * dilation - padLeft;
-        if (row < 0 || row >= length) continue;
-        for (let c = 0; c < inputs; c++) {
-          for (let o = 0; o < outputs; o++) {
-            const xAt = (b * length + row) * inputs + c;
-            visit(xAt, (t * inputs + c) * outputs + o, (b * outLength + p) * outputs + o);
-          }
-        }
-      }
-    }
-  }
+/** Attributes of a sample; stride, dilation and groups 1 unless said. */
+function steps<T>(attrs: T): Omit<Steps, 'padLeft'> & T {
+  return { stride: 1, dilation: 1, groups: 1, ...attrs };
 }

@@ -109,9 +109,9 @@ describe('activations agree with the reference at ±100 too', () => {
 });
 
 describe('convolutions agree with the reference', () => {
-  const dense = named('conv1d').filter((name) => cases[name]!.groups === 1); // grouped ones are not supported
-  it.each(dense)('%s', async (name) => {
-    const { stride, dilation, padding } = cases[name] as {
+  it.each(named('conv1d'))('%s', async (name) => {
+    const { stride, dilation, padding, groups } = cases[name] as {
+      groups: number;
       stride: number;
       dilation: number;
       padding: 'same' | 'valid';
@@ -119,7 +119,7 @@ describe('convolutions agree with the reference', () => {
     const inputs = ['x', 'w', ...(has(`${name}/in/b`) ? ['b'] : [])];
     const orders = { x: CHANNELS_LAST, w: WEIGHT, y: CHANNELS_LAST };
     await expectCase(name, inputs, orders, ({ x, w, b }) => {
-      const y = conv1d(x!, w!, { stride, dilation, padding });
+      const y = conv1d(x!, w!, { stride, dilation, padding, groups });
       return b === undefined ? y : add(y, b);
     });
   });
