@@ -44,6 +44,13 @@ const WITHOUT_SAMPLES: Readonly<Record<string, string>> = {
   leafSum: 'an exchange between leaves',
   batchNormalize: 'its gradient counts on mean and variance being those of x; see the batch norm tests',
   gatherLeaves: 'an exchange between leaves',
+  gatherSequences: 'an exchange between sequences',
+  ...Object.fromEntries(
+    ['ownRows', 'edgeRows', 'extendRows', 'maskRows', 'joinRows'].map((name) => [
+      name,
+      'depends on the part of a sequence that a leaf is; see the tests of row leaves',
+    ]),
+  ),
 };
 
 describe.each(declaredOps().map(({ name }) => name))('%s', (name) => {

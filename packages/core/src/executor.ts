@@ -1,15 +1,16 @@
 import type { Device } from './device.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
-import type {
-  Binding,
-  Combine,
-  Program,
-  ProgramInput,
-  ProgramOutput,
-  Publish,
-  Segment,
-  Step,
+import {
+  type Binding,
+  type Combine,
+  type Program,
+  type ProgramOutput,
+  type Publish,
+  piecesOf,
+  rounds,
+  type Segment,
+  type Step,
 } from './program.ts';
 import type { StateStore } from './state.ts';
 import { byteLength } from './tensor.ts';
@@ -30,14 +31,19 @@ export interface SumParts {
   readonly sums: Uint32Array | undefined;
 }
 
+/** This rank's bytes of a tensor that is gathered, and where among all bytes they lie. */
+export interface GatherPart {
+  readonly own: Uint8Array;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 /** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
 export interface Exchange {
   /** Whether other ranks hold leaves too. */
   readonly remote: boolean;
-  /** Given the bytes of this rank's leaves of each gathered tensor, gives those of all leaves in logical order. */
-  combine(
-    pieces: readonly { readonly own: Uint8Array; readonly bytesPerLeaf: number }[],
-  ): Promise<readonly Uint8Array[]>;
+  /** Given this rank's part of each gathered tensor, gives all of it. */
+  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array[]>;
   /** Adds the integers and takes the largest peaks over all ranks. */
   sum(parts: SumParts): Promise<SumParts>;
 }
@@ -91,6 +97,7 @@ interface PreparedSegment {
 /** Runs one program on one device for the leaves it owns. All buffers are allocated once and reused by every run. */
 export class Executor {
   readonly program: Program;
+  /** The leaves of each round that this device works on. */
   readonly leaves: readonly number[];
   readonly device: Device;
   private readonly store: StateStore;
@@ -121,14 +128,14 @@ export class Executor {
     );
   }
 
-  /** Compiles all kernels and allocates all buffers. `leaves` are the leaves this device works on, all by default. */
+  /** Compiles all kernels and allocates all buffers. `leaves` of each round are this device's, all by default. */
   static async create(
     device: Device,
     program: Program,
     store: StateStore,
     leaves?: readonly number[],
   ): Promise<Executor> {
-    const own = leaves ?? Array.from({ length: program.leaves }, (_, leaf) => leaf);
+    const own = leaves ?? Array.from({ length: rounds(program).leaves }, (_, leaf) => leaf);
     const executor = new Executor(device, program, store, own);
     store.allocate(program.state);
     executor.allocate();
@@ -159,9 +166,9 @@ export class Executor {
         throw new Error(
           `input ${input.name}: ${values.length} values for shape [${input.shape.join(', ')}], which holds ${expected}`,
         );
-      for (const leaf of this.leaves) this.upload(input, values, leaf);
     }
     this.inputs = inputs;
+    if (this.program.leavesPerSequence === 1) for (const leaf of this.leaves) this.upload(leaf);
     this.device.check('uploading inputs');
   }
 
@@ -174,13 +181,18 @@ export class Executor {
   async run(frame: Frame, exchange: Exchange = alone, q?: Int32Array): Promise<SumDecision | undefined> {
     const { program } = this;
     this.startSums(q);
-    let decision: SumDecision | undefined;
-    for (const [index, prepared] of this.segments.entries()) {
-      if (index === program.update) {
-        decision = await this.decideSums(exchange, q!);
-        if (decision.kind !== 'commit') return decision;
+    const update = program.update ?? this.segments.length;
+    for (let round = 0; round < rounds(program).count; round++) {
+      this.startRound(round);
+      for (const prepared of this.segments.slice(0, update)) {
+        this.encode(prepared, frame, round);
+        await this.combine(prepared.segment.combine, exchange);
       }
-      this.encode(prepared, frame);
+    }
+    const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
+    if (decision !== undefined && decision.kind !== 'commit') return decision;
+    for (const prepared of this.segments.slice(update)) {
+      this.encode(prepared, frame, 0);
       await this.combine(prepared.segment.combine, exchange);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
@@ -199,7 +211,7 @@ export class Executor {
     const bytes = await this.device.read(parts);
     const result: Record<string, HostTensor> = {};
     for (const output of outputs) {
-      const own = bytes.splice(0, output.layout === 'whole' ? 1 : this.leaves.length);
+      const own = bytes.splice(0, output.layout === 'whole' ? 1 : this.pieces(output).length);
       result[output.name] = {
         shape: this.outputShape(output),
         dtype: 'f32',
@@ -216,9 +228,10 @@ export class Executor {
     visit: (step: Step, values: Float32Array) => boolean,
   ): Promise<void> {
     this.setInputs(this.inputs);
+    this.startRound(0);
     for (const [index, { once, leaf: steps, segment }] of this.segments.entries()) {
       if (index === this.program.update) return;
-      for (const prepared of [...once, ...steps]) {
+      for (const prepared of [...once, ...steps.filter(({ step }) => runsFor(step, leaf))]) {
         const encoder = this.device.encoder('inspect');
         this.pass(encoder, [prepared], frame, leaf);
         this.device.submit(encoder);
@@ -237,19 +250,36 @@ export class Executor {
   /** The work of one run in order, in parts that may be encoded with a pass for each step. Nothing commits. */
   *parts(frame: Frame, q?: Int32Array): Generator<ProfiledPart> {
     this.startSums(q);
-    for (const { once, leaf: steps, segment } of this.segments) {
-      const part = (
-        prepared: readonly Prepared[],
-        leaf: number,
-        publish: readonly Publish[],
-      ): ProfiledPart => ({
-        steps: prepared.map(({ step }) => step),
-        encode: (encoder, index, descriptor) =>
-          this.pass(encoder, [prepared[index]!], frame, leaf, descriptor),
-        finish: (encoder) => this.publish(encoder, publish, leaf),
-      });
-      if (once.length > 0) yield part(once, this.leaves[0] ?? 0, []);
-      for (const leaf of this.leaves) yield part(steps, leaf, segment.publish);
+    const update = this.program.update ?? this.segments.length;
+    for (let round = 0; round < rounds(this.program).count; round++) {
+      this.startRound(round);
+      for (const prepared of this.segments.slice(0, update)) yield* this.segmentParts(prepared, frame, round);
+    }
+    for (const prepared of this.segments.slice(update)) yield* this.segmentParts(prepared, frame, 0);
+  }
+
+  private *segmentParts(
+    { once, leaf: steps, segment }: PreparedSegment,
+    frame: Frame,
+    round: number,
+  ): Generator<ProfiledPart> {
+    const part = (
+      prepared: readonly Prepared[],
+      leaf: number,
+      publish: readonly Publish[],
+    ): ProfiledPart => ({
+      steps: prepared.map(({ step }) => step),
+      encode: (encoder, index, descriptor) =>
+        this.pass(encoder, [prepared[index]!], this.place(frame, round, leaf), leaf, descriptor),
+      finish: (encoder) => this.publish(encoder, publish, round, leaf),
+    });
+    if (once.length > 0) yield part(once, this.leaves[0] ?? 0, segment.publishOnce);
+    for (const leaf of this.leaves) {
+      yield part(
+        steps.filter(({ step }) => runsFor(step, leaf)),
+        leaf,
+        segment.publish,
+      );
     }
   }
 
@@ -310,12 +340,21 @@ export class Executor {
     return { segment, once: await prepared(segment.once), leaf: await prepared(segment.leaf) };
   }
 
-  private upload(input: ProgramInput, values: TypedArray, leaf: number): void {
-    const rows = values.length / this.program.leaves;
-    const own = values.subarray(leaf * rows, (leaf + 1) * rows) as Uint8Array;
-    const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // not shared memory
-    bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
-    this.device.write(this.bufferOf(input.slot, leaf), 0, bytes);
+  /** Uploads a leaf's share of the batch, or where leaves share a sequence, that sequence. */
+  private upload(share: number): void {
+    const { inputs, leaves, leavesPerSequence } = this.program;
+    for (const { name, slot } of inputs) {
+      const values = this.inputs[name]!;
+      const rows = values.length / (leaves / leavesPerSequence);
+      const own = values.subarray(share * rows, (share + 1) * rows) as Uint8Array;
+      const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // not shared memory
+      bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
+      this.device.write(this.bufferOf(slot, share), 0, bytes);
+    }
+  }
+
+  private startRound(round: number): void {
+    if (this.program.leavesPerSequence > 1) this.upload(round);
   }
 
   private startSums(q: Int32Array | undefined): void {
@@ -347,19 +386,34 @@ export class Executor {
     return decision;
   }
 
-  private encode({ segment, once, leaf: steps }: PreparedSegment, frame: Frame): void {
+  private encode({ segment, once, leaf: steps }: PreparedSegment, frame: Frame, round: number): void {
     const encoder = this.device.encoder('segment');
-    if (once.length > 0) this.pass(encoder, once, frame, 0); // the same frame on every rank
+    if (once.length > 0) {
+      this.pass(encoder, once, this.place(frame, round, 0), 0); // the same on every rank
+      this.publish(encoder, segment.publishOnce, round, 0);
+    }
     for (const leaf of this.leaves) {
-      if (steps.length > 0) this.pass(encoder, steps, frame, leaf);
-      this.publish(encoder, segment.publish, leaf);
+      const own = steps.filter(({ step }) => runsFor(step, leaf));
+      if (own.length > 0) this.pass(encoder, own, this.place(frame, round, leaf), leaf);
+      this.publish(encoder, segment.publish, round, leaf);
     }
     this.device.submit(encoder);
   }
 
-  private publish(encoder: GPUCommandEncoder, pieces: readonly Publish[], leaf: number): void {
-    for (const { from, to, bytes } of pieces)
-      encoder.copyBufferToBuffer(this.bufferOf(from, leaf), 0, this.bufferOf(to, leaf), leaf * bytes, bytes);
+  /** Copies a leaf's pieces to where those of all leaves are gathered. */
+  private publish(encoder: GPUCommandEncoder, pieces: readonly Publish[], round: number, leaf: number): void {
+    for (const { from, to, bytes, parts, perRound } of pieces) {
+      if (leaf < parts[0] || leaf >= parts[1]) continue;
+      const place = (perRound ? round * (parts[1] - parts[0]) : 0) + leaf - parts[0];
+      encoder.copyBufferToBuffer(this.bufferOf(from, leaf), 0, this.bufferOf(to, leaf), place * bytes, bytes);
+    }
+  }
+
+  /** The frame of a leaf: which sequence it begins with. */
+  private place(frame: Frame, round: number, leaf: number): Frame {
+    const { sequences, leaves } = this.program;
+    const own = sequences < leaves ? round : (leaf * sequences) / leaves;
+    return { ...frame, sequence: frame.sequence + own };
   }
 
   private pass(
@@ -390,12 +444,7 @@ export class Executor {
   }
 
   private writeFrame({ seed, step, sequence, scalars }: Frame, leaf: number): void {
-    new Uint32Array(this.frameBytes, 0, 4).set([
-      seed,
-      step,
-      leaf,
-      sequence + leaf * this.program.sequencesPerLeaf,
-    ]);
+    new Uint32Array(this.frameBytes, 0, 4).set([seed, step, leaf, sequence]);
     const numbers = this.program.scalars.map((name) => {
       const value = scalars[name];
       if (value === undefined)
@@ -435,17 +484,17 @@ export class Executor {
   /** Makes the pieces of all leaves known here, for the tensors gathered at the end of a segment. */
   private async combine(gathered: readonly Combine[], exchange: Exchange): Promise<void> {
     if (gathered.length === 0 || !exchange.remote) return;
-    const ranges = gathered.flatMap(({ slot, bytesPerLeaf }) =>
-      this.leaves.map((leaf) => ({
-        buffer: this.shared.get(slot)!,
-        offset: leaf * bytesPerLeaf,
-        bytes: bytesPerLeaf,
-      })),
-    );
+    const ranges = gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
+      const own = this.leaves.filter((leaf) => leaf >= from && leaf < to).length;
+      const first = Math.min(Math.max(this.leaves[0] ?? 0, from), to) - from;
+      const buffer = this.shared.get(slot)!;
+      return { buffer, offset: first * bytesPerLeaf, bytes: own * bytesPerLeaf };
+    });
     const read = await this.device.read(ranges);
-    const pieces = gathered.map(({ bytesPerLeaf }) => ({
-      bytesPerLeaf,
-      own: join(read.splice(0, this.leaves.length)),
+    const pieces = gathered.map(({ bytesPerLeaf, parts: [from, to] }, i) => ({
+      own: read[i]!,
+      offset: ranges[i]!.offset,
+      bytes: (to - from) * bytesPerLeaf,
     }));
     const all = await exchange.combine(pieces);
     all.forEach((bytes, i) => {
@@ -462,26 +511,31 @@ export class Executor {
     return output;
   }
 
-  private outputParts({
-    slot,
-    shape,
-    layout,
-  }: ProgramOutput): { buffer: GPUBuffer; offset?: number; bytes: number }[] {
+  private pieces(output: ProgramOutput): readonly number[] {
+    return piecesOf(this.program, output, this.leaves);
+  }
+
+  private outputParts(output: ProgramOutput): { buffer: GPUBuffer; offset?: number; bytes: number }[] {
+    const { slot, shape, layout } = output;
     const buffer = this.bufferOf(slot, this.leaves[0] ?? 0);
     const bytes = byteLength({ shape, dtype: 'f32' });
     if (layout === 'whole') return [{ buffer, bytes }];
     const piece = layout === 'batch' ? bytes / this.program.leaves : bytes;
-    return this.leaves.map((leaf) => ({ buffer, offset: leaf * piece, bytes: piece }));
+    return this.pieces(output).map((index) => ({ buffer, offset: index * piece, bytes: piece }));
   }
 
-  private outputShape({ shape, layout }: ProgramOutput): readonly number[] {
+  private outputShape(output: ProgramOutput): readonly number[] {
+    const { shape, layout } = output;
     if (layout === 'whole') return shape;
-    const share = this.leaves.length;
+    const share = this.pieces(output).length;
     return layout === 'batch'
       ? [(shape[0]! * share) / this.program.leaves, ...shape.slice(1)]
       : [share, ...shape];
   }
 }
+
+const runsFor = ({ parts }: Step, leaf: number): boolean =>
+  parts === undefined || (leaf >= parts[0] && leaf < parts[1]);
 
 /** The pieces one after another, in memory of their own. */
 function join(pieces: readonly Uint8Array[]): Uint8Array {

@@ -12,7 +12,15 @@ export {
 } from './compile/compile.ts';
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
-export { alone, type Exchange, Executor, type Frame, NotFiniteError, type SumParts } from './executor.ts';
+export {
+  alone,
+  type Exchange,
+  Executor,
+  type Frame,
+  type GatherPart,
+  NotFiniteError,
+  type SumParts,
+} from './executor.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
@@ -66,7 +74,16 @@ export {
 } from './parameter.ts';
 export { installAdaptivePolling } from './polling.ts';
 export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
-export { addLeaves, memoryReport, type Program, type ProgramOutput, programBytes } from './program.ts';
+export {
+  addLeaves,
+  memoryReport,
+  type Program,
+  type ProgramOutput,
+  pieceCount,
+  piecesOf,
+  programBytes,
+  rounds,
+} from './program.ts';
 export { hashName, mix } from './random.ts';
 export { explain, replacePath, writeSynced } from './replace-file.ts';
 export {

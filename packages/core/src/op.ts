@@ -6,6 +6,17 @@ export type Named<N extends readonly string[], T> = { readonly [K in N[number]]:
 /** Half-open range of rows `[from, to)`. */
 export type Range = readonly [from: number, to: number];
 
+/** Which rows of an axis each part of a sequence holds: part p those from `start + p · size`, as far as they exist. */
+export interface Rows {
+  readonly axis: number;
+  /** First row of part 0; negative where the first parts hold nothing. */
+  readonly start: number;
+  /** Rows of one part. */
+  readonly size: number;
+  /** Rows of the whole axis. */
+  readonly length: number;
+}
+
 /** What a `map` expression may use besides the values of its inputs. */
 export interface MapSite {
   /** WGSL of the flat output index, `u32`. */
@@ -107,6 +118,10 @@ export interface Op<N extends readonly string[], A> {
     attrs: A,
     rows: Range,
   ): { readonly rows: Partial<Named<N, Range>>; readonly attrs: A };
+  /** The attributes for a part's own rows of the output, for ops whose values depend on where in the whole they are. */
+  atRows?(attrs: A, rows: Rows): A;
+  /** What parts of a sequence computed on their own rows, `[parts, …]`, made one `[1, …]`; a sum by default. */
+  mergeParts?(pieces: Tensor): Tensor;
   /** Folds an axis of leaves in logical order: what the leaves hold is gathered first, the fold runs on every rank. */
   readonly combine?: boolean;
   /** Statistics that the backward pass shares with the forward pass: always kept, never computed again to save memory. */

@@ -1,3 +1,4 @@
+import type { Range } from './op.ts';
 import type { Phase } from './scope.ts';
 import type { DType } from './tensor.ts';
 
@@ -31,6 +32,8 @@ export interface Step {
   readonly shader: number;
   readonly bindings: readonly Binding[];
   readonly workgroups: readonly [x: number, y: number];
+  /** Parts of a sequence this runs for, where that is not all of them. */
+  readonly parts?: Range;
   /** Constants of this dispatch, passed as immediates `frame.k`; absent when the kernel reads no frame. */
   readonly keys?: readonly number[];
   /** The kernel is dispatched in windows, this being one of them. */
@@ -49,32 +52,41 @@ export interface StepWindow {
   readonly output: Binding;
 }
 
-/** After a leaf's steps, its piece of a tensor is copied to its place among all leaves. */
+/** After a leaf's steps, its piece of a tensor is copied to its place among those of other leaves. */
 export interface Publish {
   readonly from: number;
   readonly to: number;
   /** Bytes of one leaf's piece. */
   readonly bytes: number;
+  /** Leaves of a round that have a piece, in the order of their places. */
+  readonly parts: Range;
+  /** Whether every round has places of its own; otherwise a round takes those of the one before. */
+  readonly perRound: boolean;
 }
 
-/** Between segments: `combine` makes every leaf's piece of a slot known to every rank. */
+/** Between segments: `combine` makes the pieces of all leaves of a round known to every rank. */
 export interface Combine {
   readonly slot: number;
   readonly bytesPerLeaf: number;
+  /** Leaves of a round that have a piece. */
+  readonly parts: Range;
 }
 
-/** Steps up to the next exchange: those run once a rank, then those run for each of its leaves. */
+/** Steps up to the next exchange: those run once a rank and round, then those run for each of its leaves. */
 export interface Segment {
   readonly once: readonly Step[];
   readonly leaf: readonly Step[];
+  /** Pieces of leaves. */
   readonly publish: readonly Publish[];
+  /** Copied after `once`: values that are the same for all leaves of a round. */
+  readonly publishOnce: readonly Publish[];
   readonly combine: readonly Combine[];
 }
 
 export interface ProgramInput {
   readonly name: string;
   readonly slot: number;
-  /** Shape of the whole batch; a leaf holds `shape[0] / leaves` of it. */
+  /** Shape of the whole batch. A leaf of whole sequences holds its share; parts of a sequence share all of it. */
   readonly shape: readonly number[];
   readonly dtype: DType;
 }
@@ -86,6 +98,8 @@ export interface ProgramOutput {
   readonly shape: readonly number[];
   /** `batch`: leaves' rows in order; `partial`: one addend per leaf; `whole`: the same on every rank. */
   readonly layout: 'batch' | 'partial' | 'whole';
+  /** Leaves of a round that hold some of it. */
+  readonly parts: Range;
 }
 
 export interface ProgramState {
@@ -110,8 +124,10 @@ export interface GradientSums {
 /** A compiled function as plain data: it can be cloned to a worker, hashed and printed. */
 export interface Program {
   readonly leaves: number;
-  /** Sequences in one leaf. */
-  readonly sequencesPerLeaf: number;
+  /** Sequences of the whole batch. */
+  readonly sequences: number;
+  /** More than 1 where a leaf is a part of a sequence. */
+  readonly leavesPerSequence: number;
   readonly slots: readonly Slot[];
   readonly shaders: readonly string[];
   readonly segments: readonly Segment[];
@@ -126,17 +142,47 @@ export interface Program {
   readonly bitsId: string;
 }
 
-/** The total of one addend per leaf, stored one after the other: added in float64, in leaf order. */
-export function addLeaves(addends: Float32Array, leaves: number): Float64Array {
-  const totals = new Float64Array(addends.length / leaves);
+/**
+ * Leaves that are worked on together, and how often: all of the batch in one round, or where leaves are parts of a
+ * sequence, sequence after sequence. Segments before the update run once a round, those from it on once a step.
+ */
+export function rounds({ leaves, leavesPerSequence }: Program): {
+  readonly count: number;
+  readonly leaves: number;
+} {
+  return leavesPerSequence === 1
+    ? { count: 1, leaves }
+    : { count: leaves / leavesPerSequence, leaves: leavesPerSequence };
+}
+
+/** Where the pieces of an output that `leaves` of each round hold lie among all of them. */
+export function piecesOf(
+  program: Program,
+  { parts: [from, to] }: ProgramOutput,
+  leaves: readonly number[],
+): number[] {
+  const own = leaves.filter((leaf) => leaf >= from && leaf < to);
+  return Array.from({ length: rounds(program).count }, (_, round) => round).flatMap((round) =>
+    own.map((leaf) => round * (to - from) + leaf - from),
+  );
+}
+
+/** Pieces of an output that all leaves hold together. */
+export function pieceCount(program: Program, { parts: [from, to] }: ProgramOutput): number {
+  return rounds(program).count * (to - from);
+}
+
+/** The total of `count` addends, stored one after the other: added in float64, in leaf order. */
+export function addLeaves(addends: Float32Array, count: number): Float64Array {
+  const totals = new Float64Array(addends.length / count);
   for (let i = 0; i < addends.length; i++) totals[i % totals.length]! += addends[i]!;
   return totals;
 }
 
-/** Device bytes of a program on a rank that owns `leavesOnRank` leaves, by scope. */
+/** Device bytes of a program on a rank that owns `leavesOnRank` leaves of a round, by scope. */
 export function programBytes(
   program: Program,
-  leavesOnRank: number = program.leaves,
+  leavesOnRank: number = rounds(program).leaves,
 ): Readonly<Record<SlotScope, number>> {
   const bytes = { scratch: 0, leaf: 0, shared: 0, state: 0, next: 0 };
   for (const { scope, bytes: size } of program.slots)
@@ -145,12 +191,12 @@ export function programBytes(
 }
 
 /** The memory plan as text: the largest slots, the sum of each scope and the peak, known before anything is allocated. */
-export function memoryReport(program: Program, leavesOnRank: number = program.leaves): string {
+export function memoryReport(program: Program, leavesOnRank: number = rounds(program).leaves): string {
   const bytes = programBytes(program, leavesOnRank);
   const total = Object.values(bytes).reduce((a, b) => a + b, 0);
   const largest = [...program.slots].sort((a, b) => b.bytes - a.bytes).slice(0, 8);
   return [
-    `${program.slots.length} slots, peak ${mebibytes(total)} with ${leavesOnRank} of ${program.leaves} leaves`,
+    `${program.slots.length} slots, peak ${mebibytes(total)} with ${leavesOnRank} of ${rounds(program).leaves} leaves`,
     ...Object.entries(bytes).map(([scope, size]) => `  ${scope.padEnd(8)} ${mebibytes(size)}`),
     'largest slots:',
     ...largest.map(

@@ -14,6 +14,8 @@ import {
   memoryReport,
   NotFiniteError,
   type Program,
+  pieceCount,
+  rounds,
   type Traceable,
   type TypedArray,
 } from '@cohesin/core';
@@ -118,12 +120,13 @@ export class DistributedState {
  */
 export async function distribute(fn: Traceable, options: DistributeOptions): Promise<Distributed> {
   const { mesh, seed = 0 } = options;
-  const leavesOnDevice = Math.ceil((options.leaves ?? 1) / mesh.ranks.length);
+  const leavesOnDevice = Math.ceil((options.leavesPerSequence ?? options.leaves ?? 1) / mesh.ranks.length);
   const own = { target: kernelTarget(mesh.info), bindingLimit: mesh.info.maxBindingBytes };
   const built = build(fn, { ...own, ...options, leavesOnDevice });
-  if (mesh.ranks.length > built.program.leaves) {
+  const { leaves } = rounds(built.program);
+  if (mesh.ranks.length > leaves) {
     throw new Error(
-      `${mesh.ranks.length} devices but only ${built.program.leaves} leaves in a batch; use at most ${built.program.leaves} devices or a larger batch`,
+      `${mesh.ranks.length} devices but only ${leaves} leaves at a time; use at most ${leaves} devices, a larger batch or more leaves a sequence`,
     );
   }
   const state = options.state ?? new DistributedState(mesh);
@@ -143,15 +146,16 @@ interface LoadedJob {
 async function load(program: Program, mesh: Mesh, state: DistributedState): Promise<LoadedJob> {
   const id = nextId++;
   const inputs = program.inputs.map(({ name, shape, dtype }) => sharedTensor(name, shape, dtype));
-  const outputs = program.outputs.map(({ name, shape, layout }) =>
-    sharedTensor(name, layout === 'partial' ? [program.leaves, ...shape] : shape, 'f32'),
-  );
+  const outputs = program.outputs.map((output) => {
+    const { name, shape, layout } = output;
+    return sharedTensor(name, layout === 'partial' ? [pieceCount(program, output), ...shape] : shape, 'f32');
+  });
   const ranks = mesh.ranks.length;
   const exchange = exchangeMemory(program, ranks);
   const { rendezvous, deadlineMs } = mesh;
   await Promise.all(
     mesh.ranks.map((rank) => {
-      const [from, to] = share(program.leaves, rank.index, ranks);
+      const [from, to] = share(rounds(program).leaves, rank.index, ranks);
       const leaves = Array.from({ length: to - from }, (_, i) => from + i);
       const job = {
         id,
@@ -183,7 +187,7 @@ function runner(
   let repeats = 0;
   const run = async (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> => {
     fillInputs(program, job.inputs, inputs);
-    const sequence = host.step * program.leaves * program.sequencesPerLeaf;
+    const sequence = host.step * program.sequences;
     const frame: Frame = { seed, step: host.step, sequence, scalars: rules?.scalars(host.counters) ?? {} };
     const q =
       program.sums === undefined
@@ -203,7 +207,7 @@ function runner(
     program: {
       value: {
         ...program,
-        memory: () => memoryReport(program, Math.ceil(program.leaves / mesh.ranks.length)),
+        memory: () => memoryReport(program, Math.ceil(rounds(program).leaves / mesh.ranks.length)),
       },
     },
     state: { value: state },
@@ -274,10 +278,11 @@ function fillInputs(
 /** Outputs as one device would give them; addends of the leaves are added in float64, in leaf order. */
 function collect(program: Program, shared: readonly SharedTensor[]): Record<string, HostTensor> {
   return Object.fromEntries(
-    program.outputs.map(({ name, shape, layout }, i): [string, HostTensor] => {
+    program.outputs.map((output, i): [string, HostTensor] => {
+      const { name, shape, layout } = output;
       const values = new Float32Array(shared[i]!.memory);
       if (layout !== 'partial') return [name, { shape, dtype: 'f32', data: values.slice() }];
-      return [name, { shape, dtype: 'f64', data: addLeaves(values, program.leaves) }];
+      return [name, { shape, dtype: 'f64', data: addLeaves(values, pieceCount(program, output)) }];
     }),
   );
 }

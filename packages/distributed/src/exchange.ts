@@ -1,4 +1,4 @@
-import type { Exchange, Program, SumParts } from '@cohesin/core';
+import type { Exchange, GatherPart, Program, SumParts } from '@cohesin/core';
 import type { Rendezvous } from './rendezvous.ts';
 
 /** Shared memory through which ranks of one process exchange what they computed. */
@@ -17,7 +17,7 @@ export function exchangeMemory(program: Program, ranks: number): ExchangeMemory 
   const gathered = Math.max(
     4,
     ...program.segments.map((segment) =>
-      segment.combine.reduce((sum, { bytesPerLeaf }) => sum + bytesPerLeaf * program.leaves, 0),
+      segment.combine.reduce((sum, { bytesPerLeaf, parts }) => sum + bytesPerLeaf * (parts[1] - parts[0]), 0),
     ),
   );
   const { sums } = program;
@@ -39,8 +39,6 @@ export class ThreadExchange implements Exchange {
   private readonly memory: ExchangeMemory;
   private readonly rendezvous: Rendezvous;
   private readonly rank: number;
-  private readonly firstLeaf: number;
-  private readonly leaves: number;
   private turn: 0 | 1 = 0;
   /** Called before each exchange, so that those who wait can say where this rank is. */
   private readonly enter: (
@@ -51,34 +49,25 @@ export class ThreadExchange implements Exchange {
     readonly memory: ExchangeMemory;
     readonly rendezvous: Rendezvous;
     readonly rank: number;
-    readonly firstLeaf: number;
-    readonly leaves: number;
     readonly enter: ThreadExchange['enter'];
   }) {
     this.memory = options.memory;
     this.rendezvous = options.rendezvous;
     this.rank = options.rank;
-    this.firstLeaf = options.firstLeaf;
-    this.leaves = options.leaves;
     this.enter = options.enter;
     this.remote = options.memory.sums.length > 1;
   }
 
-  async combine(
-    pieces: readonly { readonly own: Uint8Array; readonly bytesPerLeaf: number }[],
-  ): Promise<readonly Uint8Array[]> {
+  async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array[]> {
     this.enter('combining statistics');
     // Who writes this area again has met everyone at the other one, after they had read this one.
     const area = new Uint8Array(this.memory.gathered[this.turn]);
     this.turn = this.turn === 0 ? 1 : 0;
-    const starts = offsets(pieces.map(({ bytesPerLeaf }) => bytesPerLeaf * this.leaves));
-    for (const [i, { own, bytesPerLeaf }] of pieces.entries())
-      area.set(own, starts[i]! + this.firstLeaf * bytesPerLeaf);
+    const starts = offsets(parts.map(({ bytes }) => bytes));
+    for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
     this.rendezvous.meet();
     this.enter('forward and backward');
-    return pieces.map(({ bytesPerLeaf }, i) =>
-      area.slice(starts[i]!, starts[i]! + bytesPerLeaf * this.leaves),
-    );
+    return parts.map(({ bytes }, i) => area.slice(starts[i]!, starts[i]! + bytes));
   }
 
   async sum({ peaks, sums }: SumParts): Promise<SumParts> {

@@ -10,6 +10,7 @@ import {
   type HostTensor,
   notFinite,
   type Program,
+  piecesOf,
   StateStore,
   type TypedArray,
 } from '@cohesin/core';
@@ -82,8 +83,6 @@ const api = {
       memory: job.exchange,
       rendezvous,
       rank,
-      firstLeaf: job.leaves[0]!,
-      leaves: job.program.leaves,
       enter: (action) => rendezvous.enter(jobs.get(job.id)?.step ?? 0, action),
     });
     jobs.set(job.id, { job, executor, store, exchange, rendezvous, step: 0 });
@@ -158,11 +157,16 @@ function inputsOf({ inputs }: Job): Record<string, TypedArray> {
 async function writeOutputs({ job, executor }: Loaded): Promise<void> {
   const values = await executor.outputs();
   for (const { name, memory } of job.outputs) {
-    const { layout } = job.program.outputs.find((output) => output.name === name)!;
+    const output = job.program.outputs.find((candidate) => candidate.name === name)!;
     const data = values[name]!.data as Float32Array;
-    const share = data.length / job.leaves.length;
-    if (layout === 'whole' && rank !== 0) continue;
-    new Float32Array(memory).set(data, layout === 'whole' ? 0 : job.leaves[0]! * share);
+    if (output.layout === 'whole') {
+      if (rank === 0) new Float32Array(memory).set(data);
+      continue;
+    }
+    const pieces = piecesOf(job.program, output, job.leaves);
+    const size = data.length / pieces.length;
+    for (const [i, piece] of pieces.entries())
+      new Float32Array(memory).set(data.subarray(i * size, (i + 1) * size), piece * size);
   }
 }
 

@@ -10,6 +10,7 @@ import type {
   ProgramInput,
   ProgramOutput,
   ProgramState,
+  Publish,
   Segment,
   Step,
 } from '../program.ts';
@@ -17,11 +18,13 @@ import { byteLength, type Tensor } from '../tensor.ts';
 import { bitsId } from './bits-id.ts';
 import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
-import { liveRanges, perLeafOutputs, type Storage } from './lives.ts';
+import { type Layout, partsOf, type Sharded } from './layout.ts';
+import { liveRanges, pieceOutputs, type Storage } from './lives.ts';
 import { FRAME, type Lowered, stored } from './lower.ts';
 import { assignSlots, type Place, pieces } from './memory.ts';
 import { shortenLives } from './order.ts';
-import { type Layout, type Sharded, shard } from './shard.ts';
+import { shard } from './shard.ts';
+import { shardRows } from './shard-rows.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 import { layOutSums, type SumLayout, storageBytes } from './storage-bytes.ts';
@@ -39,7 +42,10 @@ export interface Placement extends MemoryOptions {
 
 /** What decides the bits besides the graph: how the batch is cut into leaves, and what kernels are written for. */
 export interface LogicalPlan {
+  /** Leaves of the batch, where they are whole sequences. */
   readonly leaves: number;
+  /** Parts into which each sequence is cut along its rows; 1 for leaves of whole sequences. */
+  readonly leavesPerSequence: number;
   readonly target: KernelTarget;
 }
 
@@ -53,14 +59,18 @@ export interface LogicalPlan {
  *   step does not fit the memory budget.
  */
 export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placement): Program {
-  const sharded = shard(simplify(graph), plan.leaves);
+  const { leaves, leavesPerSequence } = plan;
+  if (leaves > 1 && leavesPerSequence > 1)
+    throw new Error(`${leaves} leaves of the batch and ${leavesPerSequence} of each sequence; choose one`);
+  const simple = simplify(graph);
+  const sharded = leavesPerSequence === 1 ? shard(simple, leaves) : shardRows(simple, leavesPerSequence);
   checkSizes(sharded.graph);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
   const logical = split(sharded, fused, scalars, plan.target);
   const sumLayout = layOutSums(sharded);
-  const bytes = storageBytes(sharded, sumLayout, plan.leaves);
-  const { leavesOnDevice = plan.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
+  const bytes = storageBytes(sharded, sumLayout);
+  const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const ordered = shortenLives(logical);
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
   const parts = { graph, plan, sharded, scalars, logical, stages, sumLayout, bytes, bindingLimit };
@@ -115,21 +125,28 @@ class Assembly {
         once: stage.once.flatMap((work) => this.steps(work)),
         leaf: stage.leaf.flatMap((work) => this.steps(work)),
         publish: [
-          ...stage.gather.map((node) => this.publish(stored(node.inputs.x!), node)),
-          ...this.published(stage),
+          ...stage.gather.map((node) => this.publish(stored(node.inputs.x!), node, false)),
+          ...this.published(stage, false),
+        ],
+        publishOnce: [
+          ...stage.keep.map((node) => this.publish(stored(node.inputs.x!), node, true)),
+          ...this.published(stage, true),
         ],
         combine: stage.gather.map((node) => ({
           slot: this.slot(node),
           bytesPerLeaf: byteLength(node.inputs.x!),
+          parts: partsOf(this.parts.sharded, stored(node.inputs.x!)),
         })),
       }),
     );
     const { update } = this.parts.stages;
     const inputs = this.inputs();
     const sums = this.gradientSums();
+    const { rounds } = this.parts.sharded;
     return {
-      leaves: this.parts.plan.leaves,
-      sequencesPerLeaf: (inputs[0]?.shape[0] ?? this.parts.plan.leaves) / this.parts.plan.leaves,
+      leaves: rounds.count * rounds.leaves,
+      sequences: inputs[0]?.shape[0] ?? rounds.count,
+      leavesPerSequence: this.parts.plan.leavesPerSequence,
       slots,
       shaders: this.shaders,
       segments,
@@ -215,6 +232,7 @@ class Assembly {
         this.binding(kernel.writes, 'read_write'),
       ],
       workgroups: kernel.workgroups,
+      ...(kernel.parts === undefined ? {} : { parts: kernel.parts }),
       ...(kernel.keys === undefined ? {} : { keys: kernel.keys }),
     };
   }
@@ -246,6 +264,7 @@ class Assembly {
         ? whole
         : { ...whole, offset: (whole.offset ?? 0) + 4 * from, bytes: 4 * count };
     };
+    const parts = kind === 'accumulate' ? this.parts.sharded.parts.get(stored(sum.inputs.x!)) : undefined;
     return {
       label: `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`,
       path: sum.path,
@@ -257,6 +276,7 @@ class Assembly {
           : [part, scale, values(sum, 'read_write')],
       workgroups: [x, Math.ceil(groups / x)],
       keys: [index, count, x],
+      ...(parts === undefined ? {} : { parts }),
     };
   }
 
@@ -265,14 +285,15 @@ class Assembly {
     return known >= 0 ? known : this.shaders.push(code) - 1;
   }
 
-  private publish(from: Tensor, to: Tensor | string): { from: number; to: number; bytes: number } {
-    return { from: this.slot(from), to: this.slot(to), bytes: byteLength(from) };
+  private publish(from: Tensor, to: Tensor | string, perRound: boolean): Publish {
+    const [parts, bytes] = [partsOf(this.parts.sharded, from), byteLength(from)];
+    return { from: this.slot(from), to: this.slot(to), bytes, parts, perRound };
   }
 
-  private published(stage: Stages['stages'][number]): { from: number; to: number; bytes: number }[] {
-    return perLeafOutputs(this.parts.sharded, this.parts.stages, stage).map(({ value, key }) =>
-      this.publish(stored(value), key),
-    );
+  private published(stage: Stages['stages'][number], shared: boolean): Publish[] {
+    return pieceOutputs(this.parts.sharded, this.parts.stages, stage)
+      .filter((output) => output.shared === shared)
+      .map(({ value, key }) => this.publish(stored(value), key, true));
   }
 
   private layout(node: Tensor): Layout {
@@ -286,12 +307,9 @@ class Assembly {
     return nodes.map((node) => {
       const [rows = 1, ...rest] = node.shape;
       const { name } = node.attrs as { name: string };
-      return {
-        name,
-        slot: this.slot(node),
-        shape: [rows * this.parts.plan.leaves, ...rest],
-        dtype: node.dtype,
-      };
+      const { count, leaves } = this.parts.sharded.rounds;
+      const shares = this.layout(node) === 'batch' ? leaves : count;
+      return { name, slot: this.slot(node), shape: [rows * shares, ...rest], dtype: node.dtype };
     });
   }
 
@@ -299,7 +317,14 @@ class Assembly {
     return Object.entries(this.parts.sharded.graph.outputs).map(([name, value]) => {
       const layout = this.layout(value);
       const slot = this.slot(layout === 'whole' ? stored(value) : `output ${name}`);
-      return { name, slot, layout, shape: this.parts.graph.outputs[name]!.shape };
+      const { shape } = this.parts.graph.outputs[name]!;
+      return {
+        name,
+        slot,
+        layout: layout === 'batch' || layout === 'partial' ? layout : 'whole',
+        shape,
+        parts: partsOf(this.parts.sharded, stored(value)),
+      };
     });
   }
 

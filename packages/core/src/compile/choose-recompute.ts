@@ -1,11 +1,12 @@
 /** What to compute again: by layer, or as much as a budget of memory asks for. Decided by shapes, never by the clock. */
+import { axesOf } from '../axes.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
-import { liveRanges, perLeafOutputs, type Storage, touched } from './lives.ts';
+import type { Sharded } from './layout.ts';
+import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
 import { type Lowered, type Stored, stored } from './lower.ts';
 import { assignSlots, type Live, liveBytes, pieces, slotBytes } from './memory.ts';
 import { type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
-import { parseAxes, type Sharded } from './shard.ts';
 import type { Stages } from './split.ts';
 
 export interface MemoryOptions {
@@ -57,7 +58,7 @@ function insideLayers(pattern: string, { sharded, stages }: Planned, { producers
   }
   for (const stage of stages.stages) {
     for (const node of stage.gather) inside.delete(stored(node.inputs.x!));
-    for (const { value } of perLeafOutputs(sharded, stages, stage)) inside.delete(stored(value));
+    for (const { value } of pieceOutputs(sharded, stages, stage)) inside.delete(stored(value));
     for (const work of stage.leaf) {
       const [reads, writes] = touched(work);
       if (writes === undefined || !producers.has(writes)) continue;
@@ -179,11 +180,11 @@ function kernelCost(kernel: Lowered, producers: Forward['producers']): number {
 /** Sizes of all named axes multiplied: what a matmul or a convolution does, and more than any other kernel. */
 function multiplyAdds(node: Tensor): number {
   if (node.op.kernel.kind !== 'shader') return 0;
-  const { inputs, output } = parseAxes(node);
+  const { inputs, output } = axesOf(node);
   const sizes = new Map<string, number>();
-  for (const [name, axes] of inputs)
-    for (const [k, axis] of axes.entries()) sizes.set(axis, node.inputs[name]?.shape[k] ?? 1);
-  for (const [k, axis] of output.entries()) sizes.set(axis, node.shape[k]!);
+  for (const [name, axes] of Object.entries(inputs))
+    for (const [k, axis] of axes.entries()) sizes.set(axis.name, node.inputs[name]?.shape[k] ?? 1);
+  for (const [k, axis] of output.entries()) sizes.set(axis.name, node.shape[k]!);
   sizes.delete('_');
   sizes.delete('+');
   return Math.max(

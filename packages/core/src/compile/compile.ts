@@ -6,7 +6,7 @@ import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { type KernelTarget, SOFTWARE } from '../kernel.ts';
 import { input, Parameter } from '../parameter.ts';
-import { addLeaves, memoryReport, type Program } from '../program.ts';
+import { addLeaves, memoryReport, type Program, pieceCount } from '../program.ts';
 import { hashName, mix } from '../random.ts';
 import { StateStore } from '../state.ts';
 import type { DType, Tensor } from '../tensor.ts';
@@ -26,6 +26,8 @@ export interface BuildOptions extends Placement {
   readonly inputs: Readonly<Record<string, InputSpec>>;
   /** Parts the batch is cut into; each is computed alone, so that any of them can be anywhere. */
   readonly leaves?: number;
+  /** Parts each sequence is cut into along its rows, instead: for sequences that fit no device whole. */
+  readonly leavesPerSequence?: number;
   /** What the kernels are written for; `compile` and `distribute` take it from the device. */
   readonly target?: KernelTarget;
 }
@@ -39,7 +41,7 @@ export interface Built {
 
 /** Traces and compiles a function, without a device. */
 export function build(fn: Traceable, options: BuildOptions): Built {
-  const { inputs, leaves = 1, target = SOFTWARE } = options;
+  const { inputs, leaves = 1, leavesPerSequence = 1, target = SOFTWARE } = options;
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
@@ -47,7 +49,7 @@ export function build(fn: Traceable, options: BuildOptions): Built {
   const graph = trace(() => fn(Object.fromEntries(tensors)));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, { leaves, target }, options);
+  const program = buildProgram(graph, { leaves, leavesPerSequence, target }, options);
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,
@@ -104,7 +106,7 @@ export async function compile(fn: Traceable, options: CompileOptions): Promise<C
   let counters: Counters = host?.counters() ?? {};
   let step = 0;
   let q = program.sums === undefined ? undefined : initialScales(program.sums);
-  const sequences = program.leaves * program.sequencesPerLeaf;
+  const { sequences } = program;
   const run = async (
     inputs: Readonly<Record<string, TypedArray | HostTensor>>,
   ): Promise<Record<string, HostTensor>> => {
@@ -133,12 +135,19 @@ export async function compile(fn: Traceable, options: CompileOptions): Promise<C
 
 /** Outputs that are one addend per leaf, added in float64 in leaf order. */
 function addUp(program: Program, outputs: Record<string, HostTensor>): Record<string, HostTensor> {
-  for (const { name, layout, shape } of program.outputs) {
+  for (const output of program.outputs) {
+    const { name, layout, shape } = output;
     if (layout !== 'partial') continue;
-    const totals = addLeaves(outputs[name]!.data as Float32Array, program.leaves);
+    const totals = addLeaves(outputs[name]!.data as Float32Array, pieceCount(program, output));
     outputs[name] = { shape, dtype: 'f64', data: totals };
   }
   return outputs;
+}
+
+function sequencesOfLeaf({ sequences, leaves }: Program, from: number, leaf: number): string {
+  if (leaves > sequences) return `sequence ${from}`;
+  const [first, last] = [from + (leaf * sequences) / leaves, from + ((leaf + 1) * sequences) / leaves - 1];
+  return first === last ? `sequence ${first}` : `sequences ${first}–${last}`;
 }
 
 /** The error for a NaN or infinite gradient: names the first stored tensor that is not finite, and the sequence. */
@@ -155,9 +164,7 @@ export async function notFinite(
       return true;
     });
     if (found === undefined) continue;
-    const first = frame.sequence + leaf * executor.program.sequencesPerLeaf;
-    const last = first + executor.program.sequencesPerLeaf - 1;
-    const sequences = first === last ? `sequence ${first}` : `sequences ${first}–${last}`;
+    const sequences = sequencesOfLeaf(executor.program, frame.sequence, leaf);
     return new NotFiniteError(
       `step ${frame.step}: ${found} is the first tensor that is not finite (${sequences}, leaf ${leaf}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
       found,

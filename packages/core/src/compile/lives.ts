@@ -2,8 +2,8 @@ import { roots, topologicalOrder } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { SlotScope } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
+import { isShared, type Sharded } from './layout.ts';
 import { type Stored, stored } from './lower.ts';
-import type { Sharded } from './shard.ts';
 import type { Stages, Work } from './split.ts';
 
 /** What takes memory: a stored tensor or, by name, the gradient sums and leaves' outputs. */
@@ -24,16 +24,16 @@ export function liveRanges(sharded: Sharded, stages: Stages): Map<Storage, Range
   return new Lives(sharded, stages).measure();
 }
 
-/** Outputs of which a stage computes a leaf's piece. */
-export function perLeafOutputs(
+/** Outputs of which a stage computes a piece: a leaf's, or where leaves share it a sequence's. */
+export function pieceOutputs(
   { graph, layouts }: Sharded,
   stages: Stages,
   stage: Stages['stages'][number],
-): { readonly value: Tensor; readonly key: string }[] {
+): { readonly value: Tensor; readonly key: string; readonly shared: boolean }[] {
   const index = stages.stages.indexOf(stage);
   return Object.entries(graph.outputs)
     .filter(([, value]) => layouts.get(value) !== 'whole' && stages.stageOf(stored(value)) === index)
-    .map(([name, value]) => ({ value, key: `output ${name}` }));
+    .map(([name, value]) => ({ value, key: `output ${name}`, shared: isShared(layouts.get(value)) }));
 }
 
 class Lives {
@@ -53,7 +53,9 @@ class Lives {
     let position = 0;
     const order = topologicalOrder(roots(graph));
     for (const node of order) {
-      if (node.op.name === 'input') this.touch(node, 'leaf', 0).last = Number.POSITIVE_INFINITY;
+      if (node.op.name === 'input')
+        this.touch(node, layouts.get(node) === 'batch' ? 'leaf' : 'shared', 0).last =
+          Number.POSITIVE_INFINITY;
       if (node instanceof Parameter) this.touch(node, 'state', 0);
     }
     for (const { parameter } of graph.assignments) this.touch(parameter, 'state', 0);
@@ -69,9 +71,13 @@ class Lives {
         this.touch(stored(node.inputs.x!), 'scratch', end);
         this.touch(node, 'shared', start).last = end;
       }
-      for (const { value, key } of perLeafOutputs(this.sharded, this.stages, stage)) {
-        this.touch(stored(value), 'scratch', end);
-        this.touch(key, 'shared', start).last = Number.POSITIVE_INFINITY;
+      for (const node of stage.keep) {
+        this.touch(stored(node.inputs.x!), 'shared', start);
+        this.touch(node, 'shared', 0); // round after round adds to it
+      }
+      for (const { value, key, shared } of pieceOutputs(this.sharded, this.stages, stage)) {
+        this.touch(stored(value), shared ? 'shared' : 'scratch', end);
+        this.touch(key, 'shared', 0).last = Number.POSITIVE_INFINITY;
       }
       position = end;
     }

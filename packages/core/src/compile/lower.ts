@@ -19,6 +19,8 @@ export interface Lowered {
   readonly workgroups: readonly [x: number, y: number];
   /** Immediates `frame.k` of this use; undefined when the kernel reads no frame. */
   readonly keys: readonly number[] | undefined;
+  /** Parts of a sequence it runs for, where that is not all of them. */
+  readonly parts?: Range;
   /** The same work for a device that binds at most `limit` bytes at a time. @throws when it cannot be divided. */
   cut(limit: number): Cut;
 }

@@ -1,9 +1,9 @@
 import { roots, topologicalOrder } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { Slot, SlotScope } from '../program.ts';
+import type { Sharded } from './layout.ts';
 import { type Range, type Storage, touched } from './lives.ts';
 import { stored } from './lower.ts';
-import type { Sharded } from './shard.ts';
 import type { Stages } from './split.ts';
 
 /** A piece of storage and the positions in program order at which it is first written and last read. */
@@ -46,7 +46,8 @@ export function pieces(
 
 /** What is not only bound to kernels: inputs and outputs, what is gathered, and what from. */
 function wholeBuffers({ graph }: Sharded, { stages }: Stages): Set<Storage> {
-  const gathered = stages.flatMap(({ gather }) => gather.flatMap((node) => [node, stored(node.inputs.x!)]));
+  const exchanges = stages.flatMap(({ gather, keep }) => [...gather, ...keep]);
+  const gathered = exchanges.flatMap((node) => [node, stored(node.inputs.x!)]);
   const outputs = Object.values(graph.outputs).map(stored);
   const inputs = topologicalOrder(roots(graph)).filter(({ op }) => op.kernel.kind === 'source');
   return new Set<Storage>([...gathered, ...outputs, ...inputs]);

@@ -15,12 +15,13 @@ import { trace } from '../trace.ts';
 import { trainStep } from '../train-step.ts';
 import { type BuildOptions, build, compile, type Traceable } from './compile.ts';
 import { fuse } from './fuse.ts';
+import type { Sharded } from './layout.ts';
 import { liveRanges, type Storage, touched } from './lives.ts';
 import { stored } from './lower.ts';
 import { assignSlots, pieces } from './memory.ts';
 import { shortenLives } from './order.ts';
 import { forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
-import { type Sharded, shard } from './shard.ts';
+import { shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 import { layOutSums, storageBytes } from './storage-bytes.ts';
@@ -128,7 +129,7 @@ type Contents = Map<Storage, { readonly from: number; readonly to: number }>;
 
 /** Runs a step on names instead of numbers: every read must find in its place what it asks for, whole. */
 function checkPlaces({ sharded, stages, leaves }: Split): void {
-  const bytes = storageBytes(sharded, layOutSums(sharded), leaves);
+  const bytes = storageBytes(sharded, layOutSums(sharded));
   const lives = pieces(liveRanges(sharded, stages), { sharded, stages, bytes });
   const { slots, places } = assignSlots([...lives.values()]);
   const placeOf = new Map([...lives.keys()].map((x, i) => [x, places[i]!]));

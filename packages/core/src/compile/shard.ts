@@ -1,19 +1,10 @@
+import { axesOf } from '../axes.ts';
 import { type Graph, rewrite } from '../graph.ts';
 import { gatherLeaves } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import { withScope } from '../scope.ts';
-import { shapeText, Tensor } from '../tensor.ts';
-
-/**
- * What a rank holds of a tensor while it works on one leaf:
- * `batch`, its own rows of the leading axis; `partial`, its addend of a sum over leaves; `whole`, all of it.
- */
-export type Layout = 'batch' | 'partial' | 'whole';
-
-export interface Sharded {
-  readonly graph: Graph;
-  readonly layouts: ReadonlyMap<Tensor, Layout>;
-}
+import { Tensor } from '../tensor.ts';
+import { checkAddends, type Layout, onInputs, type Sharded } from './layout.ts';
 
 /**
  * Splits the leading axis of every input into `leaves` and rebuilds the graph for one leaf. Where an op folds the
@@ -28,7 +19,7 @@ export function shard(graph: Graph, leaves: number): Sharded {
     layouts.set(tensor, layout);
     return tensor;
   });
-  return { graph: sharded, layouts };
+  return { graph: sharded, layouts, parts: new Map(), rounds: { count: 1, leaves } };
 }
 
 type Shard = { readonly tensor: Tensor; readonly layout: Layout };
@@ -69,12 +60,6 @@ function shardInput(node: Tensor, leaves: number): Shard {
   };
 }
 
-/** The node on leaf inputs; inputs that only gave a shape are dropped, their work is done. */
-function onInputs(node: Tensor, inputs: Readonly<Record<string, Tensor>>): Tensor {
-  const used = Object.entries(inputs).filter(([name]) => node.op.shapeOnly?.includes(name) !== true);
-  return new Tensor(node.op, Object.fromEntries(used), node.attrs, node.op.infer(inputs, node.attrs), node);
-}
-
 function outputLayout(
   node: Tensor,
   inputs: Readonly<Record<string, Tensor>>,
@@ -83,59 +68,18 @@ function outputLayout(
   const held = Object.entries(inputs).map(([name, source]) => [name, layouts.get(source)!] as const);
   const split = held.filter(([, layout]) => layout === 'batch').map(([name]) => name);
   const sums = held.filter(([, layout]) => layout === 'partial');
-  if (node.op.name === 'leafSum' && sums.length === 0) {
-    throw new Error(
-      `${node}: this gradient is not a sum over sequences (it depends on no input); regularise in the optimizer instead`,
-    );
-  }
+  if (sums.length > 0 || node.op.name === 'leafSum') checkAddends(node, held);
   if (node.op.kernel.kind === 'exchange') return 'whole';
-  if (sums.length > 0) return unfinishedSum(node, split, held);
+  if (sums.length > 0) return 'partial';
   if (split.length === 0) return 'whole';
   if (node.op.kernel.kind === 'map' && node.op.axes === undefined) return 'batch';
-  const axes = parseAxes(node);
-  const leading = new Set(split.map((name) => axes.inputs.get(name)![0]));
+  const axes = axesOf(node);
+  const leading = new Set(split.map((name) => axes.inputs[name]![0]?.name));
   if (leading.size !== 1)
     throw new Error(`${node}: its inputs are split along different axes (${[...leading].join(', ')})`);
   const [axis] = leading;
-  if (axes.output[0] === axis) return 'batch';
-  if (axes.output.includes(axis!)) throw new Error(`${node}: moves the batch axis; keep it leading`);
+  if (axes.output[0]?.name === axis) return 'batch';
+  if (axes.output.some(({ name }) => name === axis))
+    throw new Error(`${node}: moves the batch axis; keep it leading`);
   return 'partial';
-}
-
-function unfinishedSum(
-  node: Tensor,
-  split: readonly string[],
-  held: readonly (readonly [string, Layout])[],
-): Layout {
-  const whole = held.filter(([, layout]) => layout === 'whole').map(([name]) => name);
-  const additive = node.op.name === 'add' || node.op.name === 'subtract';
-  const sums = held.length - whole.length;
-  const adds = additive ? whole.length === 0 : sums === 1; // Σa · Σb is no sum over sequences
-  if (node.op.linear === true && split.length === 0 && adds) return 'partial';
-  throw new Error(
-    `${node}: uses a sum over sequences (${held.map(([name, l]) => `${name} is ${l}`).join(', ')}) before the leaves are added up; only linear ops may, and nothing that is not such a sum may be added to it`,
-  );
-}
-
-/** The axes declaration of a node, as lists of names without the `~` marks. */
-export function parseAxes(node: Tensor): { inputs: Map<string, string[]>; output: string[] } {
-  const { axes } = node.op;
-  if (axes === undefined) {
-    throw new Error(
-      `op '${node.op.name}' declares no axes, so ${shapeText(node.shape)} cannot be split over leaves; add 'axes'`,
-    );
-  }
-  const text = typeof axes === 'function' ? axes(node.attrs) : axes;
-  const [left = '', right = ''] = text.split('->');
-  const list = (part: string): string[] =>
-    part
-      .trim()
-      .replaceAll('~', '')
-      .split(/\s+/)
-      .filter((name) => name !== '');
-  const parts = left.split(',');
-  return {
-    inputs: new Map(node.op.inputs.map((name, i) => [name, list(parts[i] ?? '')])),
-    output: list(right),
-  };
 }

@@ -2,8 +2,8 @@ import { roots, topologicalOrder } from '../graph.ts';
 import type { KernelTarget } from '../kernel.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
+import { isShared, type Sharded } from './layout.ts';
 import { type Lowered, lower, type Stored, stored } from './lower.ts';
-import type { Sharded } from './shard.ts';
 
 /** A kernel, or the addition of a leaf's gradient to the sums over leaves, or the end of those sums. */
 export type Work =
@@ -16,6 +16,8 @@ export interface Stage {
   readonly leaf: Work[];
   /** Exchanges that gather leaves' pieces at the end of the stage. */
   readonly gather: Tensor[];
+  /** Values of one sequence that are kept for the update, one of each sequence of the step. */
+  readonly keep: Tensor[];
 }
 
 export interface Stages {
@@ -31,7 +33,7 @@ export interface Stages {
  * gathered together with the gradient sums, in one exchange.
  */
 export function split(
-  { graph, layouts }: Sharded,
+  { graph, layouts, parts }: Sharded,
   fused: Fused,
   scalars: readonly string[],
   target: KernelTarget,
@@ -40,14 +42,22 @@ export function split(
   const sums = order.filter((node) => node.op.name === 'leafSum');
   const { level, update } = levels(order, sums);
   const last = Math.max(...[...level.values()], update ?? 0);
-  const stages: Stage[] = Array.from({ length: last + 1 }, () => ({ once: [], leaf: [], gather: [] }));
+  const stages: Stage[] = Array.from({ length: last + 1 }, () => ({
+    once: [],
+    leaf: [],
+    gather: [],
+    keep: [],
+  }));
   const groups = new Map(fused.groups.map((group) => [group.root, group]));
   for (const node of order) {
     const stage = stages[level.get(node)!]!;
     const group = groups.get(node);
     if (group !== undefined) {
-      const work = lower(group, fused, scalars, target).map((kernel): Work => ({ kind: 'kernel', kernel }));
-      (layouts.get(node) === 'whole' ? stage.once : stage.leaf).push(...work);
+      const own = parts.has(node) ? { parts: parts.get(node)! } : {};
+      const work = lower(group, fused, scalars, target).map(
+        (kernel): Work => ({ kind: 'kernel', kernel: { ...kernel, ...own } }),
+      );
+      (isShared(layouts.get(node)) ? stage.once : stage.leaf).push(...work);
     }
     if (node.op.name === 'leafSum') {
       const x = stored(node.inputs.x!);
@@ -55,6 +65,7 @@ export function split(
       stages[update!]!.once.push({ kind: 'finish', sum: node });
     }
     if (node.op.name === 'gatherLeaves') stages[level.get(node)! - 1]!.gather.push(node);
+    if (node.op.name === 'gatherSequences') stages[level.get(stored(node.inputs.x!))!]!.keep.push(node);
   }
   return { stages, update, stageOf: (node) => level.get(node)! };
 }
@@ -70,7 +81,8 @@ function levels(
     Math.max(0, ...Object.values(node.inputs).map((source) => level.get(source)!));
   let leafEnd = 0;
   for (const node of order) {
-    if (node.op.name === 'leafSum' || Object.values(node.inputs).some((source) => afterSums.has(source))) {
+    const isLate = node.op.name === 'leafSum' || node.op.name === 'gatherSequences';
+    if (isLate || Object.values(node.inputs).some((source) => afterSums.has(source))) {
       afterSums.add(node);
       level.set(node, of(node));
       continue;
@@ -79,7 +91,7 @@ function levels(
     if (node.phase !== 'U')
       leafEnd = Math.max(leafEnd, level.get(node)! - (node.op.name === 'gatherLeaves' ? 1 : 0));
   }
-  if (sums.length === 0) return { level, update: undefined };
+  if (sums.length === 0 && afterSums.size === 0) return { level, update: undefined };
   const update = leafEnd + 1;
   for (const node of afterSums) level.set(node, update);
   return { level, update };

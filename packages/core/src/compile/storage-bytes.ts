@@ -1,8 +1,9 @@
 import { roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
+import { partsOf, type Sharded } from './layout.ts';
 import type { Storage } from './lives.ts';
-import type { Sharded } from './shard.ts';
+import { stored } from './lower.ts';
 
 /** Where each tensor's gradient starts among the accumulators, in values. */
 export interface SumLayout {
@@ -25,11 +26,13 @@ export function layOutSums({ graph }: Sharded): SumLayout {
 }
 
 /** Bytes of every piece of storage. */
-export function storageBytes({ graph }: Sharded, layout: SumLayout, leaves: number): (x: Storage) => number {
+export function storageBytes(sharded: Sharded, layout: SumLayout): (x: Storage) => number {
   return (x) => {
     if (typeof x !== 'string') return byteLength(x);
     if (x === 'sums') return 8 * layout.total;
     if (x === 'peaks' || x === 'scales') return 4 * layout.sums.length;
-    return byteLength(graph.outputs[x.slice('output '.length)]!) * leaves;
+    const value = sharded.graph.outputs[x.slice('output '.length)]!;
+    const [from, to] = partsOf(sharded, stored(value));
+    return byteLength(value) * sharded.rounds.count * (to - from);
   };
 }

@@ -28,7 +28,8 @@ export function rowChunks(rows: number): { readonly chunks: number; readonly row
  */
 export function moments(x: Tensor, { sequences }: { readonly sequences: number }): Tensor {
   const flat = asRows(x); // [batch, position, channel]
-  return mergeMoments({ x: chunkMoments({ x: flat }, { sequences }) }, { rows: sequences * flat.shape[1]! });
+  const chunks = chunkMoments({ x: flat }, { sequences });
+  return mergeMoments({ x: chunks, like: flat }, { rows: sequences * flat.shape[1]! });
 }
 
 /** x `[batch, …, channels]` as `[batch, position, channel]`. */
@@ -67,7 +68,7 @@ const BLOCK = 8; // rows whose mean and M2 are taken in registers: one load and 
 const chunkMoments = defineOp<{ readonly sequences: number }>()({
   name: 'chunkMoments',
   inputs: ['x'],
-  axes: 'batch _ channels -> batch _ _ channels',
+  axes: 'batch length channels -> batch length _ channels', // chunks are of rows, so they follow them
   infer: ({ x }, { sequences }) => {
     const groups = groupCount('moments', x, sequences);
     const { chunks } = rowChunks(sequences * x.shape[1]!);
@@ -168,8 +169,11 @@ function chunkMomentsReference(x: Reference, sequences: number): Float64Array {
 /** Chunks' (mean, M2) `[groups, chunks, 2, channels]` → groups' (mean, biased variance) `[groups, 2, channels]`. */
 const mergeMoments = defineOp<{ readonly rows: number }>()({
   name: 'mergeMoments',
-  inputs: ['x'],
-  axes: 'batch _ _ channels -> batch _ channels',
+  inputs: ['x', 'like'],
+  shapeOnly: ['like'],
+  axes: 'batch length _ channels, batch length channels -> batch _ channels',
+  atRows: ({ rows }, { size, length }) => ({ rows: (rows * size) / length }),
+  mergeParts: (pieces) => foldOp({ x: pieces }, undefined), // all parts have as many rows
   saved: true,
   infer: ({ x }) => ({ shape: [x.shape[0]!, 2, x.shape[3]!], dtype: 'f32' }),
   kernel: {
@@ -183,8 +187,8 @@ const mergeMoments = defineOp<{ readonly rows: number }>()({
     return mergedReference(x.data, groups, channels, counts);
   },
   samples: [
-    { inputs: { x: [3, 1, 2, 5] }, attrs: { rows: 7 }, range: { x: [0, 1] } },
-    { inputs: { x: [2, 64, 2, 3] }, attrs: { rows: 4099 }, range: { x: [0, 1] } },
+    { inputs: { x: [3, 1, 2, 5], like: [3, 7, 5] }, attrs: { rows: 7 }, range: { x: [0, 1] } },
+    { inputs: { x: [2, 64, 2, 3], like: [2, 4099, 3] }, attrs: { rows: 4099 }, range: { x: [0, 1] } },
   ],
 });
 

@@ -181,7 +181,7 @@ const chunkSums = defineOp<SumAttrs>()({
   name: 'batchNormalizeSums',
   inputs: ['dy', 'x', 'moments'],
   axes: ({ folded }) =>
-    `batch _ channels, batch _ channels, ${folded ? '_' : 'batch'} _ channels -> batch _ _ channels`,
+    `batch length channels, batch length channels, ${folded ? '_' : 'batch'} _ channels -> batch length _ channels`,
   infer: ({ x, moments }, { sequences, folded }) => {
     const groups = groupCount('batchNormalize', x, sequences);
     checkStatistics('batchNormalize', x, moments);

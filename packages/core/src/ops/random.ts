@@ -4,7 +4,7 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import { literal } from '../literal.ts';
-import { defineOp } from '../op.ts';
+import { defineOp, type MapSite, type Rows } from '../op.ts';
 import { hashName } from '../random.ts';
 import { currentScope } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
@@ -44,6 +44,22 @@ interface Attrs {
   readonly rate: number;
   /** Which dropout this is, whatever the graph looks like: a hash of its layer path. */
   readonly id: number;
+  /** Where a part of a sequence lies in it, so that the same position draws the same word however sequences are cut. */
+  readonly own?: Rows;
+}
+
+/** WGSL of the sequence (in the leaf) and of the position in the whole sequence behind element i. */
+function place({ i, y }: MapSite, own: Rows | undefined): readonly [sequence: string, position: string] {
+  const perSequence = elementCount(y.shape.slice(1));
+  const position = `${i} % ${perSequence}u`;
+  if (own === undefined) return [`${i} / ${perSequence}u`, position];
+  const { axis, start, size, length } = own;
+  const inner = elementCount(y.shape.slice(axis + 1));
+  const row = `u32(${start} + i32(frame.leaf) * ${size} + i32(${i} / ${inner}u % ${size}u))`;
+  return [
+    '0u',
+    `(${position}) / ${inner * size}u * ${inner * length}u + ${row} * ${inner}u + ${i} % ${inner}u`,
+  ];
 }
 
 /** An element is dropped when its random word is below this: `rate` as a fraction of 2³². */
@@ -55,13 +71,13 @@ const op = defineOp<Attrs>()({
   name: 'dropout',
   inputs: ['x'],
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
+  atRows: (attrs, own) => ({ ...attrs, own }),
   kernel: {
     kind: 'map',
     declarations: () => randomWordWgsl,
-    expression: ({ x }, { rate, id }, { i, y, key }) => {
-      const perSequence = elementCount(y.shape.slice(1));
-      const sequence = `frame.sequence + ${i} / ${perSequence}u`;
-      const word = `randomWord(frame.seed, frame.step, ${sequence}, ${key(id)}, ${i} % ${perSequence}u)`;
+    expression: ({ x }, { rate, id, own }, site) => {
+      const [sequence, position] = place(site, own);
+      const word = `randomWord(frame.seed, frame.step, frame.sequence + ${sequence}, ${site.key(id)}, ${position})`;
       return `select(0.0, ${x} * ${literal(1 / (1 - rate))}, ${word} >= ${dropoutThreshold(rate)}u)`;
     },
   },

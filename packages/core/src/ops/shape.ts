@@ -1,18 +1,31 @@
 import { elementCount } from '../host-tensor.ts';
 import { defineOp } from '../op.ts';
 import { type Spec, sameShape, shapeText, type Tensor } from '../tensor.ts';
+import { clampedRows } from './window.ts';
 
-const reshapeOp = defineOp<{ readonly shape: readonly number[] }>()({
+/** Sizes of the result: 0 keeps the size of x on that axis, -1 (once) is what is left. */
+interface ReshapeAttrs {
+  readonly shape: readonly number[];
+}
+
+/** Leading axes that stay as they are. */
+const keptAxes = ({ shape }: ReshapeAttrs): number => shape.findIndex((size) => size !== 0);
+
+const reshapeOp = defineOp<ReshapeAttrs>()({
   name: 'reshape',
   inputs: ['x'],
-  axes: 'batch _ -> batch _',
+  axes: (attrs) => {
+    const kept = Array.from({ length: Math.max(1, keptAxes(attrs)) }, (_, axis) => `axis${axis}`).join(' ');
+    return `${kept} _ -> ${kept} _`;
+  },
   infer: ({ x }, { shape }) => {
     const count = elementCount(x.shape);
-    const known = elementCount(shape.filter((size) => size !== -1));
-    const filled = shape.map((size) => (size === -1 ? count / known : size));
+    const sizes = shape.map((size, axis) => (size === 0 ? x.shape[axis]! : size));
+    const known = elementCount(sizes.filter((size) => size !== -1));
+    const filled = sizes.map((size) => (size === -1 ? count / known : size));
     if (elementCount(filled) !== count || filled.some((size) => !Number.isInteger(size))) {
       throw new Error(
-        `reshape: ${shapeText(x.shape)} has ${count} elements, which ${shapeText(shape)} cannot hold`,
+        `reshape: ${shapeText(x.shape)} has ${count} elements, which ${shapeText(filled)} cannot hold`,
       );
     }
     return { shape: filled, dtype: x.dtype };
@@ -24,12 +37,19 @@ const reshapeOp = defineOp<{ readonly shape: readonly number[] }>()({
   samples: [
     { inputs: { x: [2, 3, 5] }, attrs: { shape: [-1, 15] } },
     { inputs: { x: [2, 12] }, attrs: { shape: [-1, 3, 4] } },
+    { inputs: { x: [2, 6, 12] }, attrs: { shape: [0, 0, 3, 4] } },
   ],
 });
 
 /** The same elements in another shape; one size may be -1. Write the leading axis as -1, so that a batch can be split. */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
-  return reshapeOp({ x }, { shape });
+  const { shape: sizes } = reshapeOp({ x }, { shape });
+  const changed = sizes.findIndex((size, axis) => size !== x.shape[axis]);
+  const kept = Math.min(changed < 0 ? sizes.length : changed, x.shape.length);
+  return reshapeOp(
+    { x },
+    { shape: kept === 0 ? shape : sizes.map((size, axis) => (axis < kept ? 0 : size)) },
+  );
 }
 
 interface SliceAttrs {
@@ -42,11 +62,16 @@ interface AlongAxis {
   readonly rank: number;
 }
 
-/** Axis names of x and of the result of an op that works along one axis; the others keep their names. */
-function axesAround({ axis, rank }: AlongAxis, inputs = 1): string {
-  const names = Array.from({ length: rank }, (_, i) => (i === axis ? '_' : i === 0 ? 'batch' : `axis${i}`));
-  return `${Array.from({ length: inputs }, () => names.join(' ')).join(', ')} -> ${names.join(' ')}`;
+/** Axis names, with a name of its own for the axis that an op works along. */
+function axesAround({ axis, rank }: AlongAxis, own: string): string {
+  return Array.from({ length: rank }, (_, i) => (i === axis ? own : i === 0 ? 'batch' : `axis${i}`)).join(
+    ' ',
+  );
 }
+
+/** Rows of the axis are moved, each to one place. */
+const movedRows = (attrs: AlongAxis): string =>
+  `${axesAround(attrs, 'rows~')} -> ${axesAround(attrs, 'rows')}`;
 
 /** Elements in one row of the axis, and in all rows of it. */
 function rowsOf({ shape }: Pick<Spec, 'shape'>, axis: number): readonly [row: number, rows: number] {
@@ -56,7 +81,11 @@ function rowsOf({ shape }: Pick<Spec, 'shape'>, axis: number): readonly [row: nu
 const sliceOp = defineOp<SliceAttrs & AlongAxis>()({
   name: 'slice',
   inputs: ['x'],
-  axes: (attrs) => axesAround(attrs),
+  axes: movedRows,
+  reads: (_, attrs, [from, to]) => ({
+    rows: { x: [attrs.from + from, attrs.from + to] },
+    attrs: { ...attrs, from: 0, to: to - from },
+  }),
   infer: ({ x }, { from, to, axis }) => {
     if (axis >= x.shape.length || from < 0 || to > x.shape[axis]! || from >= to) {
       throw new Error(
@@ -98,22 +127,21 @@ export function slice(x: Tensor, { from, to, axis = 1 }: SliceAttrs & { readonly
 }
 
 interface PadAttrs {
+  /** Rows of zeros before x. */
   readonly before: number;
-  readonly after: number;
+  /** Rows of the result. */
+  readonly rows: number;
 }
 
 const padOp = defineOp<PadAttrs & AlongAxis>()({
   name: 'pad',
   inputs: ['x'],
-  axes: (attrs) => axesAround(attrs),
-  infer: ({ x }, { before, after, axis }) => {
-    if (axis >= x.shape.length || before < 0 || after < 0) {
-      throw new Error(
-        `pad: ${before} and ${after} rows along axis ${axis} of ${shapeText(x.shape)}; the axis must exist, rows be ≥ 0`,
-      );
-    }
-    return { shape: x.shape.with(axis, x.shape[axis]! + before + after), dtype: x.dtype };
+  axes: movedRows,
+  reads: ({ x }, attrs, [from, to]) => {
+    const read = clampedRows([from - attrs.before, to - attrs.before], x.shape[attrs.axis]!);
+    return { rows: { x: read }, attrs: { ...attrs, before: attrs.before - from + read[0], rows: to - from } };
   },
+  infer: ({ x }, { rows, axis }) => ({ shape: x.shape.with(axis, rows), dtype: x.dtype }),
   kernel: {
     kind: 'map',
     index: (_, { before, axis }, { i, y, specs }) => {
@@ -131,24 +159,40 @@ const padOp = defineOp<PadAttrs & AlongAxis>()({
   gradient: (dy, { x }, { before, axis }) => ({
     x: () => slice(dy, { from: before, to: before + x.shape[axis]!, axis }),
   }),
-  reference: ({ x }, { before, after, axis }) => {
-    const [row, rows] = rowsOf(x, axis);
-    const padded = rows + (before + after) * row;
-    const out = new Float64Array((x.data.length / rows) * padded);
-    for (let o = 0; o * rows < x.data.length; o++)
-      out.set(x.data.subarray(o * rows, (o + 1) * rows), o * padded + before * row);
-    return out;
+  reference: ({ x }, { before, rows, axis }) => {
+    const [inner, all] = rowsOf(x, axis);
+    return Float64Array.from({ length: (x.data.length / all) * rows * inner }, (_, i) => {
+      const row = (Math.floor(i / inner) % rows) - before;
+      const isInside = row >= 0 && row * inner < all;
+      return isInside ? x.data[Math.floor(i / (inner * rows)) * all + row * inner + (i % inner)]! : 0;
+    });
   },
   samples: [
-    { inputs: { x: [2, 7, 3] }, attrs: { before: 2, after: 3, axis: 1, rank: 3 } },
-    { inputs: { x: [2, 3, 5, 7] }, attrs: { before: 0, after: 1, axis: 3, rank: 4 } },
-    { inputs: { x: [2, 3, 5, 7] }, attrs: { before: 2, after: 0, axis: 2, rank: 4 } },
+    { inputs: { x: [2, 7, 3] }, attrs: { before: 2, rows: 12, axis: 1, rank: 3 } },
+    { inputs: { x: [2, 3, 5, 7] }, attrs: { before: 0, rows: 8, axis: 3, rank: 4 } },
+    { inputs: { x: [2, 3, 5, 7] }, attrs: { before: 2, rows: 7, axis: 2, rank: 4 } },
   ],
 });
 
-/** x with rows of zeros around it along `axis`, 1 by default: the transpose of `slice`. */
-export function pad(x: Tensor, { before, after, axis = 1 }: PadAttrs & { readonly axis?: number }): Tensor {
-  return padOp({ x }, { before, after, axis, rank: x.shape.length });
+export interface PadOptions {
+  /** Rows of zeros before x, and after it. */
+  readonly before: number;
+  readonly after: number;
+  readonly axis?: number;
+}
+
+/**
+ * x with rows of zeros around it along `axis`, 1 by default: the transpose of `slice`.
+ *
+ * @throws when there is no such axis, or rows are fewer than 0.
+ */
+export function pad(x: Tensor, { before, after, axis = 1 }: PadOptions): Tensor {
+  if (axis >= x.shape.length || before < 0 || after < 0) {
+    throw new Error(
+      `pad: ${before} and ${after} rows along axis ${axis} of ${shapeText(x.shape)}; the axis must exist, rows be ≥ 0`,
+    );
+  }
+  return padOp({ x }, { before, rows: before + x.shape[axis]! + after, axis, rank: x.shape.length });
 }
 
 /** x [batch, height, width, channels] without its outer `crop` rows and columns on every side. */
@@ -160,7 +204,10 @@ export function crop2d(x: Tensor, { crop }: { readonly crop: number }): Tensor {
 const concatOp = defineOp<AlongAxis>()({
   name: 'concat',
   inputs: ['a', 'b'],
-  axes: (attrs) => axesAround(attrs, 2),
+  axes: (attrs) => {
+    const names = axesAround(attrs, '_');
+    return `${names}, ${names} -> ${names}`;
+  },
   infer: ({ a, b }, { axis }) => {
     if (axis >= a.shape.length || !sameShape(a.shape.toSpliced(axis, 1), b.shape.toSpliced(axis, 1))) {
       throw new Error(

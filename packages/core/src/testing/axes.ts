@@ -1,30 +1,7 @@
-/** The axes an op declares, read for its tests. */
+import { parseAxes } from '../axes.ts';
 import { elementCount } from '../host-tensor.ts';
 import type { AnyOp } from '../op.ts';
 import type { Spec } from '../tensor.ts';
-
-export interface Axis {
-  readonly name: string;
-  /** Marked `~`: a window slides along it. */
-  readonly window: boolean;
-}
-
-export interface Axes {
-  readonly inputs: Readonly<Record<string, readonly Axis[]>>;
-  readonly output: readonly Axis[];
-}
-
-export function parseAxes(op: AnyOp, attrs: unknown): Axes {
-  const text = typeof op.axes === 'function' ? op.axes(attrs) : (op.axes ?? '');
-  const [left = '', right = ''] = text.split('->');
-  const list = (part: string): Axis[] =>
-    [...part.matchAll(/([^\s~]+)(~?)/g)].map(([, name, mark]) => ({ name: name!, window: mark === '~' }));
-  const parts = left.split(',');
-  return {
-    inputs: Object.fromEntries(op.inputs.map((name, i) => [name, list(parts[i] ?? '')])),
-    output: list(right),
-  };
-}
 
 /** Of partial sums (an output axis called `+`, always the first) only the total is defined. */
 export function total(

@@ -1,9 +1,10 @@
 /** An op on pieces of an axis against the same pieces of the whole: what every kind of parallelism relies on. */
+import { type Axes, type Axis, parseAxes } from '../axes.ts';
 import type { Device } from '../device.ts';
 import { elementCount, type HostTensor, hostTensor } from '../host-tensor.ts';
 import type { AnyOp, Range } from '../op.ts';
 import type { Spec, Tensor } from '../tensor.ts';
-import { type Axes, type Axis, hasPartialSums, parseAxes, total } from './axes.ts';
+import { hasPartialSums, total } from './axes.ts';
 import {
   type AnySample,
   asTensors,

@@ -1,0 +1,297 @@
+import { type Axes, axesOf } from '../axes.ts';
+import { type Graph, rewrite } from '../graph.ts';
+import type { Range, Rows } from '../op.ts';
+import { gatherLeaves } from '../ops/leaf-sum.ts';
+import { sum } from '../ops/reduce.ts';
+import {
+  edgeRows,
+  extendRows,
+  gatherSequences,
+  joinRows,
+  type Margins,
+  marginsNeeded,
+  maskRows,
+  ownRows,
+} from '../ops/rows.ts';
+import { reshape } from '../ops/shape.ts';
+import { Parameter } from '../parameter.ts';
+import { currentScope, withScope } from '../scope.ts';
+import { Tensor } from '../tensor.ts';
+import { checkAddends, type Layout, onInputs, type Sharded } from './layout.ts';
+import { windowsOf } from './windows.ts';
+
+type Inputs = Readonly<Record<string, Tensor>>;
+
+/**
+ * Cuts every sequence into `parts` equal ranges of rows and rebuilds the graph for one of them. Cutting begins at the
+ * first op that slides a window along an axis. From the axes that ops declare, and the rows their windows read, exchanges
+ * are inserted: margins from the parts around, the whole axis where an op needs all of it, sums and merged statistics
+ * where an op folds the axis. What depends on all rows at once is computed once a sequence, on every rank.
+ *
+ * @throws when rows cannot be cut so: with the op, both sizes, and what would fit.
+ */
+export function shardRows(graph: Graph, parts: number): Sharded {
+  const sharding = new RowSharding(sequencesOf(graph), parts);
+  const sharded = rewrite(graph, (node, inputs) => withScope(node, () => sharding.place(node, inputs)));
+  const outputs = Object.entries(sharded.outputs).map(([name, value]) => [name, sharding.whole(value)]);
+  const { layouts, parts: held, rounds } = sharding;
+  return { graph: { ...sharded, outputs: Object.fromEntries(outputs) }, layouts, parts: held, rounds };
+}
+
+/** Sequences of the step. @throws when inputs differ in them. */
+function sequencesOf(graph: Graph): number {
+  const seen = new Map<number, string>();
+  rewrite(graph, (node) => {
+    if (node.op.name === 'input') seen.set(node.shape[0] ?? 1, (node.attrs as { name: string }).name);
+    return node;
+  });
+  if (seen.size <= 1) return seen.keys().next().value ?? 1;
+  const each = [...seen].map(([count, name]) => `${name} has ${count}`);
+  throw new Error(`inputs of one step must hold as many sequences each, but ${each.join(', ')}`);
+}
+
+class RowSharding {
+  readonly layouts = new Map<Tensor, Layout>();
+  readonly parts = new Map<Tensor, Range>();
+  private readonly rows = new Map<Tensor, Rows>();
+  private readonly made = new Map<string, Tensor>();
+  private readonly sequences: number;
+  private readonly count: number;
+
+  constructor(sequences: number, count: number) {
+    this.sequences = sequences;
+    this.count = count;
+  }
+
+  get rounds(): Sharded['rounds'] {
+    return { count: this.sequences, leaves: this.count };
+  }
+
+  place(node: Tensor, inputs: Inputs): Tensor {
+    if (node.op.name === 'input') return this.input(node);
+    if (node.op.kernel.kind === 'source' || node instanceof Parameter) return this.note(node, 'whole');
+    const held = Object.entries(inputs).map(([name, x]) => [name, this.layouts.get(x)!] as const);
+    if (held.every(([, layout]) => layout === 'whole') && node.op.name !== 'leafSum')
+      return this.note(onInputs(node, inputs), 'whole');
+    if (held.some(([, layout]) => layout === 'partial') || node.op.name === 'leafSum') {
+      checkAddends(node, held);
+      return this.addends(node, inputs);
+    }
+    return node.op.combine === true ? this.fold(node, inputs) : this.cut(node, inputs);
+  }
+
+  /** The tensor with all rows, on every rank. */
+  whole(x: Tensor): Tensor {
+    if (this.layouts.get(x) !== 'rows') return x;
+    const { axis } = this.rows.get(x)!;
+    const gathered = this.gathered(x);
+    return this.once(`${x.id} whole`, () =>
+      withScope(x, () => this.note(joinRows(gathered, axis), 'sequence')),
+    );
+  }
+
+  private note(tensor: Tensor, layout: Layout, parts?: Range): Tensor {
+    this.layouts.set(tensor, layout);
+    if (parts !== undefined && (parts[0] > 0 || parts[1] < this.count)) this.parts.set(tensor, parts);
+    return tensor;
+  }
+
+  private noteRows(tensor: Tensor, rows: Rows): Tensor {
+    this.rows.set(tensor, rows);
+    return this.note(tensor, 'rows', this.partsWith(tensor, rows));
+  }
+
+  private once(key: string, make: () => Tensor): Tensor {
+    const made = this.made.get(key) ?? make();
+    this.made.set(key, made);
+    return made;
+  }
+
+  private partsOf(tensor: Tensor): Range {
+    return this.parts.get(tensor) ?? [0, this.count];
+  }
+
+  /** Pieces of all parts that hold some: `[parts, …]`. */
+  private gathered(x: Tensor): Tensor {
+    const [from, to] = this.partsOf(x);
+    return this.once(`${x.id} gathered`, () =>
+      this.note(gatherLeaves({ x }, { leaves: to - from }), 'sequence'),
+    );
+  }
+
+  /** Every rank holds its sequences' inputs whole: they are small, and augmentation may need any row. */
+  private input(node: Tensor): Tensor {
+    const spec = { shape: [1, ...node.shape.slice(1)], dtype: node.dtype };
+    return this.note(new Tensor(node.op, {}, { ...(node.attrs as object), spec }, spec, node), 'sequence');
+  }
+
+  private addends(node: Tensor, inputs: Inputs): Tensor {
+    if (node.op.kernel.kind === 'exchange') return this.note(onInputs(node, inputs), 'whole');
+    const partial = Object.values(inputs).filter((x) => this.layouts.get(x) === 'partial');
+    const ranges = new Set(partial.map((x) => this.partsOf(x).join('…')));
+    if (ranges.size === 1) return this.note(onInputs(node, inputs), 'partial', this.partsOf(partial[0]!));
+    throw new Error(
+      `${node}: adds sums over different parts of a sequence (${[...ranges].join(' and ')}); give them as outputs of their own`,
+    );
+  }
+
+  /** A fold over all sequences of a step: with the update, when all have been seen. */
+  private fold(node: Tensor, inputs: Inputs): Tensor {
+    const isLate = node.phase === 'U';
+    if (!isLate && this.sequences > 1) {
+      throw new Error(
+        `${node}: needs all ${this.sequences} sequences of the step at once, but sequences cut into rows are computed one after another; use batch norm over each sequence, or a batch of 1`,
+      );
+    }
+    const all = Object.entries(inputs).map(([name, x]): [string, Tensor] => {
+      if (this.layouts.get(x) === 'whole' || !isLate) return [name, this.whole(x)];
+      return [name, this.note(gatherSequences({ x: this.whole(x) }, { sequences: this.sequences }), 'whole')];
+    });
+    return this.note(onInputs(node, Object.fromEntries(all)), isLate ? 'whole' : 'sequence');
+  }
+
+  /** An op on tensors of one sequence: on a part's own rows of one axis, or on all of them. */
+  private cut(node: Tensor, inputs: Inputs): Tensor {
+    const axes = axesOf(node);
+    const leading = Object.entries(inputs)
+      .filter(([, x]) => this.layouts.get(x) !== 'whole')
+      .map(([name]) => axes.inputs[name]?.[0]?.name);
+    const keepsBatch = axes.output.some(({ name }) => name !== '_' && leading.includes(name));
+    const axis = this.axisToCut(node, axes, inputs);
+    if (axis === undefined) {
+      const whole = onInputs(
+        node,
+        mapInputs(inputs, (_, x) => this.whole(x)),
+      );
+      return keepsBatch ? this.note(whole, 'sequence') : this.note(whole, 'partial', [0, 1]);
+    }
+    const rows = this.rowsOf(node, axes, axis, inputs);
+    const tensor = this.onRows(node, axes, axis, rows, inputs);
+    const position = axes.output.findIndex(({ name }) => name === axis);
+    if (position >= 0) return this.noteRows(tensor, { ...rows, axis: position });
+    this.note(tensor, keepsBatch ? 'rows' : 'partial', this.partsWith(node, rows));
+    return keepsBatch ? this.merged(node, tensor) : tensor;
+  }
+
+  /** Parts that hold rows; each has all of its rows or none. */
+  private partsWith(node: Tensor, { start, size, length }: Rows): Range {
+    const from = Math.max(0, Math.ceil(-start / size));
+    const to = Math.min(this.count, Math.floor((length - start) / size));
+    if (start + from * size === 0 && start + to * size === length && from < to) return [from, to];
+    throw new Error(
+      `${node}: ${length} rows do not fill whole parts of ${size} rows, the first of which begins at row ${start}; cut sequences into another number of parts than ${this.count}, so that the ends lie between two`,
+    );
+  }
+
+  /** What parts computed on their own rows, made one for the sequence, on every rank. */
+  private merged(node: Tensor, tensor: Tensor): Tensor {
+    const { mergeParts, linear } = node.op;
+    if (mergeParts === undefined && linear !== true)
+      throw new Error(`${node}: folds rows that are cut; declare mergeParts for op '${node.op.name}'`);
+    const pieces = this.gathered(tensor); // [parts, …]
+    const add = (): Tensor => {
+      const total = this.note(sum(pieces, { from: 0, to: 1 }), 'sequence');
+      return reshape(total, [1, ...tensor.shape.slice(1)]);
+    };
+    return this.note(mergeParts?.(pieces) ?? add(), 'sequence');
+  }
+
+  /** The axis to cut: the output's first that is cut already, else one that is summed over, else a window's. */
+  private axisToCut(node: Tensor, axes: Axes, inputs: Inputs): string | undefined {
+    const cut = Object.entries(inputs).flatMap(([name, x]) => {
+      const rows = this.rows.get(x);
+      const axis = rows === undefined ? undefined : axes.inputs[name]?.[rows.axis]?.name;
+      return axis === undefined || axis === '_' ? [] : [axis];
+    });
+    const found = axes.output.find(({ name }) => cut.includes(name))?.name ?? cut[0];
+    if (found !== undefined || Object.values(inputs).some((x) => this.rows.has(x))) return found;
+    const windows = Object.values(axes.inputs).flatMap((own) => own.filter(({ window }) => window));
+    const position = axes.output.findIndex(({ name }) => windows.some((window) => window.name === name));
+    return position >= 0 && node.shape[position]! % this.count === 0
+      ? axes.output[position]!.name
+      : undefined;
+  }
+
+  /** Which rows a part computes, of the axis as it is in the output and in inputs without a window. */
+  private rowsOf(node: Tensor, axes: Axes, name: string, inputs: Inputs): Rows {
+    const position = axes.output.findIndex((axis) => axis.name === name);
+    const uses = Object.entries(inputs).flatMap(([input, x]) => {
+      const at = axes.inputs[input]!.findIndex((axis) => axis.name === name);
+      return at < 0 ? [] : [{ input, x, at, window: axes.inputs[input]![at]!.window }];
+    });
+    const cut = uses.filter(({ x, at }) => this.rows.get(x)?.axis === at);
+    const plain = cut.find(({ window }) => !window);
+    if (plain !== undefined) return this.rows.get(plain.x)!;
+    const whole = uses.find(({ window }) => !window);
+    const length = position >= 0 ? node.shape[position]! : node.inputs[whole!.input]!.shape[whole!.at]!;
+    const [windowed] = cut;
+    if (windowed === undefined) return { axis: position, start: 0, size: length / this.count, length };
+    const over = this.rows.get(windowed.x)!;
+    const rows = windowsOf(node, axes, name).rowsOver(windowed.input, over);
+    if (Number.isInteger(rows.start) && Number.isInteger(rows.size))
+      return { axis: position, ...rows, length };
+    throw new Error(
+      `${node}: parts of ${over.size} rows, the first of which begins at row ${over.start}, would give ${rows.size} rows from row ${rows.start} on; cut sequences into another number of parts than ${this.count}, so that parts are whole windows`,
+    );
+  }
+
+  /** The node on a part's rows, with the margins its windows need. */
+  private onRows(node: Tensor, axes: Axes, name: string, rows: Rows, inputs: Inputs): Tensor {
+    const hasWindow = Object.values(axes.inputs).some((own) =>
+      own.some((axis) => axis.name === name && axis.window),
+    );
+    const range: Range = [rows.start, rows.start + rows.size];
+    const windows = hasWindow ? windowsOf(node, axes, name) : undefined;
+    const read = windows?.at(range);
+    const own = mapInputs(inputs, (input, x) => {
+      const at = axes.inputs[input]!.findIndex((axis) => axis.name === name);
+      if (at < 0) return this.whole(x);
+      const stride = windows?.stride(input) ?? 1;
+      const length = node.inputs[input]!.shape[at]!;
+      if (length === 1 && rows.length > 1 && this.layouts.get(x) !== 'rows') return x; // the same for all rows
+      return this.rowsFor(x, {
+        axis: at,
+        length,
+        size: rows.size * stride,
+        range: read?.rows[input] ?? range,
+      });
+    });
+    const attrs = read?.attrs ?? node.attrs;
+    const axis = axes.output.findIndex((other) => other.name === name);
+    return onInputs(node, own, node.op.atRows?.(attrs, { ...rows, axis }) ?? attrs);
+  }
+
+  /** Rows `range` for part 0, and for each part `size` rows further, of an input, whatever a part holds of it. */
+  private rowsFor(
+    x: Tensor,
+    { axis, length, size, range: [from, to] }: { axis: number; length: number; size: number; range: Range },
+  ): Tensor {
+    const held = this.rows.get(x);
+    if (held === undefined || held.axis !== axis || held.size !== size) {
+      const margins = { left: 0, right: to - from - size };
+      return this.note(ownRows(this.whole(x), { axis, start: from, size, length }, margins), 'rows');
+    }
+    return this.extended(x, held, { left: held.start - from, right: to - held.start - held.size });
+  }
+
+  private extended(x: Tensor, rows: Rows, margins: Margins): Tensor {
+    const { left, right } = margins;
+    const parts = this.partsOf(x);
+    const all = parts[0] === 0 && parts[1] === this.count;
+    if (left === 0 && right === 0 && all) return x;
+    const { head, tail } = marginsNeeded(margins, rows);
+    const make = (): Tensor => {
+      if (head + tail === 0) return maskRows(x, rows, margins);
+      const edges = this.once(`${x.id} edges ${head} ${tail}`, () =>
+        head === rows.size ? x : this.note(edgeRows(x, rows, { head, tail }), 'rows', parts),
+      );
+      return extendRows(x, this.gathered(edges), rows, { ...margins, head, tail, first: parts[0] });
+    };
+    // One for each phase, so that margins are all that is kept from the forward to the backward pass.
+    return this.once(`${x.id} ${left} ${right} ${currentScope().phase}`, () => this.note(make(), 'rows'));
+  }
+}
+
+function mapInputs(inputs: Inputs, change: (name: string, x: Tensor) => Tensor): Inputs {
+  return Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, change(name, x)]));
+}
