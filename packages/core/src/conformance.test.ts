@@ -42,6 +42,8 @@ const WITHOUT_SAMPLES: Readonly<Record<string, string>> = {
   constant: 'a source',
   scalar: 'a source',
   leafSum: 'an exchange between leaves',
+  attentionOutput:
+    'its gradient counts on its first input being attention of the others; see the attention tests',
   batchNormalize: 'its gradient counts on mean and variance being those of x; see the batch norm tests',
   gatherLeaves: 'an exchange between leaves',
   gatherSequences: 'an exchange between sequences',

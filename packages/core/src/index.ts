@@ -37,6 +37,13 @@ export {
   type Sample,
 } from './op.ts';
 export * from './ops/arithmetic.ts';
+export {
+  type AttentionMaps,
+  type AttentionOptions,
+  type RelativeAttentionInputs,
+  relativeAttention,
+  relativeAttentionMaps,
+} from './ops/attention.ts';
 export { attentionPool1d } from './ops/attention-pool.ts';
 export * from './ops/conv1d.ts';
 export * from './ops/conv2d.ts';

@@ -7,9 +7,11 @@ import {
   type Device,
   gradients,
   type HostTensor,
+  multiply,
   type Parameter,
   parameter,
   type Safetensors,
+  sum,
   type Tensor,
 } from '@cohesin/core';
 import { metadataJson, numbers, toOurs, under } from './fixture.ts';
@@ -230,8 +232,12 @@ function totalGradients(
 ): readonly Tensor[] {
   if (targets.length === 0) return [];
   const seeds = cotangents.size > 0 ? cotangents : new Map([['y', constant(1)]]);
-  const perOutput = [...seeds].map(([name, seed]) => gradients(outputs[name]!, seed, targets));
-  return perOutput.reduce((a, b) => a.map((gradient, i) => add(gradient, b[i]!)));
+  const weighted = [...seeds].map(([name, seed]) => sum(multiply(outputs[name]!, seed)));
+  return gradients(
+    weighted.reduce((a, b) => add(a, b)),
+    constant(1),
+    targets,
+  );
 }
 
 /** A parameter that starts with these values. */

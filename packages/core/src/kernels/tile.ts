@@ -213,4 +213,5 @@ export function storeSums(
   ];
 }
 
-const OUTSIDE = '0xffffffffu'; // an index that no tensor reaches
+/** An index that no tensor reaches: what is stored there is dropped. */
+export const OUTSIDE = '0xffffffffu';

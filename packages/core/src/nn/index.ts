@@ -1,5 +1,6 @@
 /** Layers, initial values and losses, for use as `nn.…`. */
 export * from '../ops/elementwise.ts';
+export * from './attention.ts';
 export * from './attention-pool.ts';
 export * from './conv.ts';
 export * from './conv2d.ts';

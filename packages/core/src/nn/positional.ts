@@ -4,6 +4,7 @@
  * features is the first times sign(d).
  */
 import { type HostTensor, hostTensor } from '../host-tensor.ts';
+import { logGammaReference } from '../ops/log-gamma.ts';
 
 export interface PositionalOptions {
   /** Positions of the sequence: T. */
@@ -72,7 +73,7 @@ function linspace(from: number, to: number, count: number, i: number): number {
 function gammaDensity(length: number, mean: number, deviation: number): Basis {
   const concentration = (mean / deviation) ** 2;
   const rate = mean / deviation ** 2;
-  const normaliser = concentration * Math.log(rate) - logGamma(concentration);
+  const normaliser = concentration * Math.log(rate) - logGammaReference(concentration);
   const density: Basis = (distance) => {
     const power =
       distance === 0 ? (concentration === 1 ? 0 : -Infinity) : (concentration - 1) * Math.log(distance);
@@ -80,12 +81,4 @@ function gammaDensity(length: number, mean: number, deviation: number): Basis {
   };
   const largest = Array.from({ length }, (_, distance) => density(distance)).reduce((a, b) => Math.max(a, b));
   return (distance) => density(distance) / largest;
-}
-
-/** ln Γ(x) for x > 0: Stirling's series, whose next term is below 1e-14 from 15 on, and Γ(x + 1) = x · Γ(x) below. */
-function logGamma(x: number): number {
-  if (x < 15) return logGamma(x + 1) - Math.log(x);
-  const [inverse, square] = [1 / x, 1 / (x * x)];
-  const series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)));
-  return (x - 0.5) * Math.log(x) - x + 0.5 * Math.log(2 * Math.PI) + series;
 }

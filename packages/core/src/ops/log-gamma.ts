@@ -55,7 +55,8 @@ const op = defineCurve({
 
 const FAR = 30; // where Stirling's series to 1/x⁵ is exact to 2e-14
 
-function logGammaReference(x: number): number {
+/** log Γ(x) for x > 0 in float64. */
+export function logGammaReference(x: number): number {
   let product = 1;
   let far = x;
   for (; far < FAR; far++) product *= far;

@@ -92,7 +92,8 @@ const op = defineOp<Attrs>()({
   samples: [{ inputs: { x: [3, 5, 7] }, attrs: { rate: 0.4, id: 7 } }],
 });
 
-function masked(x: Tensor, attrs: Attrs): Tensor {
+/** x with the elements dropped that `attrs` says, whatever the mode. */
+export function masked(x: Tensor, attrs: Attrs): Tensor {
   return op({ x }, attrs);
 }
 

@@ -1,0 +1,175 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compile } from '../compile/compile.ts';
+import { Device } from '../device.ts';
+import { gradients } from '../grad.ts';
+import { elementCount, type HostTensor } from '../host-tensor.ts';
+import { multiHeadAttention } from '../nn/attention.ts';
+import { noise } from '../nn/golden.ts';
+import { mseLoss } from '../nn/loss.ts';
+import { sgd } from '../optim/sgd.ts';
+import { hashName } from '../random.ts';
+import { withScope } from '../scope.ts';
+import type { Tensor } from '../tensor.ts';
+import { asReference, asTensors } from '../testing/evaluate.ts';
+import { evaluateOnDevice, interpret, relativeError } from '../testing.ts';
+import { trainStep } from '../train-step.ts';
+import { type RelativeAttentionInputs, relativeAttention, relativeAttentionMaps } from './attention.ts';
+import { sumOverKeys } from './attention-products.ts';
+import { permute } from './permute.ts';
+import { dropout, dropoutThreshold, hashWords } from './random.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open();
+});
+afterAll(() => device.close());
+
+const [BATCH, LENGTH, HEADS, CHANNELS, VALUES] = [2, 13, 3, 5, 7];
+const DRAWN = {
+  query: noise([BATCH, LENGTH, HEADS, CHANNELS], 1, [-4, 4]),
+  key: noise([BATCH, LENGTH, HEADS, CHANNELS], 2),
+  value: noise([BATCH, LENGTH, HEADS, VALUES], 3),
+  relativeKey: noise([2 * LENGTH - 1, HEADS, CHANNELS], 4),
+  contentBias: noise([HEADS, CHANNELS], 5),
+  positionBias: noise([HEADS, CHANNELS], 6),
+  seed: noise([BATCH, LENGTH, HEADS, VALUES], 7),
+};
+type Name = keyof typeof DRAWN;
+type Operands = Record<Name, Tensor>;
+const NAMES = (Object.keys(DRAWN) as Name[]).filter((name) => name !== 'seed');
+
+/** Weights [batch, query, head, key] and the output by way of the maps. */
+function byMaps(inputs: RelativeAttentionInputs, weigh = (weights: Tensor): Tensor => weights): Tensor {
+  return sumOverKeys(weigh(permute(relativeAttentionMaps(inputs).weights, [0, 2, 1, 3])), inputs.value);
+}
+
+/** y and its gradients. */
+function traced(x: Operands, attend: (x: Operands) => Tensor): Record<string, Tensor> {
+  const y = attend(x);
+  const slopes = gradients(
+    y,
+    x.seed,
+    NAMES.map((name) => x[name]),
+  );
+  return { y, ...Object.fromEntries(NAMES.map((name, i) => [name, slopes[i]!])) };
+}
+
+const drawn = (changed: Partial<Record<Name, HostTensor>> = {}): Operands =>
+  asTensors({ ...DRAWN, ...changed }) as Operands;
+
+/** The float64 values of tensors of these operands. */
+function exactly(x: Operands, tensors: Record<string, Tensor>, values = DRAWN): Record<string, Float64Array> {
+  const known = new Map((Object.keys(DRAWN) as Name[]).map((name) => [x[name], asReference(values[name])]));
+  const found = interpret(Object.values(tensors), known);
+  return Object.fromEntries(Object.keys(tensors).map((name, i) => [name, found[i]!.data]));
+}
+
+function expectAllClose(
+  actual: Readonly<Record<string, ArrayLike<number>>>,
+  expected: Readonly<Record<string, ArrayLike<number>>>,
+): void {
+  for (const [name, values] of Object.entries(expected))
+    expect(relativeError(actual[name]!, values), name).toBeLessThan(2e-6); // sums of at most 26 products in f32
+}
+
+describe('relativeAttention', () => {
+  it('and its gradients equal those by way of maps in float64', async () => {
+    const x = drawn();
+    const maps = exactly(
+      x,
+      traced(x, (own) => byMaps(own)),
+    );
+    expectAllClose(await evaluateOnDevice(device, traced(x, relativeAttention)), maps);
+    expectAllClose(await evaluateOnDevice(device, traced(x, byMaps)), maps);
+  });
+
+  it('holds where a row has logits from −400 to 400', async () => {
+    const query = { ...DRAWN.query, data: (DRAWN.query.data as Float32Array).map((value) => 100 * value) };
+    const x = drawn({ query });
+    const { y } = exactly(x, { y: byMaps(x) }, { ...DRAWN, query });
+    const found = await evaluateOnDevice(device, { y: relativeAttention(x) });
+    expect(relativeError(found.y, y!)).toBeLessThan(1e-4); // exp of a difference of numbers up to 400, each to 3e-5
+  });
+
+  it('drops the same weights forward and backward', async () => {
+    const rate = 0.3;
+    const training = (trace: () => Record<string, Tensor>): Record<string, Tensor> =>
+      withScope({ training: true, path: 'block' }, trace);
+    const x = drawn();
+    const fused = training(() => traced(x, (own) => relativeAttention(own, { dropoutRate: rate })));
+    const maps = training(() =>
+      traced(x, (own) => byMaps(own, (weights) => dropout(weights, { rate, name: 'attention' }))),
+    );
+    const expected = exactly(x, maps);
+    const perSequence = LENGTH * HEADS * LENGTH;
+    const words = Array.from({ length: perSequence }, (_, i) =>
+      hashWords(0, 0, 0, hashName('block/attention'), i),
+    );
+    const lost = words.filter((word) => word < dropoutThreshold(rate)).length;
+    expect(lost / perSequence).toBeCloseTo(rate, 1);
+    expectAllClose(await evaluateOnDevice(device, fused), expected);
+    const { y } = exactly(x, { y: byMaps(x) });
+    expect(relativeError(expected.y!, y!)).toBeGreaterThan(0.1);
+  });
+
+  it('drops nothing outside training', async () => {
+    const x = drawn();
+    const both = { kept: relativeAttention(x), dropped: relativeAttention(x, { dropoutRate: 0.5 }) };
+    const { kept, dropped } = await evaluateOnDevice(device, both);
+    expect(dropped).toEqual(kept);
+  });
+
+  it('passes NaN on to its sequence and head', async () => {
+    const data = Float32Array.from(DRAWN.key.data as Float32Array);
+    data[0] = Number.NaN; // sequence 0, position 0, head 0
+    const { y } = await evaluateOnDevice(device, {
+      y: relativeAttention(drawn({ key: { ...DRAWN.key, data } })),
+    });
+    const isHit = (i: number): boolean =>
+      i < elementCount([LENGTH, HEADS, VALUES]) && Math.floor(i / VALUES) % HEADS === 0;
+    y.forEach((value, i) => {
+      expect(Number.isNaN(value), `element ${i}`).toBe(isHit(i));
+    });
+  });
+
+  it('names the operand that does not fit', () => {
+    const relativeKey = noise([LENGTH, HEADS, CHANNELS], 4);
+    expect(() => relativeAttention(drawn({ relativeKey }))).toThrow(
+      'relativeKey is [13, 3, 5] beside a query of [2, 13, 3, 5] [batch, length, heads, channels]; it must be [25, 3, 5]',
+    );
+  });
+});
+
+describe('multiHeadAttention', () => {
+  const sizes = { inputs: 6, outputs: 6, length: 8, heads: 2, keySize: 3, valueSize: 3, features: 6 };
+  const trained = async (leaves: number): Promise<Map<string, HostTensor>> => {
+    const model = multiHeadAttention(sizes);
+    const step = await compile(trainStep({ model, loss: mseLoss, optimizer: sgd({ learningRate: 0.5 }) }), {
+      device,
+      inputs: { x: [2, 8, 6], y: [2, 8, 6] },
+      leaves,
+      seed: 3,
+    });
+    for (let i = 0; i < 3; i++) await step({ x: noise([2, 8, 6], i).data, y: noise([2, 8, 6], 9 + i).data });
+    const state = await step.state.read(TRAINED.split(' '));
+    step.close();
+    return state;
+  };
+  const TRAINED =
+    'query.weight key.weight value.weight relative_key.weight embedding.weight embedding.bias r_w_bias r_r_bias';
+
+  it('trains alike whole and in two leaves', async () => {
+    const [whole, split] = [await trained(1), await trained(2)];
+    for (const [name, { data }] of whole)
+      expect(relativeError(split.get(name)!.data as Float32Array, data as Float32Array), name).toBeLessThan(
+        1e-5,
+      );
+  });
+
+  it('names the length that does not fit', async () => {
+    const layer = multiHeadAttention(sizes);
+    await expect(
+      compile(({ x }) => ({ y: layer(x!) }), { device, inputs: { x: [2, 9, 6] } }),
+    ).rejects.toThrow('x is [2, 9, 6] but the layer is made for [batch, 8, inputs]; set length: 9');
+  });
+});
