@@ -65,6 +65,7 @@ export * from './ops/select.ts';
 export * from './ops/sequence.ts';
 export * from './ops/shape.ts';
 export { type AxisOption, logSoftmax, logSumExp, softmax } from './ops/softmax.ts';
+export { standardizeWeight } from './ops/standardize.ts';
 export * from './ops/triangle.ts';
 export * from './ops/upsample.ts';
 export * from './optim/index.ts';

@@ -3,7 +3,15 @@ import * as cohesin from '@cohesin/core';
 import { nn } from '@cohesin/core';
 import { smoothMap } from '@cohesin/io';
 import type { Layout } from './fixture.ts';
-import { biased, graph, type HostCase, type Inputs, numberOf, type OpCase, type Traced } from './op-case.ts';
+import {
+  biased,
+  type GraphCase,
+  graph,
+  type HostCase,
+  type Inputs,
+  numberOf,
+  type OpCase,
+} from './op-case.ts';
 
 const MAPS: Readonly<Record<string, Layout>> = { x: 'channels-last', y: 'channels-last' };
 
@@ -24,21 +32,32 @@ const switchReverseTriangle: HostCase = {
   }),
 };
 
-/** The layer, with the weights of the case in its parts. */
-function separable(x: Inputs): Traced {
-  const [size, , inputs] = x.of('dw').shape as [number, number, number];
-  const conv = nn.separableConv1d({ inputs, outputs: x.of('b').shape[0]!, size });
-  const named = nn.parameters(conv);
-  const parts = {
-    dw: named.get('depthwise.weight')!,
-    pw: named.get('pointwise.weight')!,
-    b: named.get('pointwise.bias')!,
-  };
+/** A layer, whose parameters of these names are inputs of the case. */
+function layerCase(
+  build: (x: Inputs) => nn.Layer,
+  names: Readonly<Record<string, string>>,
+  layouts: GraphCase['layouts'],
+): GraphCase {
   return {
-    outputs: { y: conv(x.of('x')) },
-    targets: parts,
-    starts: Object.entries(parts).map(([name, parameter]) => [parameter, name] as const),
+    kind: 'graph',
+    layouts: { ...MAPS, ...layouts },
+    trace: (x) => {
+      const built = build(x);
+      const named = nn.parameters(built);
+      const parts = Object.entries(names).map(([part, input]) => [named.get(part)!, input] as const);
+      return {
+        outputs: { y: built(x.of('x')) },
+        targets: Object.fromEntries(parts.map(([parameter, input]) => [input, parameter])),
+        starts: parts,
+      };
+    },
   };
+}
+
+/** Options of a convolution from its weight, whose axis `inputs` holds the inputs, and its bias. */
+function sizes(x: Inputs, weight: string, inputs: 1 | 2): nn.Conv1dLayerOptions {
+  const { shape } = x.of(weight);
+  return { size: shape[0]!, inputs: shape[inputs]!, outputs: x.of('b').shape[0]! };
 }
 
 export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
@@ -49,11 +68,16 @@ export const CONTACT_MAP_OPS: Readonly<Record<string, OpCase>> = {
     },
     { layouts: { ...MAPS, w: 'weight-2d' } },
   ),
-  separable_conv1d: {
-    kind: 'graph',
-    layouts: { ...MAPS, dw: 'reversed', pw: 'reversed' },
-    trace: separable,
-  },
+  separable_conv1d: layerCase(
+    (x) => nn.separableConv1d(sizes(x, 'dw', 2)),
+    { 'depthwise.weight': 'dw', 'pointwise.weight': 'pw', 'pointwise.bias': 'b' },
+    { dw: 'reversed', pw: 'reversed' },
+  ),
+  standardized_conv1d: layerCase(
+    (x) => nn.standardizedConv1d(sizes(x, 'w', 1)),
+    { weight: 'w', scale: 'scale', bias: 'b' },
+    { w: 'reversed' },
+  ),
   maxpool2d: graph((x, attrs) => cohesin.maxPool2d(x.of('x'), { size: numberOf(attrs, 'pool') }), {
     layouts: MAPS,
   }),

@@ -1,8 +1,9 @@
 import { add } from '../ops/arithmetic.ts';
 import * as ops from '../ops/conv1d.ts';
+import { standardizeWeight } from '../ops/standardize.ts';
 import { type Initializer, parameter } from '../parameter.ts';
 import type { Tensor } from '../tensor.ts';
-import { heNormal, zeros } from './init.ts';
+import { heNormal, ones, zeros } from './init.ts';
 import { type Layer, layer } from './layer.ts';
 
 export interface Conv1dLayerOptions extends ops.Conv1dOptions {
@@ -55,4 +56,26 @@ export function separableConv1d({
   const depthwise = conv1d({ inputs, outputs: inputs, size, dilation, groups: inputs, bias: false, init });
   const pointwise = conv1d({ inputs, outputs, size: 1, bias, init });
   return layer({ depthwise, pointwise }, (x: Tensor) => pointwise(depthwise(x)));
+}
+
+/**
+ * A convolution whose weight is standardised before use (AlphaGenome's StandardizedConv1D): `[batch, length, inputs]` →
+ * `[batch, windows, outputs]`. Parts: weight `[size, inputs, outputs]`, scale `[outputs]`, bias `[outputs]`.
+ */
+export function standardizedConv1d({
+  inputs,
+  outputs,
+  size,
+  bias = true,
+  init = heNormal,
+  biasInit = zeros,
+  ...window
+}: Omit<Conv1dLayerOptions, 'groups'>): Layer {
+  const weight = parameter([size, inputs, outputs], { init });
+  const scale = parameter([outputs], { init: ones });
+  const shift = bias ? parameter([outputs], { init: biasInit }) : undefined;
+  return layer({ weight, scale, bias: shift }, (x: Tensor) => {
+    const y = ops.conv1d(x, standardizeWeight(weight, scale), window);
+    return shift === undefined ? y : add(y, shift);
+  });
 }
