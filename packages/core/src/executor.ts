@@ -247,7 +247,10 @@ export class Executor {
     }
   }
 
-  /** The work of one run in order, in parts that may be encoded with a pass for each step. Nothing commits. */
+  /**
+   * The work of one run in order, in parts that may be encoded with a pass for each step. Nothing is decided and nothing
+   * commits; the update is written over the state.
+   */
   *parts(frame: Frame, q?: Int32Array): Generator<ProfiledPart> {
     this.startSums(q);
     const update = this.program.update ?? this.segments.length;

@@ -36,7 +36,7 @@ export interface ProfileOptions {
 }
 
 /**
- * Runs a compiled function with a pass of its own for every step and measures each. Nothing commits: parameters, moments
+ * Runs a compiled function with a pass of its own for every step and measures each. Afterwards parameters, moments
  * and counters are as before. Per-step scalars are 1 and gradient scales the initial ones, which no timing depends on.
  *
  * @throws when an input is missing or has the wrong size.
@@ -50,9 +50,11 @@ export async function profile(
   executor.setInputs(
     Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, 'data' in x ? x.data : x])),
   );
-  await measure(executor, program);
+  const state = await compiled.state.read(program.state.map(({ name }) => name)); // updates are written over it
   const measured: Measured[] = [];
-  for (let run = 0; run < runs; run++) measured.push(await measure(executor, program));
+  for (let run = 0; run < 1 + runs; run++) measured.push(await measure(executor, program));
+  compiled.state.write(state);
+  measured.shift();
   const steps = measured[0]!.steps.map(
     (step, i): StepTime => ({ ...step, ms: median(measured.map((one) => one.steps[i]!.ms)) }),
   );

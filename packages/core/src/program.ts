@@ -105,7 +105,7 @@ export interface ProgramOutput {
 export interface ProgramState {
   readonly name: string;
   readonly slot: number;
-  /** The slot of the new value, if the program assigns it. */
+  /** The slot of the new value, if the program assigns it other than by writing over the old one. */
   readonly next?: number;
   readonly shape: readonly number[];
 }

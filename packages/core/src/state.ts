@@ -12,8 +12,9 @@ interface Entry {
 }
 
 /**
- * Parameters, running statistics and optimizer moments on one device, by name. A step writes new values beside the old
- * ones; `commit` makes all of them visible together, so a step that is dropped leaves no trace.
+ * Parameters, running statistics and optimizer moments on one device, by name. What a step may still drop is written
+ * beside the old values, and `commit` makes all of it visible together; the update, which comes after the decision, is
+ * written over them. So a step that is dropped leaves no trace.
  */
 export class StateStore {
   private readonly device: Device;

@@ -18,6 +18,7 @@ import { byteLength, type Tensor } from '../tensor.ts';
 import { bitsId } from './bits-id.ts';
 import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
+import { updateInPlace } from './in-place.ts';
 import { type Layout, partsOf, type Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage } from './lives.ts';
 import { FRAME, type Lowered, stored } from './lower.ts';
@@ -67,7 +68,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   checkSizes(sharded.graph);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
-  const logical = split(sharded, fused, scalars, plan.target);
+  const logical = updateInPlace(split(sharded, fused, scalars, plan.target), sharded, fused, scalars);
   const sumLayout = layOutSums(sharded);
   const bytes = storageBytes(sharded, sumLayout);
   const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
@@ -221,11 +222,10 @@ class Assembly {
   }
 
   private kernelStep(kernel: Lowered): Step {
-    const node = 'of' in kernel.writes ? kernel.writes.of : kernel.writes;
     return {
       label: kernel.label,
-      path: node.path,
-      phase: node.phase,
+      path: kernel.node.path,
+      phase: kernel.node.phase,
       shader: this.shader(kernel.code),
       bindings: [
         ...kernel.reads.map((x) => this.binding(x, 'read')),
@@ -342,11 +342,12 @@ class Assembly {
           `a parameter ${parameter.shape.join('×')} has no name; put it in a layer or pass { name }`,
         );
       const value = next.get(parameter);
+      const hasOwn = value !== undefined && this.places.has(value); // else it is written over the old one
       return {
         name: parameter.name,
         slot: this.slot(parameter),
         shape: parameter.shape,
-        ...(value === undefined ? {} : { next: this.slot(value) }),
+        ...(hasOwn ? { next: this.slot(value) } : {}),
       };
     });
   }

@@ -33,6 +33,8 @@ export interface ElementContext {
   bind(source: Tensor): number;
   /** Notes that a binding is read at an index in terms of `i`. */
   access(binding: number, index: string): void;
+  /** WGSL of element `index` of a binding. */
+  element(binding: number, index: string): string;
   /** WGSL of word `index` of a binding. */
   word(binding: number, index: string): string;
   /** WGSL statement that stores word `index` of the output. */
@@ -142,7 +144,7 @@ function loadEach(
   if (wide) return [`let p${k} = ${context.word(binding, 'v')};`];
   return [
     lanes(width)
-      .map((lane) => `let p${k}_${lane} = load${binding}(v * ${width}u + ${lane}u);`)
+      .map((lane) => `let p${k}_${lane} = ${context.element(binding, `v * ${width}u + ${lane}u`)};`)
       .join(' '),
   ];
 }

@@ -13,6 +13,8 @@ import { planWindows, type Space, type Window, WindowWord } from './window.ts';
 /** A kernel with the tensors it is bound to, in binding order: inputs, then the output. */
 export interface Lowered {
   readonly label: string;
+  /** What it computes. */
+  readonly node: Tensor;
   readonly code: string;
   readonly reads: readonly Stored[];
   readonly writes: Stored;
@@ -41,6 +43,8 @@ export interface Partials {
   readonly dtype: 'f32';
 }
 
+/** In place of a binding: the output. */
+const OWN = -1;
 const WORKGROUP = 64;
 /** A reduction with fewer outputs than this and more addends than `CHUNK` is done in two stages, for parallelism. */
 const FEW_OUTPUTS = 2048;
@@ -74,6 +78,28 @@ export function lower(
     return [kernel(core, (writer) => writer.shader(root, core, body))];
   }
   return [kernel(core, (writer) => writer.map(root))];
+}
+
+/**
+ * The kernel of a group that computes the new value of `own` element by element, written over the old one, which is then
+ * not among `reads`; undefined for other groups.
+ */
+export function lowerInPlace(
+  { core, root }: Group,
+  { inlined }: Fused,
+  scalars: readonly string[],
+  own: Tensor,
+): Lowered | undefined {
+  if (core !== undefined || elementCount(own.shape) !== elementCount(root.shape)) return undefined;
+  let elementwise = true;
+  const draft = (mode: Mode): Draft => {
+    const writer = new Writer(inlined, scalars, undefined, mode, own);
+    const written = writer.map(root);
+    elementwise &&= writer.elementwise;
+    return written;
+  };
+  const { text, ...whole } = draft('whole');
+  return elementwise ? { ...whole, writes: own, code: text(), cut: (limit) => cut(draft, limit) } : undefined;
 }
 
 function cut(draft: (mode: Mode) => Draft, limit: number): Cut {
@@ -158,13 +184,19 @@ class Writer implements ElementContext {
   private readonly mode: Mode;
   /** What the function being written reads, for each index `i` it is called with. */
   private accesses: Access[] = [];
+  /** What is overwritten: read from the output instead of from a binding of its own. */
+  private readonly own: Tensor | undefined;
+  /** Whether element i of the output needs no other element of `own` than i. */
+  elementwise = true;
 
   constructor(
     inlined: ReadonlySet<Tensor>,
     scalars: readonly string[],
     core: Tensor | undefined,
     mode: Mode,
+    own?: Tensor,
   ) {
+    this.own = own;
     this.inlined = inlined;
     this.scalars = scalars;
     this.core = core;
@@ -312,6 +344,7 @@ class Writer implements ElementContext {
   private loader(x: Stored): string {
     if ('of' in x) return `load${this.bind(x)}`;
     const source = throughAliases(x, this.inlined);
+    if (stored(source) === this.own) this.elementwise = false;
     return this.inlined.has(source) ? this.compute(source) : `load${this.bind(stored(source))}`;
   }
 
@@ -383,10 +416,16 @@ class Writer implements ElementContext {
   }
 
   access(binding: number, index: string): void {
-    this.accesses.push({ target: binding, index });
+    if (binding !== OWN) this.accesses.push({ target: binding, index });
+    else if (index !== 'i') this.elementwise = false;
+  }
+
+  element(binding: number, index: string): string {
+    return binding === OWN ? this.word(binding, index) : `load${binding}(${index})`;
   }
 
   word(binding: number, index: string): string {
+    if (binding === OWN) return this.mode === 'whole' ? `y[${index}]` : `getY(${index})`;
     return this.mode === 'whole' ? `b${binding}[${index}]` : `word${binding}(${index})`;
   }
 
@@ -451,6 +490,7 @@ class Writer implements ElementContext {
   }
 
   bind(x: Stored): number {
+    if (x === this.own) return OWN;
     const known = this.reads.indexOf(x);
     return known >= 0 ? known : this.reads.push(x) - 1;
   }
@@ -490,6 +530,7 @@ ${guarded}
       this.core === undefined || this.core === node ? String(node) : `${this.core} + ${node.op.name}`;
     return {
       label,
+      node,
       text,
       operands: [...inputs, output],
       space,

@@ -15,6 +15,7 @@ import { trace } from '../trace.ts';
 import { trainStep } from '../train-step.ts';
 import { type BuildOptions, build, compile, type Traceable } from './compile.ts';
 import { fuse } from './fuse.ts';
+import { updateInPlace } from './in-place.ts';
 import type { Sharded } from './layout.ts';
 import { liveRanges, type Storage, touched } from './lives.ts';
 import { stored } from './lower.ts';
@@ -183,11 +184,9 @@ function splitGraph(
   const tensors = Object.entries(inputs).map(([name, shape]) => [name, input(name, shape)] as const);
   const graph = trace(() => fn(Object.fromEntries(tensors)));
   const sharded = shard(simplify(graph), leaves);
-  return {
-    sharded,
-    stages: shortenLives(split(sharded, fuse(sharded.graph), SCALARS, SOFTWARE)),
-    leaves,
-  };
+  const fused = fuse(sharded.graph);
+  const stages = updateInPlace(split(sharded, fused, SCALARS, SOFTWARE), sharded, fused, SCALARS);
+  return { sharded, stages: shortenLives(stages), leaves };
 }
 
 test('every kernel finds what it reads, whatever is computed again', () => {
@@ -263,6 +262,7 @@ describe('on a device', () => {
       const choices: Partial<BuildOptions>[] = [
         { recompute: ['tower.*', 'dilated.*'] },
         { recompute: ['*'] },
+        { recompute: ['tower.*'], bindingLimit: 8192 },
         ...[0.95, 0.9, 0.85].map((share) => ({ memoryBudget: Math.round(share * whole) })),
       ];
       for (const options of choices)
