@@ -1,15 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../device.ts';
 import { conv1d } from '../nn/conv.ts';
+import { conv2d } from '../nn/conv2d.ts';
 import { type AnyLayer, layer } from '../nn/layer.ts';
 import { linear } from '../nn/linear.ts';
-import { poissonLoss } from '../nn/loss.ts';
+import { mseLoss, poissonLoss } from '../nn/loss.ts';
 import { batchNorm } from '../nn/norm.ts';
+import { sequential } from '../nn/sequential.ts';
 import { add } from '../ops/arithmetic.ts';
 import { relu, softplus } from '../ops/elementwise.ts';
+import { concatDistance2d, oneToTwo, symmetrize2d } from '../ops/pair-map.ts';
 import { maxPool1d } from '../ops/pool.ts';
 import { dropout } from '../ops/random.ts';
-import { slice } from '../ops/shape.ts';
+import { crop2d, slice } from '../ops/shape.ts';
+import { trianglePairs, upperTriangular } from '../ops/triangle.ts';
 import { sgd } from '../optim/sgd.ts';
 import { rounds } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
@@ -52,6 +56,25 @@ function network({ dilation = 3, crop = CROP, drop = 0 }: Options = {}): AnyLaye
   });
 }
 
+/** A trunk of bins, and a map of their pairs, made symmetric, cropped, its upper triangle read out: Akita in small. */
+function mapNetwork(): AnyLayer & ((x: Tensor) => Tensor) {
+  const parts = {
+    stem: conv1d({ inputs: 4, outputs: 6, size: 7, bias: false }),
+    norm: batchNorm({ channels: 6 }),
+    pair: conv2d({ inputs: 7, outputs: 5, size: 3, bias: false }),
+    pairNorm: batchNorm({ channels: 5 }),
+    dilated: conv2d({ inputs: 5, outputs: 5, size: 3, dilation: 4, bias: false }),
+    head: linear({ inputs: 5, outputs: 2 }),
+  };
+  return layer(parts, (x: Tensor) => {
+    const bins = maxPool1d(relu(parts.norm(parts.stem(x))), { size: 16 }); // [b, 24, 6]
+    const pairs = concatDistance2d(oneToTwo(bins, { operation: 'mean' })); // [b, 24, 24, 7]
+    const map = symmetrize2d(relu(parts.pairNorm(parts.pair(pairs))));
+    const residual = symmetrize2d(add(map, dropout(parts.dilated(map), { rate: 0.3 })));
+    return parts.head(upperTriangular(crop2d(residual, { crop: 2 }), { offset: 2 })); // [b, pairs, 2]
+  });
+}
+
 const SEQUENCES = 2;
 const inputs = (crop = CROP) => ({ x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, BINS - 2 * crop, 3] });
 const training = (options: Options = {}): Traceable =>
@@ -62,12 +85,14 @@ const training = (options: Options = {}): Traceable =>
   });
 
 async function trained(
-  options: Options,
+  setup: Options & Setup,
   leaves: { readonly leaves?: number; readonly leavesPerSequence?: number },
   { steps = 2, poison = false } = {},
 ): Promise<{ readonly losses: number[]; readonly state: Map<string, ArrayLike<number>> }> {
-  const shapes = inputs(options.crop);
-  const step = await compile(training(options), { device, inputs: shapes, seed: 3, ...leaves });
+  const { model = network(setup), shapes = inputs(setup.crop) } = setup;
+  const optimizer = sgd({ learningRate: 0.1, momentum: 0.9 });
+  const fn = trainStep({ model, loss: mseLoss, optimizer });
+  const step = await compile(fn, { device, inputs: shapes, seed: 3, ...leaves });
   const losses: number[] = [];
   for (let i = 0; i < steps; i++) {
     if (poison) step.executor.poison();
@@ -80,6 +105,11 @@ async function trained(
   );
   step.close();
   return { losses, state };
+}
+
+interface Setup {
+  readonly model?: AnyLayer & ((x: Tensor) => Tensor);
+  readonly shapes?: { readonly x: number[]; readonly y: number[] };
 }
 
 function largestDifference(a: Map<string, ArrayLike<number>>, b: Map<string, ArrayLike<number>>): number {
@@ -99,6 +129,7 @@ describe('sequences cut into rows', () => {
     ['more parts, of which the outer ones hold no bin', {}, 8],
     ['halos wider than a part', { dilation: 29 }, 8],
     ['no crop', { crop: 0 }, 6],
+    ['a crop inside parts, whose bins are gathered', { crop: 10 }, 4],
     ['dropout draws the same words', { drop: 0.4 }, 4],
   ] as const)(
     '%s: losses and weights are those of whole sequences, within f32 rounding',
@@ -110,6 +141,14 @@ describe('sequences cut into rows', () => {
       expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
     },
   );
+
+  test.each([2, 4, 6])('a map cut into %s parts by rows, and its transpose', async (parts) => {
+    const shapes = { x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, trianglePairs(20, { offset: 2 }), 2] };
+    const whole = await trained({ model: mapNetwork(), shapes }, { leaves: SEQUENCES });
+    const cut = await trained({ model: mapNetwork(), shapes }, { leavesPerSequence: parts });
+    expect(cut.losses[1]).toBeCloseTo(whole.losses[1]!, 5);
+    expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
+  });
 
   test('nothing is read that a step did not write', async () => {
     const clean = await trained({}, { leavesPerSequence: 8 });
@@ -128,16 +167,23 @@ describe('sequences cut into rows', () => {
     expect(bytes(4) - bytes(2)).toBeLessThan(2000); // moments and the loss of two more sequences
   });
 
-  test('what does not fit says so: parts, windows and crops', () => {
+  test('what does not fit says so', () => {
     const refuse = (options: Options, parts: number, message: RegExp): void =>
       expect(() =>
         build(training(options), { inputs: inputs(options.crop), leavesPerSequence: parts }),
       ).toThrow(message);
-    refuse({}, 64, /parts of 6 rows|parts of 3 rows/);
-    refuse(
-      { crop: 10 },
-      4,
-      /76 rows do not fill whole parts of 24 rows, the first of which begins at row -10/,
+    refuse({}, 64, /parts of 3 rows, the first of which begins at row 0, would give 1.5 rows/);
+  });
+
+  test('a convolution without padding would end inside a part: refused, with both sizes', () => {
+    const model = sequential({
+      same: conv1d({ inputs: 4, outputs: 4, size: 3 }),
+      valid: conv1d({ inputs: 4, outputs: 2, size: 7, padding: 'valid' }),
+    });
+    const fn = trainStep({ model, loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+    const shapes = { x: [1, 96, 4], y: [1, 90, 2] };
+    expect(() => build(fn, { inputs: shapes, leavesPerSequence: 4 })).toThrow(
+      /90 rows do not fill whole parts of 24 rows, the first of which begins at row 0/,
     );
   });
 });

@@ -158,26 +158,34 @@ class RowSharding {
       .map(([name]) => axes.inputs[name]?.[0]?.name);
     const keepsBatch = axes.output.some(({ name }) => name !== '_' && leading.includes(name));
     const axis = this.axisToCut(node, axes, inputs);
-    if (axis === undefined) {
+    const rows = axis === undefined ? undefined : this.rowsOf(node, axes, axis, inputs);
+    // Rows are moved between parts by gathering them; only work on rows is worth refusing to do more than once.
+    const isMove = node.op.kernel.kind === 'view' || node.op.kernel.kind === 'map';
+    if (axis === undefined || rows === undefined || (isMove && this.fullParts(rows) === undefined)) {
       const whole = onInputs(
         node,
         mapInputs(inputs, (_, x) => this.whole(x)),
       );
       return keepsBatch ? this.note(whole, 'sequence') : this.note(whole, 'partial', [0, 1]);
     }
-    const rows = this.rowsOf(node, axes, axis, inputs);
     const tensor = this.onRows(node, axes, axis, rows, inputs);
     const position = axes.output.findIndex(({ name }) => name === axis);
-    if (position >= 0) return this.noteRows(tensor, { ...rows, axis: position });
+    if (position >= 0) return this.noteRows(tensor, scaledRows(rows, position, node, tensor));
     this.note(tensor, keepsBatch ? 'rows' : 'partial', this.partsWith(node, rows));
     return keepsBatch ? this.merged(node, tensor) : tensor;
   }
 
-  /** Parts that hold rows; each has all of its rows or none. */
-  private partsWith(node: Tensor, { start, size, length }: Rows): Range {
+  /** Parts that hold rows, if each has all of its rows or none. */
+  private fullParts({ start, size, length }: Rows): Range | undefined {
     const from = Math.max(0, Math.ceil(-start / size));
     const to = Math.min(this.count, Math.floor((length - start) / size));
-    if (start + from * size === 0 && start + to * size === length && from < to) return [from, to];
+    return start + from * size === 0 && start + to * size === length && from < to ? [from, to] : undefined;
+  }
+
+  private partsWith(node: Tensor, rows: Rows): Range {
+    const parts = this.fullParts(rows);
+    if (parts !== undefined) return parts;
+    const { start, size, length } = rows;
     throw new Error(
       `${node}: ${length} rows do not fill whole parts of ${size} rows, the first of which begins at row ${start}; cut sequences into another number of parts than ${this.count}, so that the ends lie between two`,
     );
@@ -205,6 +213,7 @@ class RowSharding {
     });
     const found = axes.output.find(({ name }) => cut.includes(name))?.name ?? cut[0];
     if (found !== undefined || Object.values(inputs).some((x) => this.rows.has(x))) return found;
+    if (node.op.kernel.kind !== 'shader') return undefined;
     const windows = Object.values(axes.inputs).flatMap((own) => own.filter(({ window }) => window));
     const position = axes.output.findIndex(({ name }) => windows.some((window) => window.name === name));
     return position >= 0 && node.shape[position]! % this.count === 0
@@ -246,15 +255,16 @@ class RowSharding {
     const own = mapInputs(inputs, (input, x) => {
       const at = axes.inputs[input]!.findIndex((axis) => axis.name === name);
       if (at < 0) return this.whole(x);
-      const stride = windows?.stride(input) ?? 1;
       const length = node.inputs[input]!.shape[at]!;
       if (length === 1 && rows.length > 1 && this.layouts.get(x) !== 'rows') return x; // the same for all rows
-      return this.rowsFor(x, {
-        axis: at,
-        length,
-        size: rows.size * stride,
-        range: read?.rows[input] ?? range,
-      });
+      const over = read?.rows[input];
+      if (axes.inputs[input]![at]!.window)
+        return this.rowsFor(x, { axis: at, length, size: rows.size * windows!.stride(input), range: over! });
+      const held = this.rows.get(x);
+      if (held?.axis === at && isSameShare(held, rows)) return x;
+      const scale = length / rows.length;
+      const own: Range = [range[0] * scale, range[1] * scale];
+      return this.rowsFor(x, { axis: at, length, size: rows.size * scale, range: own });
     });
     const attrs = read?.attrs ?? node.attrs;
     const axis = axes.output.findIndex((other) => other.name === name);
@@ -290,6 +300,21 @@ class RowSharding {
     // One for each phase, so that margins are all that is kept from the forward to the backward pass.
     return this.once(`${x.id} ${left} ${right} ${currentScope().phase}`, () => this.note(make(), 'rows'));
   }
+}
+
+/** Whether parts hold the same share of an axis, whatever it is counted in. */
+function isSameShare(a: Rows, b: Rows): boolean {
+  return a.start * b.length === b.start * a.length && a.size * b.length === b.size * a.length;
+}
+
+/** Rows of the output, whose axis may be counted otherwise than that of an input: pixels of a map for its rows. */
+function scaledRows(rows: Rows, axis: number, node: Tensor, tensor: Tensor): Rows {
+  const length = node.shape[axis]!;
+  const scale = length / rows.length;
+  // Partial results of rows, such as moments of chunks, follow their rows whatever their number.
+  if (tensor.shape[axis] !== rows.size * scale || !Number.isInteger(rows.start * scale))
+    return { ...rows, axis };
+  return { axis, start: rows.start * scale, size: rows.size * scale, length };
 }
 
 function mapInputs(inputs: Inputs, change: (name: string, x: Tensor) => Tensor): Inputs {

@@ -122,12 +122,19 @@ function slopes(
   }
 }
 
-/** Rows from `firstRow` of the whole map. */
-const distanceOp = defineOp<{ readonly firstRow: number }>()({
+interface DistanceAttrs {
+  /** The row of the whole map that x begins with. */
+  readonly firstRow: number;
+  /** Rows from one part of a cut map to the next. */
+  readonly partRows?: number;
+}
+
+const distanceOp = defineOp<DistanceAttrs>()({
   name: 'concatDistance2d',
   inputs: ['x'],
   axes: 'batch height~ _ _ -> batch height _ _',
   reads: (_, { firstRow }, rows) => ({ rows: { x: rows }, attrs: { firstRow: firstRow + rows[0] } }),
+  atRows: (_, { start, size }) => ({ firstRow: start, partRows: size }),
   infer: ({ x }) => {
     checkMap('concatDistance2d', x);
     return { shape: x.shape.with(3, x.shape[3]! + 1), dtype: 'f32' };
@@ -138,9 +145,10 @@ const distanceOp = defineOp<{ readonly firstRow: number }>()({
       const channels = y.shape[3]! - 1;
       return `${i} / ${channels + 1}u * ${channels}u + min(${i} % ${channels + 1}u, ${channels - 1}u)`;
     },
-    expression: ({ x }, { firstRow }, { i, y, key }) => {
+    expression: ({ x }, { firstRow, partRows }, { i, y, key }) => {
       const [, height, width, channels] = y.shape as [number, number, number, number];
-      const row = `(${i} / ${width * channels}u % ${height}u + ${key(firstRow)})`;
+      const first = partRows === undefined ? key(firstRow) : `(${key(firstRow)} + frame.leaf * ${partRows}u)`;
+      const row = `(${i} / ${width * channels}u % ${height}u + ${first})`;
       const column = `(${i} / ${channels}u % ${width}u)`;
       const distance = `f32(max(${row}, ${column}) - min(${row}, ${column}))`;
       return `select(${x}, ${distance}, ${i} % ${channels}u == ${channels - 1}u)`;

@@ -3,9 +3,11 @@ import { defineOp } from '../op.ts';
 import { type Spec, sameShape, shapeText, type Tensor } from '../tensor.ts';
 import { clampedRows } from './window.ts';
 
-/** Sizes of the result: 0 keeps the size of x on that axis, -1 (once) is what is left. */
 interface ReshapeAttrs {
+  /** Sizes of the result: 0 keeps the size of x on that axis, -1 (once) is what is left. */
   readonly shape: readonly number[];
+  /** Whether the axis of size -1 holds whole rows of that axis of x, or the other way round: it can then be cut. */
+  readonly rows?: boolean;
 }
 
 /** Leading axes that stay as they are. */
@@ -16,7 +18,8 @@ const reshapeOp = defineOp<ReshapeAttrs>()({
   inputs: ['x'],
   axes: (attrs) => {
     const kept = Array.from({ length: Math.max(1, keptAxes(attrs)) }, (_, axis) => `axis${axis}`).join(' ');
-    return `${kept} _ -> ${kept} _`;
+    const next = attrs.rows === true ? 'rows' : '_';
+    return `${kept} ${next} -> ${kept} ${next}`;
   },
   infer: ({ x }, { shape }) => {
     const count = elementCount(x.shape);
@@ -38,6 +41,8 @@ const reshapeOp = defineOp<ReshapeAttrs>()({
     { inputs: { x: [2, 3, 5] }, attrs: { shape: [-1, 15] } },
     { inputs: { x: [2, 12] }, attrs: { shape: [-1, 3, 4] } },
     { inputs: { x: [2, 6, 12] }, attrs: { shape: [0, 0, 3, 4] } },
+    { inputs: { x: [2, 6, 5, 3] }, attrs: { shape: [0, -1, 3], rows: true } },
+    { inputs: { x: [2, 30, 3] }, attrs: { shape: [0, -1, 5, 3], rows: true } },
   ],
 });
 
