@@ -3,10 +3,12 @@
  * Rows are [batch, row, channel]. An invocation takes one window of one channel, or of four side by side, in registers.
  */
 import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
 import type { Spec } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { larger, plus, SAFE } from './line.ts';
 import { repeat } from './tile.ts';
+import { box, digits, spans, within } from './touches.ts';
 
 const LANES = 64;
 
@@ -20,7 +22,8 @@ export interface PooledRows {
 /** Σ weight · x of each window: x `[batch, length, channels]` → y `[batch, length / pool, channels]`. */
 export function attentionPoolKernel(logits: Spec, y: Spec, { pool }: { readonly pool: number }): KernelBody {
   const shape = shapeOf(logits, y, pool);
-  return poolKernel(shape, ['x'], `store${shape.suffix}(i, ${meanOf(shape)});`);
+  const outputs = { pool: 1, from: 0, rows: shape.windows };
+  return poolKernel(shape, ['x'], outputs, `store${shape.suffix}(i, ${meanOf(shape)});`);
 }
 
 /** dx = weight · dy. */
@@ -29,7 +32,7 @@ export function attentionPoolInputGradientKernel(logits: Spec, dx: Spec, rows: P
   const text = wgsl`
     let dy = load${shape.suffix}_dy(i);
     ${storeRows(shape, rows, (k) => `dy * (e${k} / weight)`)}`;
-  return poolKernel(shape, ['dy'], text);
+  return poolKernel(shape, ['dy'], rows, text);
 }
 
 /** Of the logits, each as if channels had their own: weight · dy · (x − y). */
@@ -39,7 +42,7 @@ export function attentionPoolLogitGradientKernel(logits: Spec, dz: Spec, rows: P
     let dy = load${shape.suffix}_dy(i);
     let mean = ${meanOf(shape)};
     ${storeRows(shape, rows, (k) => `dy * (e${k} / weight) * (${shape.load('x', `first + ${k}u`)} - mean)`)}`;
-  return poolKernel(shape, ['dy', 'x'], text);
+  return poolKernel(shape, ['dy', 'x'], rows, text);
 }
 
 interface PoolShape {
@@ -83,7 +86,12 @@ function storeRows(
 }
 
 /** `text` sees window `i` with its first row and, for row k of it, `e{k}` = e^(logit − highest) and their sum `weight`. */
-function poolKernel(shape: PoolShape, inputs: readonly string[], text: string): KernelBody {
+function poolKernel(
+  shape: PoolShape,
+  inputs: readonly string[],
+  output: PooledRows,
+  text: string,
+): KernelBody {
   const { batch, windows, pool, count, suffix, shared, load } = shape;
   const logit = (k: number): string =>
     shared ? `load_logits(first + ${k}u)` : load('logits', `first + ${k}u`);
@@ -108,5 +116,26 @@ function poolKernel(shape: PoolShape, inputs: readonly string[], text: string): 
     vec4: suffix === '' ? [] : [...inputs, ...(shared ? [] : ['logits']), 'y'],
     workgroupSize: LANES,
     workgroups: Math.ceil(items / LANES),
+    touches: (from, to) => touched(shape, output, spans([from, to], LANES, items)),
+  };
+}
+
+/** Elements behind items `[from, to)`. An output holds `output.pool` rows of each window. */
+function touched(
+  { windows, pool, count, suffix, shared }: PoolShape,
+  output: PooledRows,
+  item: Range,
+): Readonly<Record<string, Range>> {
+  const [, window, outer] = digits(item, [count, windows]) as [Range, Range, Range];
+  const channels = suffix === '4' ? 4 * count : count;
+  const rows = (each: number, length: number, width: number): Range =>
+    box({ outer, row: spans(window, each), column: [0, width] }, length, width);
+  const own = spans(window, output.pool);
+  const row = within([own[0] - output.from, own[1] - output.from], output.rows);
+  return {
+    x: rows(pool, windows * pool, channels),
+    logits: rows(pool, windows * pool, shared ? 1 : channels),
+    dy: rows(1, windows, channels),
+    y: box({ outer, row, column: [0, channels] }, output.rows, channels),
   };
 }

@@ -1,12 +1,16 @@
 /** Row-wise ops where the derived tests do not reach: extreme values, infinities, wrong arguments. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { build } from '../compile/compile.ts';
 import { Device } from '../device.ts';
+import { gradients } from '../grad.ts';
 import { hostTensor } from '../host-tensor.ts';
 import { attentionPool } from '../nn/attention-pool.ts';
 import { evaluateOn, noise, parametersOf } from '../nn/golden.ts';
 import { parameters } from '../nn/layer.ts';
 import { layerNorm, rmsBatchNorm } from '../nn/layer-norm.ts';
+import { parameter } from '../parameter.ts';
 import { withScope } from '../scope.ts';
+import type { Tensor } from '../tensor.ts';
 import { relativeError } from '../testing.ts';
 import { attentionPool1d } from './attention-pool.ts';
 import { layerNormalize } from './layer-norm.ts';
@@ -93,6 +97,26 @@ test('a large gain turns attention pooling into max-pooling', async () => {
     max: maxPool1d(t.x, { size: 3 }),
   }));
   expect(relativeError(out.sharp!.data as Float32Array, out.max!.data as Float32Array)).toBeLessThan(1e-6);
+});
+
+test('tensors of Enformer that exceed a binding are taken in windows, each bound once', () => {
+  const scale = parameter([768], { name: 'scale' });
+  const cases: readonly (readonly [readonly number[], (x: Tensor) => Tensor])[] = [
+    [[1, 196_608, 768], (x) => attentionPool1d(x, x, { pool: 2 })],
+    [[8, 4096, 1536], (x) => softmax(x)],
+    [[8, 4096, 1536], (x) => logSoftmax(x, { axis: 1 })],
+    [[1, 98_304, 768], (x) => layerNormalize(x, scale, scale, { epsilon: 1e-5 })],
+  ];
+  for (const [shape, fn] of cases) {
+    const step = ({ x }: Readonly<Record<string, Tensor>>): Record<string, Tensor> => {
+      const y = fn(x!);
+      return { dx: gradients(y, y, [x!])[0]! };
+    };
+    const { program } = build(step, { inputs: { x: shape }, bindingLimit: 128 * 2 ** 20 });
+    const windows = program.segments.flatMap(({ leaf }) => leaf.map(({ window }) => window));
+    expect(windows.length).toBeGreaterThan(3);
+    expect(windows.map((window) => window?.pages)).toEqual(windows.map(() => 1));
+  }
 });
 
 test('windows and logits that do not fit are refused', () => {
