@@ -1,8 +1,8 @@
 /** Layer norm and RMS norm of rows. The mean first and then the deviations from it, never E[x²] − E[x]². */
-import type { KernelBody } from '../kernel.ts';
+import type { KernelBody, KernelTarget } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import { wgsl } from '../wgsl.ts';
-import { type LineCode, type Lines, lineKernel, plus } from './line.ts';
+import { type LineCode, type Lines, lineKernel } from './line.ts';
 
 export interface RowNorm {
   readonly epsilon: number;
@@ -11,9 +11,13 @@ export interface RowNorm {
 }
 
 /** x̂ = (x − mean) / √(variance + epsilon) of each row; with `affine` x̂ · gamma + beta. */
-export function rowNormKernel(rows: Lines, norm: RowNorm & { readonly affine: boolean }): KernelBody {
+export function rowNormKernel(
+  rows: Lines,
+  norm: RowNorm & { readonly affine: boolean },
+  target: KernelTarget,
+): KernelBody {
   const inputs = norm.affine ? ['x', 'gamma', 'beta'] : ['x'];
-  return lineKernel(rows, { inputs }, (code) => {
+  return lineKernel(rows, { inputs }, target, (code) => {
     const normal = `${deviation(code, norm)} * inverse`;
     const y = norm.affine ? `(${normal}) * ${code.loadShared('gamma')} + ${code.loadShared('beta')}` : normal;
     return wgsl`
@@ -24,8 +28,8 @@ export function rowNormKernel(rows: Lines, norm: RowNorm & { readonly affine: bo
 }
 
 /** dx: with g = dy · gamma, (g − mean(g) − x̂ · mean(g · x̂)) / √(variance + epsilon); mean(g) only if `centred`. */
-export function rowNormGradientKernel(rows: Lines, norm: RowNorm): KernelBody {
-  return lineKernel(rows, { inputs: ['dy', 'x', 'gamma'] }, (code) => {
+export function rowNormGradientKernel(rows: Lines, norm: RowNorm, target: KernelTarget): KernelBody {
+  return lineKernel(rows, { inputs: ['dy', 'x', 'gamma'] }, target, (code) => {
     const { type, loop, load, loadShared, total, store } = code;
     const scaled = `${load('dy')} * ${loadShared('gamma')}`;
     const shift = norm.centred ? 'meanSlope + ' : '';
@@ -35,8 +39,8 @@ export function rowNormGradientKernel(rows: Lines, norm: RowNorm): KernelBody {
       var slopes = ${type}(0.0);
       var products = ${type}(0.0);
       ${loop([`let g = ${scaled};`, 'slopes += g;', `products += g * ${deviation(code, norm)};`])}
-      let meanSlope = ${total('slopes', plus)} * ${share(rows)};
-      let meanProduct = ${total('products', plus)} * inverse * ${share(rows)};
+      let meanSlope = ${total('slopes', 'plus')} * ${share(rows)};
+      let meanProduct = ${total('products', 'plus')} * inverse * ${share(rows)};
       ${loop(store(`(${scaled} - (${shift}${deviation(code, norm)} * inverse * meanProduct)) * inverse`))}`;
   });
 }
@@ -50,7 +54,7 @@ function meanOf({ type, loop, load, first, total }: LineCode, { centred }: RowNo
     let origin = ${first('x')};
     var sums = ${type}(0.0);
     ${loop(`sums += ${load('x')} - origin;`)}
-    let mean = ${total('sums', plus)} * ${share(rows)};`;
+    let mean = ${total('sums', 'plus')} * ${share(rows)};`;
 }
 
 const deviation = ({ load }: LineCode, { centred }: RowNorm): string =>
@@ -62,5 +66,5 @@ function inverseOf(code: LineCode, norm: RowNorm, rows: Lines): string {
   return wgsl`
     var squares = ${type}(0.0);
     ${loop([`let d = ${deviation(code, norm)};`, 'squares += d * d;'])}
-    let inverse = 1.0 / sqrt(${total('squares', plus)} * ${share(rows)} + ${literal(norm.epsilon)});`;
+    let inverse = 1.0 / sqrt(${total('squares', 'plus')} * ${share(rows)} + ${literal(norm.epsilon)});`;
 }

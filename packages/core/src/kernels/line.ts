@@ -1,16 +1,20 @@
 /**
  * Kernels over the lines of a tensor along one axis (rows, where it is the last): an invocation goes over one line from
  * end to end, as often as it needs to, so that the order of every sum is fixed and nothing is shared between lanes.
- * A workgroup with barriers for each row took 2 to 5 times as long on a software driver.
+ * On GPUs a workgroup takes a long row together, or neighbours would read addresses that are a row apart; its totals are
+ * a tree in workgroup memory, of one order whatever the subgroups. That took 2 to 5 times as long on a software driver.
  */
 import { elementCount } from '../host-tensor.ts';
-import type { KernelBody } from '../kernel.ts';
+import type { KernelBody, KernelTarget } from '../kernel.ts';
 import type { Range } from '../op.ts';
 import { isNan } from '../ops/curve.ts';
 import { wgsl } from '../wgsl.ts';
 import { box, digits, spans } from './touches.ts';
 
-const LANES = 32; // few, so that 1,536 rows still occupy 48 multiprocessors
+const LANES = 32; // few, so that 1,536 lines still occupy 48 multiprocessors
+const TOGETHER = 64; // invocations to a row
+/** Rows shorter than this are not worth a workgroup: not every invocation would have a vector. */
+const LONG = 4 * TOGETHER;
 
 /** Where the elements of lines are: `inner` lines lie side by side, `outer` such blocks follow each other. */
 export interface Lines {
@@ -40,7 +44,7 @@ export interface LineCode {
   /** Element `k` of an input that is one line itself. Lines must be rows. */
   loadShared(input: string): string;
   /** One result for a line from what `type` variable `v` has gathered over it. */
-  total(v: string, combine: Combine): string;
+  total(v: string, fold: Fold): string;
   /** exp of a `type` and log of a total, which pass NaN on. */
   exp(value: string): string;
   log(total: string): string;
@@ -49,9 +53,11 @@ export interface LineCode {
   storeLine(value: string): string;
 }
 
-export type Combine = (a: string, b: string) => string;
-export const plus: Combine = (a, b) => `(${a} + ${b})`;
-export const larger: Combine = (a, b) => `max(${a}, ${b})`;
+export const plus = (a: string, b: string): string => `(${a} + ${b})`;
+export const larger = (a: string, b: string): string => `max(${a}, ${b})`;
+/** How the elements of a line combine. */
+export type Fold = 'plus' | 'larger';
+const FOLDS: Readonly<Record<Fold, (a: string, b: string) => string>> = { plus, larger };
 
 /** What the lines are taken from and go to. */
 export interface LineOperands {
@@ -61,12 +67,14 @@ export interface LineOperands {
   readonly reduces?: boolean;
 }
 
-/** A kernel with one invocation for each line, or for four that lie side by side. */
+/** A kernel with one invocation for each line or for four that lie side by side, or a workgroup for a long row. */
 export function lineKernel(
   { outer, count, inner }: Lines,
   { inputs, reduces = false }: LineOperands,
+  target: KernelTarget,
   body: (code: LineCode) => string,
 ): KernelBody {
+  const together = target.kind !== 'software' && inner === 1 && count >= LONG;
   const along = inner === 1 && count % 4 === 0;
   const across = inner % 4 === 0;
   const suffix = along || across ? '4' : '';
@@ -83,28 +91,40 @@ export function lineKernel(
   const code: LineCode = {
     type: suffix === '' ? 'f32' : 'vec4f',
     loop: (text) => wgsl`
-      for (var k = 0u; k < ${length}u; k++) {
+      for (var k = ${together ? 'lane' : '0u'}; k < ${length}u; k += ${together ? TOGETHER : 1}u) {
         let at = base + k${beside === 1 ? '' : ` * ${beside}u`};
         ${text}
       }`,
     load: (input) => loaded(input, `load${suffix}_${input}(at)`),
     first: (input) => loaded(input, along ? `load4_${input}(base).x` : `load${suffix}_${input}(base)`),
     loadShared: (input) => `load${suffix}_${input}(k)`,
-    total: (v, combine) => (along ? combine(combine(`${v}.x`, `${v}.y`), combine(`${v}.z`, `${v}.w`)) : v),
+    total: (v, fold) => {
+      const of = FOLDS[fold];
+      const own = along ? of(of(`${v}.x`, `${v}.y`), of(`${v}.z`, `${v}.w`)) : v;
+      return together ? `total_${fold}(lane, ${own})` : own;
+    },
     exp: (value) => `safe_exp${suffix}(${value})`,
     log: (total) => `safe_log${across ? '4' : ''}(${total})`,
     store: (value) => `store${suffix}(at, ${value});`,
-    storeLine: (value) => `store${wideStore ? '4' : ''}(line, ${value});`,
+    storeLine: (value) =>
+      together
+        ? `if (lane == 0u) { store(line, ${value}); }`
+        : `store${wideStore ? '4' : ''}(line, ${value});`,
   };
   const lines = outer * beside;
-  const text = wgsl`
+  const each = wgsl`
     let line = wg * ${LANES}u + lane;
     if (line < ${lines}u) {
       let base = ${base};
       ${body(code)}
     }`;
+  const row = wgsl`
+    let line = wg;
+    let base = ${base};
+    ${body(code)}`;
+  const perWorkgroup = together ? 1 : LANES;
   const touches: KernelBody['touches'] = (from, to) => {
-    const line = spans([from, to], LANES, lines);
+    const line = spans([from, to], perWorkgroup, lines);
     const [column, outer] = digits(line, [beside]) as [Range, Range];
     const width = across ? 4 : 1;
     const all = box({ outer, row: [0, count], column: spans(column, width) }, count, inner);
@@ -112,14 +132,33 @@ export function lineKernel(
     return { ...Object.fromEntries(inputs), y: reduces ? spans(line, width) : all };
   };
   return {
-    body: text,
-    touches,
-    declarations: SAFE,
-    workgroupSize: LANES,
-    workgroups: Math.ceil(lines / LANES),
+    body: together ? row : each,
+    declarations: together ? `${SAFE}\n${TOTALS}` : SAFE,
+    workgroupSize: together ? TOGETHER : LANES,
+    workgroups: Math.ceil(lines / perWorkgroup),
     vec4: [...(suffix === '' ? [] : inputs), ...(wideStore ? ['y'] : [])],
+    touches,
   };
 }
+
+/** Totals over a workgroup: halves are folded onto each other. */
+const TOTALS: string = [
+  `var<workgroup> totals: array<f32, ${TOGETHER}>;`,
+  ...Object.entries(FOLDS).map(
+    ([fold, of]) => wgsl`
+      fn total_${fold}(lane: u32, own: f32) -> f32 {
+        totals[lane] = own;
+        workgroupBarrier(); // all results are there
+        for (var half = ${TOGETHER / 2}u; half > 0u; half /= 2u) {
+          if (lane < half) { totals[lane] = ${of('totals[lane]', 'totals[lane + half]')}; }
+          workgroupBarrier(); // this half is folded
+        }
+        let total = totals[0];
+        workgroupBarrier(); // all have read before the next total begins
+        return total;
+      }`,
+  ),
+].join('\n');
 
 /** exp and log that pass NaN on, which drivers' own need not. */
 export const SAFE: string = ['exp', 'log']

@@ -1,16 +1,17 @@
 /** Softmax and what belongs to it, along the lines of a tensor. The largest element is subtracted before any exponential. */
-import type { KernelBody } from '../kernel.ts';
+import type { KernelBody, KernelTarget } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import { wgsl } from '../wgsl.ts';
-import { type LineCode, type Lines, larger, lineKernel, plus } from './line.ts';
+import { type LineCode, type Lines, lineKernel } from './line.ts';
 
 const LOWEST = literal(-3.4028234663852886e38); // the most negative finite f32
 
 /** e^x / Σ e^x along each line of x. */
-export function softmaxKernel(lines: Lines): KernelBody {
+export function softmaxKernel(lines: Lines, target: KernelTarget): KernelBody {
   return lineKernel(
     lines,
     { inputs: ['x'] },
+    target,
     (code) => wgsl`
       ${exponentialSum(code)}
       let share = 1.0 / weight;
@@ -19,10 +20,11 @@ export function softmaxKernel(lines: Lines): KernelBody {
 }
 
 /** x − log Σ e^x along each line of x. */
-export function logSoftmaxKernel(lines: Lines): KernelBody {
+export function logSoftmaxKernel(lines: Lines, target: KernelTarget): KernelBody {
   return lineKernel(
     lines,
     { inputs: ['x'] },
+    target,
     (code) => wgsl`
       ${exponentialSum(code)}
       let logWeight = ${code.log('weight')};
@@ -31,10 +33,11 @@ export function logSoftmaxKernel(lines: Lines): KernelBody {
 }
 
 /** log Σ e^x along each line of x: one value a line. */
-export function logSumExpKernel(lines: Lines): KernelBody {
+export function logSumExpKernel(lines: Lines, target: KernelTarget): KernelBody {
   return lineKernel(
     lines,
     { inputs: ['x'], reduces: true },
+    target,
     (code) => wgsl`
       ${exponentialSum(code)}
       ${code.storeLine(`high + ${code.log('weight')}`)}`,
@@ -46,30 +49,30 @@ function exponentialSum({ type, loop, load, exp, total }: LineCode): string {
   return wgsl`
     var highs = ${type}(${LOWEST});
     ${loop(`highs = max(highs, ${load('x')});`)}
-    let high = ${total('highs', larger)};
+    let high = ${total('highs', 'larger')};
     var weights = ${type}(0.0);
     ${loop(`weights += ${exp(`${load('x')} - high`)};`)}
-    let weight = ${total('weights', plus)};`;
+    let weight = ${total('weights', 'plus')};`;
 }
 
 /** dx of p = softmax(x): p · (dp − Σ dp · p). */
-export function softmaxGradientKernel(lines: Lines): KernelBody {
-  return lineKernel(lines, { inputs: ['dp', 'p'] }, ({ type, loop, load, total, store }) => {
+export function softmaxGradientKernel(lines: Lines, target: KernelTarget): KernelBody {
+  return lineKernel(lines, { inputs: ['dp', 'p'] }, target, ({ type, loop, load, total, store }) => {
     return wgsl`
       var products = ${type}(0.0);
       ${loop(`products += ${load('dp')} * ${load('p')};`)}
-      let product = ${total('products', plus)};
+      let product = ${total('products', 'plus')};
       ${loop(store(`${load('p')} * (${load('dp')} - product)`))}`;
   });
 }
 
 /** dx of p = logSoftmax(x): dp − e^p · Σ dp. */
-export function logSoftmaxGradientKernel(lines: Lines): KernelBody {
-  return lineKernel(lines, { inputs: ['dp', 'p'] }, ({ type, loop, load, exp, total, store }) => {
+export function logSoftmaxGradientKernel(lines: Lines, target: KernelTarget): KernelBody {
+  return lineKernel(lines, { inputs: ['dp', 'p'] }, target, ({ type, loop, load, exp, total, store }) => {
     return wgsl`
       var sums = ${type}(0.0);
       ${loop(`sums += ${load('dp')};`)}
-      let sum = ${total('sums', plus)};
+      let sum = ${total('sums', 'plus')};
       ${loop(store(`${load('dp')} - ${exp(load('p'))} * sum`))}`;
   });
 }

@@ -76,7 +76,7 @@ const affineOp = defineOp<Attrs>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ x }, _, norm) => rowNormKernel(rowsOf(x), { ...norm, affine: true }),
+    body: ({ x }, _, norm, target) => rowNormKernel(rowsOf(x), { ...norm, affine: true }, target),
   },
   gradient: (dy, { x, gamma }, attrs) => {
     const leading = { from: 0, to: attrs.rank - 1 };
@@ -105,7 +105,7 @@ const standardizeOp = defineOp<Attrs>()({
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
   kernel: {
     kind: 'shader',
-    body: ({ x }, _, norm) => rowNormKernel(rowsOf(x), { ...norm, affine: false }),
+    body: ({ x }, _, norm, target) => rowNormKernel(rowsOf(x), { ...norm, affine: false }, target),
   },
   reference: ({ x }, norm) => normalized(x, norm).normal,
   samples: [{ inputs: { x: [37, 7] }, attrs: { epsilon: 1e-3, centred: true, rank: 2 } }],
@@ -116,7 +116,10 @@ const gradientOp = defineOp<Attrs>()({
   inputs: ['dy', 'x', 'gamma'],
   axes: (attrs) => `${rowAxes(attrs)}, ${rowAxes(attrs)}, _ -> ${rowAxes(attrs)}`,
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
-  kernel: { kind: 'shader', body: ({ x }, _, norm) => rowNormGradientKernel(rowsOf(x), norm) },
+  kernel: {
+    kind: 'shader',
+    body: ({ x }, _, norm, target) => rowNormGradientKernel(rowsOf(x), norm, target),
+  },
   reference: ({ dy, x, gamma }, norm) => {
     const { outer, count } = rowsOf({ ...x, dtype: 'f32' });
     const { inverse, normal } = normalized(x, norm);

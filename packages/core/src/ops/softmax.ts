@@ -106,7 +106,10 @@ const softmaxOp = defineOp<Attrs>()({
   inputs: ['x'],
   axes: (attrs) => `${axesOf(attrs)} -> ${axesOf(attrs)}`,
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
-  kernel: { kind: 'shader', body: ({ x }, _, { axis }) => softmaxKernel(linesAlong(x.shape, axis)) },
+  kernel: {
+    kind: 'shader',
+    body: ({ x }, _, { axis }, target) => softmaxKernel(linesAlong(x.shape, axis), target),
+  },
   gradient: (dp, _, attrs, p) => ({ x: () => softmaxGradientOp({ dp, p }, attrs) }),
   reference: ({ x }, { axis }) =>
     lineReference(x, axis, (line) => line.map((value) => Math.exp(value - logSumExpOf(line)))),
@@ -118,7 +121,10 @@ const logSoftmaxOp = defineOp<Attrs>()({
   inputs: ['x'],
   axes: (attrs) => `${axesOf(attrs)} -> ${axesOf(attrs)}`,
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
-  kernel: { kind: 'shader', body: ({ x }, _, { axis }) => logSoftmaxKernel(linesAlong(x.shape, axis)) },
+  kernel: {
+    kind: 'shader',
+    body: ({ x }, _, { axis }, target) => logSoftmaxKernel(linesAlong(x.shape, axis), target),
+  },
   gradient: (dp, _, attrs, p) => ({ x: () => logSoftmaxGradientOp({ dp, p }, attrs) }),
   reference: ({ x }, { axis }) =>
     lineReference(x, axis, (line) => line.map((value) => value - logSumExpOf(line))),
@@ -130,7 +136,10 @@ const logSumExpOp = defineOp<Attrs>()({
   inputs: ['x'],
   axes: (attrs) => `${axesOf(attrs)} -> ${axesOf(attrs).replace(/ ?_/, '')}`,
   infer: ({ x }, { axis }) => ({ shape: x.shape.toSpliced(axis, 1), dtype: 'f32' }),
-  kernel: { kind: 'shader', body: ({ x }, _, { axis }) => logSumExpKernel(linesAlong(x.shape, axis)) },
+  kernel: {
+    kind: 'shader',
+    body: ({ x }, _, { axis }, target) => logSumExpKernel(linesAlong(x.shape, axis), target),
+  },
   gradient: (dy, { x }, { axis }) => ({
     x: () => multiply(softmax(x, { axis }), repeat(dy, x, { from: axis, to: axis + 1 })),
   }),
@@ -154,7 +163,10 @@ const softmaxGradientOp = defineOp<Attrs>()({
   inputs: ['dp', 'p'],
   axes: (attrs) => `${axesOf(attrs)}, ${axesOf(attrs)} -> ${axesOf(attrs)}`,
   infer: ({ p }) => ({ shape: p.shape, dtype: 'f32' }),
-  kernel: { kind: 'shader', body: ({ p }, _, { axis }) => softmaxGradientKernel(linesAlong(p.shape, axis)) },
+  kernel: {
+    kind: 'shader',
+    body: ({ p }, _, { axis }, target) => softmaxGradientKernel(linesAlong(p.shape, axis), target),
+  },
   reference: ({ dp, p }, { axis }) => {
     const dx = new Float64Array(p.data.length);
     forEachLine(p, axis, (line, at) => {
@@ -176,7 +188,7 @@ const logSoftmaxGradientOp = defineOp<Attrs>()({
   infer: ({ p }) => ({ shape: p.shape, dtype: 'f32' }),
   kernel: {
     kind: 'shader',
-    body: ({ p }, _, { axis }) => logSoftmaxGradientKernel(linesAlong(p.shape, axis)),
+    body: ({ p }, _, { axis }, target) => logSoftmaxGradientKernel(linesAlong(p.shape, axis), target),
   },
   reference: ({ dp, p }, { axis }) => {
     const dx = new Float64Array(p.data.length);
