@@ -10,6 +10,8 @@ export interface OptionSpec {
 export interface Command {
   readonly name: string;
   readonly about: string;
+  /** What the command takes besides options, if anything, in capitals. */
+  readonly argument?: string;
   /** Complete lines to copy. */
   readonly examples: readonly string[];
   readonly options: Readonly<Record<string, OptionSpec>>;
@@ -25,10 +27,17 @@ export class UsageError extends Error {
 export class Options {
   private readonly values: Readonly<Record<string, string | boolean | undefined>>;
   private readonly command: string;
+  /** What was given besides options; empty for a command that takes nothing. */
+  readonly argument: string;
 
-  constructor(command: string, values: Readonly<Record<string, string | boolean | undefined>>) {
+  constructor(
+    command: string,
+    values: Readonly<Record<string, string | boolean | undefined>>,
+    argument = '',
+  ) {
     this.command = command;
     this.values = values;
+    this.argument = argument;
   }
 
   flag(name: string): boolean {
@@ -71,7 +80,7 @@ export class Options {
 /**
  * Reads a command's arguments.
  *
- * @throws UsageError for an unknown option, listing the known ones.
+ * @throws UsageError for an unknown option, listing the known ones, and for arguments missing or too many.
  */
 export function parseOptions(command: Command, args: readonly string[]): Options {
   const known = { ...command.options, help: { about: '' } };
@@ -82,8 +91,15 @@ export function parseOptions(command: Command, args: readonly string[]): Options
     ]),
   );
   try {
-    const { values } = parseArgs({ args: [...args], options, allowPositionals: false });
-    return new Options(command.name, values as Record<string, string | boolean | undefined>);
+    const allowPositionals = command.argument !== undefined;
+    const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals });
+    if (allowPositionals && positionals.length !== 1)
+      throw new Error(`one ${command.argument} is expected, found ${positionals.length}`);
+    return new Options(
+      command.name,
+      values as Record<string, string | boolean | undefined>,
+      positionals[0] ?? '',
+    );
   } catch (cause) {
     const names = Object.keys(command.options).map((name) => `--${name}`);
     throw new UsageError(
@@ -94,14 +110,14 @@ export function parseOptions(command: Command, args: readonly string[]): Options
 }
 
 /** A command's help page. */
-export function helpText({ name, about, options, examples }: Command): string {
+export function helpText({ name, argument, about, options, examples }: Command): string {
   const left = Object.entries(options).map(
     ([option, { value }]) => `--${option}${value === undefined ? '' : ` ${value}`}`,
   );
   const width = Math.max(...left.map(({ length }) => length)) + 2;
   const lines = Object.values(options).map(({ about: text }, i) => `  ${left[i]!.padEnd(width)}${text}`);
   return [
-    `cohesin ${name}: ${about}`,
+    `cohesin ${name}${argument === undefined ? '' : ` ${argument}`}: ${about}`,
     '',
     'Options:',
     ...lines,

@@ -3,10 +3,11 @@ import { type Command, helpText, parseOptions, UsageError } from './command-line
 import { demo } from './commands/demo.ts';
 import { devices } from './commands/devices.ts';
 import { evaluate } from './commands/evaluate.ts';
+import { inspect } from './commands/inspect.ts';
 import { prepare } from './commands/prepare.ts';
 import { train } from './commands/train.ts';
 
-const COMMANDS: readonly Command[] = [devices, prepare, train, evaluate, demo];
+const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, demo];
 
 /** sysexits.h: a user's mistake, a number that is not one, and a fault that may not come again. */
 const EXIT = { configuration: 78, numeric: 70, retryable: 75 } as const;

@@ -18,6 +18,8 @@ export { decodeExample, type Example, encodeExample, type Feature } from './exam
 export { f16ToF32, f32ToF16 } from './float16.ts';
 export { type SmoothOptions, smoothMap } from './gaussian.ts';
 export { type Genome, openGenome, readPadded } from './genome.ts';
+export { type InspectOptions, inspect } from './inspect/inspect.ts';
+export type { Inspection } from './inspect/inspection.ts';
 export { type BedRow, type Interval, readBed } from './intervals.ts';
 export type { Shuffle } from './order.ts';
 export type { Division } from './prepare/contigs.ts';

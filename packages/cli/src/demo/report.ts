@@ -119,7 +119,7 @@ export function trackPlots(
 }
 
 /** Means of `columns` pieces of nearly equal length; the values themselves where there are fewer. */
-function binned(values: ArrayLike<number>, columns: number): number[] {
+export function binned(values: ArrayLike<number>, columns: number): number[] {
   const count = Math.min(columns, values.length);
   const edge = (column: number): number => Math.round((column * values.length) / count);
   return Array.from({ length: count }, (_, column) => {

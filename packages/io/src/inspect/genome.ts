@@ -1,0 +1,44 @@
+import { openGenome } from '../genome.ts';
+import type { InspectOptions } from './inspect.ts';
+import { type Notes, percent } from './inspection.ts';
+
+const STEP_BP = 2 ** 20;
+const SHOWN = 30;
+
+/** FASTA or 2bit: chromosomes, and every base read. */
+export async function inspectGenome(path: string, notes: Notes, { quick }: InspectOptions): Promise<void> {
+  notes.what = 'genome';
+  const genome = await openGenome(path);
+  try {
+    const chromosomes = [...genome.chromosomes];
+    const total = chromosomes.reduce((sum, [, length]) => sum + length, 0);
+    notes.what = `genome in ${genome.format}: ${chromosomes.length} sequences, ${total.toLocaleString('en')} bp`;
+    const bases = new Float64Array(5);
+    const rows: string[][] = [];
+    for (const [i, [chrom, length]] of (quick ? chromosomes.slice(0, 1) : chromosomes).entries()) {
+      const own = new Float64Array(5);
+      for (let start = 0; start < length; start += STEP_BP) {
+        const codes = await genome.read(chrom, start, Math.min(length, start + STEP_BP));
+        if (start === 0 && i === 0)
+          notes.fact('begins', Array.from(codes.subarray(0, 60), (code) => 'ACGTN'[code]).join(''));
+        for (const code of codes) own[code]!++;
+      }
+      own.forEach((count, code) => {
+        bases[code]! += count;
+      });
+      if (i < SHOWN) rows.push([chrom, length.toLocaleString('en'), gc(own), percent(own[4]! / length)]);
+    }
+    notes.fact(
+      quick ? 'bases of the first' : 'bases',
+      `${gc(bases)} GC, ${bases[4]!.toLocaleString('en')} N`,
+    );
+    notes.tables.push({ header: ['sequence', 'bp', 'GC', 'N'], rows });
+    if (rows.length < chromosomes.length) notes.fact('sequences not shown', chromosomes.length - rows.length);
+  } finally {
+    await genome.close();
+  }
+}
+
+function gc([a = 0, c = 0, g = 0, t = 0]: Float64Array): string {
+  return percent((c + g) / (a + c + g + t || 1));
+}

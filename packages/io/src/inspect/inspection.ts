@@ -1,0 +1,59 @@
+/** What there is to say about a file or a folder, as plain data. */
+export interface Inspection {
+  readonly path: string;
+  /** What it is, in a line. */
+  readonly what: string;
+  /** Name and value. */
+  readonly facts: readonly (readonly [string, string])[];
+  readonly tables: readonly Table[];
+  /** Values to draw. */
+  readonly curves: readonly Curve[];
+  /** Unusual, and perhaps meant. */
+  readonly warnings: readonly string[];
+  /** Damage, with its place. */
+  readonly problems: readonly string[];
+}
+
+export interface Table {
+  readonly header: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+export interface Curve {
+  readonly name: string;
+  readonly values: readonly number[];
+}
+
+/** An inspection as it grows. */
+export class Notes implements Inspection {
+  readonly path: string;
+  what = '';
+  readonly facts: [string, string][] = [];
+  readonly tables: Table[] = [];
+  readonly curves: Curve[] = [];
+  readonly warnings: string[] = [];
+  readonly problems: string[] = [];
+
+  constructor(path: string) {
+    this.path = path;
+  }
+
+  fact(name: string, value: string | number): void {
+    this.facts.push([name, typeof value === 'number' ? value.toLocaleString('en') : value]);
+  }
+
+  /** Notes an error as damage. */
+  problem(error: unknown): void {
+    this.problems.push(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** `12 %` of a whole, with two digits that matter. */
+export function percent(share: number): string {
+  return `${Number((100 * share).toPrecision(3))} %`;
+}
+
+/** A number in at most five digits. */
+export function brief(value: number): string {
+  return String(Number(value.toPrecision(5)));
+}
