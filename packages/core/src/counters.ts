@@ -7,6 +7,11 @@ export interface StepCounters {
   counters(): Counters;
   /** The counters after a step that was taken; a step that was skipped does not advance them. */
   advance(counters: Counters): Counters;
+  /**
+   * The counters to run a step again with whose gradients were not finite, when another loss scale may help;
+   * undefined when none can.
+   */
+  afterOverflow?(counters: Counters): Counters | undefined;
   /** What `scalar(name)` holds at the step with these counters. */
   scalars(counters: Counters): Readonly<Record<string, number>>;
 }

@@ -1,6 +1,7 @@
 import { create, globals } from 'webgpu';
 import type { KernelTarget, SubgroupMatrices } from './kernel.ts';
 import { installAdaptivePolling, restartPolling } from './polling.ts';
+import type { Precision } from './scope.ts';
 
 /** What a device says about itself; part of the fingerprint that ranks compare. */
 export interface DeviceInfo {
@@ -330,9 +331,18 @@ export class Device {
   }
 }
 
-/** What kernels for a device are written for. */
-export function kernelTarget({ software }: DeviceInfo): KernelTarget {
-  return { kind: software ? 'software' : 'gpu' };
+/**
+ * What kernels for a device are written for. Matrix units multiply f16, so they are used in mixed precision only.
+ *
+ * @throws when mixed precision is asked of a device without shader-f16.
+ */
+export function kernelTarget(info: DeviceInfo, precision: Precision = 'f32'): KernelTarget {
+  const { software, features, description, subgroupMatrices: listed } = info;
+  if (precision === 'mixed' && !features.includes('shader-f16'))
+    throw new Error(`${description} has no shader-f16, which mixed precision needs; use precision: 'f32'`);
+  if (software) return { kind: 'software' };
+  const [matrices] = precision === 'mixed' ? listed : [];
+  return matrices === undefined ? { kind: 'gpu' } : { kind: 'tensor-core', matrices };
 }
 
 /** What Dawn says about an adapter beyond the standard. */

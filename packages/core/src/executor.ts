@@ -221,11 +221,11 @@ export class Executor {
     return result;
   }
 
-  /** Every stored tensor of one leaf after each of its steps, for looking for the first that is not finite. */
+  /** Every stored tensor of one leaf after each of its steps, and whether it is finite: to look for the first that is not. */
   async inspect(
     frame: Frame,
     leaf: number,
-    visit: (step: Step, values: Float32Array) => boolean,
+    visit: (step: Step, finite: () => boolean) => boolean,
   ): Promise<void> {
     this.setInputs(this.inputs);
     this.startRound(0);
@@ -241,7 +241,7 @@ export class Executor {
         const [bytes] = await this.device.read([
           { buffer: this.bufferOf(output.slot, leaf), offset: output.offset ?? 0, bytes: output.bytes ?? 0 },
         ]);
-        if (visit(prepared.step, new Float32Array(bytes!.slice().buffer))) return;
+        if (visit(prepared.step, () => allFinite(bytes!.slice(), output.half === true))) return;
       }
       if (segment.combine.length > 0) return;
     }
@@ -286,7 +286,7 @@ export class Executor {
     }
   }
 
-  /** Fills all memory that a step must write before it reads it with NaN: a test that no kernel reads leftovers. */
+  /** Fills all memory that a step must write before it reads it with NaN, as f32 and as f16: a test that no kernel reads leftovers. */
   poison(): void {
     const pinned = new Set(this.program.inputs.map(({ slot }) => slot));
     for (const buffers of [this.shared, ...this.perLeaf.values()]) {
@@ -295,7 +295,7 @@ export class Executor {
         this.device.write(
           buffer,
           0,
-          new Uint8Array(new Uint32Array(buffer.size / 4).fill(0x7fc0_0000).buffer),
+          new Uint8Array(new Uint32Array(buffer.size / 4).fill(0x7fc0_7fc0).buffer),
         );
       }
     }
@@ -539,6 +539,11 @@ export class Executor {
 
 const runsFor = ({ parts }: Step, leaf: number): boolean =>
   parts === undefined || (leaf >= parts[0] && leaf < parts[1]);
+function allFinite({ buffer }: Uint8Array, half: boolean): boolean {
+  return half
+    ? new Uint16Array(buffer).every((bits) => (bits & 0x7c00) !== 0x7c00) // exponent all ones: infinite or NaN
+    : new Float32Array(buffer).every(Number.isFinite);
+}
 
 /** The pieces one after another, in memory of their own. */
 function join(pieces: readonly Uint8Array[]): Uint8Array {

@@ -101,7 +101,7 @@ export {
   type Safetensors,
   writeSafetensors,
 } from './safetensors.ts';
-export { currentScope, type Phase, withLayer, withScope } from './scope.ts';
+export { currentScope, type Phase, type Precision, withLayer, withScope } from './scope.ts';
 export { StateStore } from './state.ts';
 export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
 export { assign } from './trace.ts';

@@ -33,7 +33,7 @@ export type KernelTarget =
   | { readonly kind: 'software' }
   /** A GPU: workgroup memory. */
   | { readonly kind: 'gpu' }
-  /** A GPU whose subgroups multiply matrices: for products of tensors that are stored as f16. */
+  /** A GPU whose subgroups multiply f16 matrices: for mixed precision. */
   | { readonly kind: 'tensor-core'; readonly matrices: SubgroupMatrices };
 
 /** f16 matrices [m, k] and [k, n] that a subgroup multiplies at a time, summed in f32. */

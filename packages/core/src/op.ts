@@ -126,6 +126,8 @@ export interface Op<N extends readonly string[], A> {
   readonly combine?: boolean;
   /** Statistics that the backward pass shares with the forward pass: always kept, never computed again to save memory. */
   readonly saved?: boolean;
+  /** Sums of products, as of matrices: in mixed precision what it reads and gives of a batch is stored as f16. */
+  readonly product?: true;
   /** f(a + b) = f(a) + f(b) in the inputs that vary: may run on per-leaf addends of a sum. */
   readonly linear?: boolean;
   /** Inputs of which only the shape is used; they are dropped once shapes are known. */

@@ -22,6 +22,8 @@ export interface Binding {
   readonly access: 'read' | 'read_write';
   readonly offset?: number;
   readonly bytes?: number;
+  /** Elements are f16; otherwise they have 32 bits. */
+  readonly half?: true;
 }
 
 /** One dispatch. */

@@ -1,13 +1,17 @@
 /** What a traced tensor is for: forward, input gradient, weight gradient or update. A phase is a fusion barrier. */
 export type Phase = 'F' | 'I' | 'W' | 'U';
 
+/** `mixed`: products of f16 with sums in f32; weights, statistics and losses stay f32. */
+export type Precision = 'f32' | 'mixed';
+
 interface Scope {
   readonly path: string;
   readonly phase: Phase;
   readonly training: boolean;
+  readonly precision: Precision;
 }
 
-let current: Scope = { path: '', phase: 'F', training: false };
+let current: Scope = { path: '', phase: 'F', training: false, precision: 'f32' };
 
 /** The layer path, phase and mode that new tensors are recorded under. */
 export function currentScope(): Scope {

@@ -1,11 +1,12 @@
 import type { Traceable } from './compile/compile.ts';
 import { gradients } from './grad.ts';
+import { lossSeed, unscaled } from './loss-scale.ts';
 import { type AnyLayer, parameters } from './nn/layer.ts';
 import type { Loss } from './nn/loss.ts';
 import { type BatchNormGroup, withBatchNorm } from './nn/norm.ts';
 import { leafSum } from './ops/leaf-sum.ts';
 import type { Optimizer } from './optim/optimizer.ts';
-import { constant, type Parameter } from './parameter.ts';
+import type { Parameter } from './parameter.ts';
 import { withScope } from './scope.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -45,9 +46,9 @@ export function trainStep(options: TrainStepOptions): Traceable {
   const step = (inputs: Inputs): Record<string, Tensor> => {
     const { x, y } = prepare(inputs);
     const value = withScope({ training: true }, () => withBatchNorm(batchNorm, () => loss(model(x), y)));
-    const sums = gradients(value, constant(1), trained).map((gradient, i) => {
+    const sums = gradients(value, lossSeed(), trained).map((gradient, i) => {
       const { name } = trained[i]!;
-      return withScope({ path: name, phase: 'U' }, () => leafSum(gradient, name));
+      return withScope({ path: name, phase: 'U' }, () => leafSum(unscaled(gradient), name));
     });
     optimizer.update(trained, sums);
     return { loss: value };

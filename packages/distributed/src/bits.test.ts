@@ -133,6 +133,30 @@ test('sequences cut into rows give the same bits on 1, 2, 3, 4 and 8 devices', a
   expect(new Set(hashes).size).toBe(1);
 });
 
+test.each([
+  ['sequences', { leaves: LEAVES, inputs: INPUTS }],
+  ['rows', { leavesPerSequence: 4, inputs: { x: [LEAVES, LENGTH, 4], y: [LEAVES, BINS, TRACKS] } }],
+] as const)(
+  'mixed precision by %s has the same bits on 1 and 3 devices, through a step that overflows',
+  async (_, cut) => {
+    const hashes: string[] = [];
+    for (const devices of [1, 3]) {
+      const options = { ...cut, mesh: await meshOf(devices), seed: 5, precision: 'mixed' } as const;
+      const step = await distribute(trapStep('sequence'), options);
+      await runSteps(step, 1);
+      const scale = step.host.counters.lossScale!;
+      const y = values(LEAVES * BINS * TRACKS, 7).map(Math.abs);
+      y[6 * BINS * TRACKS + 5] = 1e6; // in a leaf of the last device
+      await step({ x: values(LEAVES * LENGTH * 4, 1), y });
+      expect(step.host.counters.lossScale).toBeLessThan(scale);
+      expect(step.host.counters).toMatchObject({ step: 2, goodSteps: 1 });
+      hashes.push(await runSteps(step, 2));
+      await step.close();
+    }
+    expect(hashes[1]).toBe(hashes[0]);
+  },
+);
+
 test('another seed, and another logical plan, give other bits', async () => {
   const mesh = await meshOf(2);
   const options = { mesh, leaves: LEAVES, inputs: INPUTS };

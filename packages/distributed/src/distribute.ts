@@ -21,7 +21,7 @@ import {
 } from '@cohesin/core';
 import { exchangeMemory, share } from './exchange.ts';
 import type { Mesh } from './mesh.ts';
-import type { SharedTensor, StepReport } from './rank-worker.ts';
+import type { Explanation, SharedTensor, StepReport } from './rank-worker.ts';
 import { abort } from './rendezvous.ts';
 
 export interface DistributeOptions extends BuildOptions {
@@ -44,7 +44,7 @@ export interface Distributed {
   (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
   readonly program: Program & { memory(): string };
   readonly state: DistributedState;
-  /** Steps that were run again because a gradient left the window of its scale. */
+  /** Steps that were run again because a gradient left the window of its scale, or overflowed at the loss scale. */
   readonly repeats: number;
   readonly host: HostState;
   restoreHost(host: HostState): void;
@@ -121,7 +121,10 @@ export class DistributedState {
 export async function distribute(fn: Traceable, options: DistributeOptions): Promise<Distributed> {
   const { mesh, seed = 0 } = options;
   const leavesOnDevice = Math.ceil((options.leavesPerSequence ?? options.leaves ?? 1) / mesh.ranks.length);
-  const own = { target: kernelTarget(mesh.info), bindingLimit: mesh.info.maxBindingBytes };
+  const own = {
+    target: kernelTarget(mesh.info, options.precision),
+    bindingLimit: mesh.info.maxBindingBytes,
+  };
   const built = build(fn, { ...own, ...options, leavesOnDevice });
   const { leaves } = rounds(built.program);
   if (mesh.ranks.length > leaves) {
@@ -188,20 +191,29 @@ function runner(
   const run = async (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> => {
     fillInputs(program, job.inputs, inputs);
     const sequence = host.step * program.sequences;
-    const frame: Frame = { seed, step: host.step, sequence, scalars: rules?.scalars(host.counters) ?? {} };
     const q =
       program.sums === undefined
         ? undefined
         : Int32Array.from(program.sums.tensors, ({ name }) => host.q[name]!);
-    const reports = await stepAll(mesh, job, frame, q);
-    const done = reports[0] as Extract<StepReport, { kind: 'done' }>;
-    repeats += done.repeats;
-    host = {
-      step: host.step + 1,
-      counters: rules?.advance(host.counters) ?? {},
-      q: namedScales(program, done.q),
-    };
-    return collect(program, job.outputs);
+    let { counters } = host;
+    for (;;) {
+      const frame: Frame = { seed, step: host.step, sequence, scalars: rules?.scalars(counters) ?? {} };
+      const [report] = await stepAll(mesh, job, frame, q); // they differ in nothing: the ranks decided together
+      if (report!.kind === 'not-finite') {
+        const next = rules?.afterOverflow?.(counters);
+        if (next === undefined) throw await explainAll(mesh, job, frame, report!.tensor);
+        counters = next;
+        repeats++;
+        continue;
+      }
+      repeats += report!.repeats;
+      host = {
+        step: host.step + 1,
+        counters: rules?.advance(counters) ?? {},
+        q: namedScales(program, report!.q),
+      };
+      return collect(program, job.outputs);
+    }
   };
   return Object.defineProperties(run as Distributed, {
     program: {
@@ -247,14 +259,23 @@ async function stepAll(
     }),
   );
   if (failure !== undefined) throw failure;
-  const reports = settled.map((result) => (result as PromiseFulfilledResult<StepReport>).value);
-  const broken = reports.filter((report) => report.kind === 'not-finite');
-  if (broken.length === 0) return reports;
-  const [first] = broken.filter(({ message }) => message !== undefined).sort((a, b) => a.leaf - b.leaf);
-  const { message, tensor } = first ?? broken[0]!;
-  throw new NotFiniteError(
-    message ?? `step ${frame.step}: the gradient of ${tensor} is not finite; nothing was updated`,
-    tensor,
+  return settled.map((result) => (result as PromiseFulfilledResult<StepReport>).value);
+}
+
+/** The error that names the first tensor that is not finite, over all ranks. */
+async function explainAll(
+  mesh: Mesh,
+  job: LoadedJob,
+  frame: Frame,
+  gradient: string,
+): Promise<NotFiniteError> {
+  const found = await Promise.all(
+    mesh.ranks.map((rank) => rank.call<Explanation>((api) => api.explain(job.id, frame, gradient))),
+  );
+  const [first] = found.filter(({ message }) => message !== undefined).sort((a, b) => a.leaf - b.leaf);
+  return new NotFiniteError(
+    first?.message ?? `step ${frame.step}: the gradient of ${gradient} is not finite; nothing was updated`,
+    first?.tensor ?? gradient,
   );
 }
 

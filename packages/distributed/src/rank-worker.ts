@@ -45,13 +45,15 @@ export interface Job {
 /** What came of a step on this rank. */
 export type StepReport =
   | { readonly kind: 'done'; readonly q: Int32Array | undefined; readonly repeats: number }
-  /** `message` is set on the rank that holds the first tensor that is not finite. */
-  | {
-      readonly kind: 'not-finite';
-      readonly message: string | undefined;
-      readonly leaf: number;
-      readonly tensor: string;
-    };
+  /** The gradient of `tensor` is not finite: every rank knows, nothing was updated. */
+  | { readonly kind: 'not-finite'; readonly tensor: string };
+
+/** Where a step first went wrong on a rank; `message` is set if it was on this one. */
+export interface Explanation {
+  readonly message: string | undefined;
+  readonly leaf: number;
+  readonly tensor: string;
+}
 
 interface Loaded {
   readonly job: Job;
@@ -99,6 +101,12 @@ const api = {
     return runStep(loaded, frame, q);
   },
 
+  /** Runs the leaves of a step again, to find the first tensor that is not finite. */
+  explain: async (id: number, frame: Frame, gradient: string): Promise<Explanation> => {
+    const { message, tensor, leaf } = await notFinite(jobs.get(id)!.executor, frame, gradient);
+    return { message: leaf === undefined ? undefined : message, leaf: leaf ?? 0, tensor };
+  },
+
   writeState: (stateId: number, tensors: readonly SharedTensor[]): void => {
     stores.get(stateId)!.write(new Map(tensors.map((tensor) => [tensor.name, hostTensorOf(tensor)])));
   },
@@ -135,7 +143,7 @@ async function runStep(loaded: Loaded, frame: Frame, q: Int32Array | undefined):
   for (let repeats = 0; ; repeats++) {
     rendezvous.enter(frame.step, 'forward and backward');
     const decision = await executor.run(frame, exchange, unit);
-    if (decision?.kind === 'not-finite') return await report(executor, frame, decision.tensor);
+    if (decision?.kind === 'not-finite') return decision;
     unit = decision?.q;
     if (decision?.kind === 'repeat') continue;
     rendezvous.enter(frame.step, 'reading outputs');
@@ -143,11 +151,6 @@ async function runStep(loaded: Loaded, frame: Frame, q: Int32Array | undefined):
     rendezvous.enter(frame.step, 'idle');
     return { kind: 'done', q: unit, repeats };
   }
-}
-
-async function report(executor: Executor, frame: Frame, gradient: string): Promise<StepReport> {
-  const { message, tensor, leaf } = await notFinite(executor, frame, gradient);
-  return { kind: 'not-finite', message: leaf === undefined ? undefined : message, leaf: leaf ?? 0, tensor };
 }
 
 function inputsOf({ inputs }: Job): Record<string, TypedArray> {

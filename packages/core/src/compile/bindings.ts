@@ -7,6 +7,8 @@ import { type Operand, WindowWord } from './window.ts';
 export interface Declared extends Operand {
   /** Indexed four values at a time. */
   readonly wide: boolean;
+  /** WGSL type of a word. */
+  readonly type: string;
 }
 
 /** Declares the inputs `b0`…, their scalar loaders `load0`…, and the output `y`. */
@@ -14,9 +16,9 @@ export function declareWhole(inputs: readonly Declared[], output: Declared): str
   return [
     ...inputs.map(
       (input, k) =>
-        `@group(0) @binding(${k}) var<storage, read> b${k}: array<${wordType(input)}>;\n${loader(input, k, (w) => `b${k}[${w}]`)}`,
+        `@group(0) @binding(${k}) var<storage, read> b${k}: array<${input.type}>;\n${loader(input, k, (w) => `b${k}[${w}]`)}`,
     ),
-    `@group(0) @binding(${inputs.length}) var<storage, read_write> y: array<${wordType(output)}>;`,
+    `@group(0) @binding(${inputs.length}) var<storage, read_write> y: array<${output.type}>;`,
   ];
 }
 
@@ -33,7 +35,7 @@ export function declareWindow(
   const texts = [...inputs, output].map((operand, k) => {
     const isOutput = k === inputs.length;
     const name = isOutput ? 'y' : `b${k}`;
-    const type = wordType(operand);
+    const { type } = operand;
     const access = isOutput ? 'read_write' : 'read';
     const size = pageBytes / operand.wordBytes;
     const page = (action: (page: string) => string): string =>
@@ -79,17 +81,13 @@ function choose(pages: number, size: number, statement: (page: number) => string
   );
 }
 
-function wordType({ dtype, wide }: Declared): string {
-  return dtype === 'f32' ? (wide ? 'vec4f' : 'f32') : 'u32';
-}
-
 /** The scalar loader of binding k, given how a word of it is read. */
 function loader({ dtype, wide }: Declared, k: number, word: (w: string) => string): string {
   const element = {
     f32: wide ? `${word('i >> 2u')}[i & 3u]` : word('i'),
     u32: `f32(${word('i')})`,
     i32: `f32(bitcast<i32>(${word('i')}))`,
-    f16: `unpack2x16float(${word('i >> 1u')})[i & 1u]`,
+    f16: `unpack2x16float(${wide ? `${word('i >> 2u')}[(i >> 1u) & 1u]` : word('i >> 1u')})[i & 1u]`,
     u8: `f32((${word('i >> 2u')} >> ((i & 3u) * 8u)) & 0xffu)`,
   } satisfies Record<DType, string>;
   return `fn load${k}(i: u32) -> f32 { return ${element[dtype]}; }`;

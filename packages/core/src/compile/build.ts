@@ -14,10 +14,12 @@ import type {
   Segment,
   Step,
 } from '../program.ts';
+import type { Precision } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { bitsId } from './bits-id.ts';
 import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
+import { storeHalves } from './halves.ts';
 import { updateInPlace } from './in-place.ts';
 import { type Layout, partsOf, type Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage } from './lives.ts';
@@ -48,6 +50,7 @@ export interface LogicalPlan {
   /** Parts into which each sequence is cut along its rows; 1 for leaves of whole sequences. */
   readonly leavesPerSequence: number;
   readonly target: KernelTarget;
+  readonly precision: Precision;
 }
 
 /**
@@ -63,8 +66,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const { leaves, leavesPerSequence } = plan;
   if (leaves > 1 && leavesPerSequence > 1)
     throw new Error(`${leaves} leaves of the batch and ${leavesPerSequence} of each sequence; choose one`);
-  const simple = simplify(graph);
-  const sharded = leavesPerSequence === 1 ? shard(simple, leaves) : shardRows(simple, leavesPerSequence);
+  const sharded = shardedGraph(simplify(graph), plan);
   checkSizes(sharded.graph);
   const scalars = scalarNames(sharded.graph);
   const fused = fuse(sharded.graph);
@@ -85,6 +87,11 @@ function checkSizes(graph: Graph): void {
   throw new Error(
     `${large}: ${elementCount(large.shape)} elements in one leaf, but a tensor holds fewer than ${2 ** 32}; use more leaves or a shorter input`,
   );
+}
+
+function shardedGraph(graph: Graph, { leaves, leavesPerSequence, precision }: LogicalPlan): Sharded {
+  const sharded = leavesPerSequence === 1 ? shard(graph, leaves) : shardRows(graph, leavesPerSequence);
+  return precision === 'f32' ? sharded : storeHalves(sharded, fuse(sharded.graph));
 }
 
 /** Per-step numbers in order of first use; eight fit beside the other immediates. */
@@ -186,7 +193,14 @@ class Assembly {
 
   private binding(x: Storage, access: Binding['access']): Binding {
     const { slot, offset } = this.place(x);
-    return { slot, access, ...(offset === 0 ? {} : { offset }), bytes: this.parts.bytes(x) };
+    const half = typeof x !== 'string' && x.dtype === 'f16';
+    return {
+      slot,
+      access,
+      ...(offset === 0 ? {} : { offset }),
+      bytes: this.parts.bytes(x),
+      ...(half ? { half } : {}),
+    };
   }
 
   private steps(work: Work): Step[] {

@@ -5,9 +5,11 @@ import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { type KernelTarget, SOFTWARE } from '../kernel.ts';
+import { LOSS_SCALE, withLossScale } from '../loss-scale.ts';
 import { input, Parameter } from '../parameter.ts';
 import { addLeaves, memoryReport, type Program, pieceCount } from '../program.ts';
 import { hashName, mix } from '../random.ts';
+import { type Precision, withScope } from '../scope.ts';
 import { StateStore } from '../state.ts';
 import type { DType, Tensor } from '../tensor.ts';
 import { trace } from '../trace.ts';
@@ -30,6 +32,8 @@ export interface BuildOptions extends Placement {
   readonly leavesPerSequence?: number;
   /** What the kernels are written for; `compile` and `distribute` take it from the device. */
   readonly target?: KernelTarget;
+  /** `mixed` needs shader-f16; training then scales its loss. Default `f32`. */
+  readonly precision?: Precision;
 }
 
 /** A program with the parameters its state starts from. */
@@ -41,22 +45,25 @@ export interface Built {
 
 /** Traces and compiles a function, without a device. */
 export function build(fn: Traceable, options: BuildOptions): Built {
-  const { inputs, leaves = 1, leavesPerSequence = 1, target = SOFTWARE } = options;
+  const { inputs, leaves = 1, leavesPerSequence = 1, target = SOFTWARE, precision = 'f32' } = options;
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
   });
-  const graph = trace(() => fn(Object.fromEntries(tensors)));
+  const graph = trace(() => withScope({ precision }, () => fn(Object.fromEntries(tensors))));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, { leaves, leavesPerSequence, target }, options);
+  const program = buildProgram(graph, { leaves, leavesPerSequence, target, precision }, options);
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,
     parameters: new Map(
       all.filter(({ name }) => held.has(name)).map((parameter) => [parameter.name, parameter]),
     ),
-    counters: fn.counters,
+    counters:
+      fn.counters !== undefined && program.scalars.includes(LOSS_SCALE)
+        ? withLossScale(fn.counters)
+        : fn.counters,
   };
 }
 
@@ -97,7 +104,10 @@ export interface Compiled {
  */
 export async function compile(fn: Traceable, options: CompileOptions): Promise<Compiled> {
   const { device, seed = 0 } = options;
-  const own = { target: kernelTarget(device.info), bindingLimit: device.info.maxBindingBytes };
+  const own = {
+    target: kernelTarget(device.info, options.precision),
+    bindingLimit: device.info.maxBindingBytes,
+  };
   const { program, parameters, counters: host } = build(fn, { ...own, ...options });
   const state = options.state ?? new StateStore(device);
   const fresh = new Map([...parameters].filter(([name]) => !state.has(name)));
@@ -113,15 +123,21 @@ export async function compile(fn: Traceable, options: CompileOptions): Promise<C
     executor.setInputs(
       Object.fromEntries(Object.entries(inputs).map(([name, x]) => [name, 'data' in x ? x.data : x])),
     );
-    const frame = { seed, step, sequence: step * sequences, scalars: host?.scalars(counters) ?? {} };
+    let tried = counters;
     for (;;) {
+      const frame = { seed, step, sequence: step * sequences, scalars: host?.scalars(tried) ?? {} };
       const decision = await executor.run(frame, undefined, q);
-      if (decision?.kind === 'not-finite') throw await notFinite(executor, frame, decision.tensor);
+      if (decision?.kind === 'not-finite') {
+        const next = host?.afterOverflow?.(tried);
+        if (next === undefined) throw await notFinite(executor, frame, decision.tensor);
+        tried = next;
+        continue;
+      }
       q = decision?.q ?? q;
       if (decision?.kind !== 'repeat') break;
     }
     step++;
-    counters = host?.advance(counters) ?? counters;
+    counters = host?.advance(tried) ?? counters;
     return addUp(program, await executor.outputs());
   };
   return Object.defineProperties(run as Compiled, {
@@ -158,8 +174,8 @@ export async function notFinite(
 ): Promise<NotFiniteError> {
   for (const leaf of executor.leaves) {
     let found: string | undefined;
-    await executor.inspect(frame, leaf, (step, values) => {
-      if (step.label.endsWith('add gradient') || values.every(Number.isFinite)) return false;
+    await executor.inspect(frame, leaf, (step, finite) => {
+      if (step.label.endsWith('add gradient') || finite()) return false;
       found = step.label;
       return true;
     });

@@ -2,6 +2,7 @@ import { elementCount } from '../host-tensor.ts';
 import { literal } from '../literal.ts';
 import type { Spec, Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
+import { isFloat } from './fuse.ts';
 
 /**
  * Where a value is needed, relative to the flat index i of the output element: at i itself (period 0), at
@@ -38,7 +39,7 @@ export interface ElementContext {
   /** WGSL of word `index` of a binding. */
   word(binding: number, index: string): string;
   /** WGSL statement that stores word `index` of the output. */
-  put(index: string, value: string): string;
+  put(root: Tensor, index: string, value: string, wide: boolean): string;
   /** WGSL of whether word `index` of the output is computed here. */
   isUnit(index: string): string;
   /** Adds WGSL functions that the text calls. */
@@ -98,7 +99,7 @@ export function elementBody(root: Tensor, context: ElementContext, workgroupSize
       let v = first + k * ${strideText};
       if (${context.isUnit('v')}) {
         ${each}
-        ${context.put('v', width === 1 ? element(0) : `vec4f(${lanes(width).map(element).join(', ')})`)}
+        ${context.put(root, 'v', width === 1 ? element(0) : `vec4f(${lanes(width).map(element).join(', ')})`, width === 4)}
       }
     }`;
   const parameters = operands.map((_, k) => `, p${k}: f32`).join('');
@@ -196,7 +197,7 @@ class Element {
   private operand(source: Tensor, place: Place): string {
     const binding = this.context.bind(source);
     const key = `${binding} ${place.period} ${place.offset}`;
-    const wide = this.width === 4 && place.period === 0 && source.dtype === 'f32';
+    const wide = this.width === 4 && place.period === 0 && isFloat(source);
     const { period, offset } = place;
     const index = period === 0 ? 'i' : period === 1 ? `${offset}u` : `i % ${period}u + ${offset}u`;
     this.context.access(binding, index);

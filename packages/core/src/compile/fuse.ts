@@ -1,6 +1,6 @@
 import { type Graph, readers, roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
-import { sameShape, type Tensor } from '../tensor.ts';
+import { type DType, sameShape, type Tensor } from '../tensor.ts';
 
 /** One kernel to be: what it stores, what it computes on the way, what it reads. */
 export interface Group {
@@ -148,9 +148,11 @@ function absorbEpilogues(
   return cores;
 }
 
+export const isFloat = ({ dtype }: { readonly dtype: DType }): boolean => dtype === 'f32' || dtype === 'f16';
+
 function continues(from: Tensor, map: Tensor, core: Tensor): boolean {
   const { kernel } = map.op;
-  if (kernel.kind !== 'map' || kernel.index !== undefined || map.phase !== core.phase || map.dtype !== 'f32')
+  if (kernel.kind !== 'map' || kernel.index !== undefined || map.phase !== core.phase || !isFloat(map))
     return false;
   const uses = Object.values(map.inputs).filter((source) => source === from).length;
   return uses === 1 && sameShape(from.shape, map.shape) && elementCount(map.shape) > 1;

@@ -2,11 +2,11 @@ import { elementCount } from '../host-tensor.ts';
 import type { KernelBody, KernelTarget } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import type { Range, ReduceKernel } from '../op.ts';
-import type { Tensor } from '../tensor.ts';
+import type { DType, Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { type Declared, declareWhole, declareWindow, openWindow } from './bindings.ts';
 import { broadcastIndexText, type ElementContext, elementBody } from './element.ts';
-import { type Fused, type Group, isAlias } from './fuse.ts';
+import { type Fused, type Group, isAlias, isFloat } from './fuse.ts';
 import { rangeOf } from './interval.ts';
 import { planWindows, type Space, type Window, WindowWord } from './window.ts';
 
@@ -234,8 +234,8 @@ class Writer implements ElementContext {
     const wide = kernel.vec4?.includes('y') === true;
     this.functions.push(
       wide
-        ? `fn store4(i: u32, v: vec4f) { ${this.put('i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`)} }`
-        : `fn store(i: u32, v: f32) { ${this.put('i', after('v', 'i'))} }`,
+        ? `fn store4(i: u32, v: vec4f) { ${this.put(root, 'i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`, true)} }`
+        : `fn store(i: u32, v: f32) { ${this.put(root, 'i', after('v', 'i'), false)} }`,
     );
     if (kernel.declarations !== undefined) this.helpers.add(kernel.declarations);
     for (const extension of kernel.enables ?? []) this.enables.add(extension);
@@ -284,16 +284,15 @@ class Writer implements ElementContext {
     const { outer, count, inner } = extent;
     const load = this.loader(x);
     const addends: Access[] = [{ target: this.target(x), index: 'i' }];
-    const wide = inner % 4 === 0 && load.startsWith('load') && x.dtype === 'f32';
+    const binding = load.startsWith('load') ? Number(load.slice('load'.length)) : undefined;
+    const wide = inner % 4 === 0 && binding !== undefined && isFloat(this.reads[binding]!);
     const width = wide ? 4 : 1;
-    if (wide) this.wide.add(Number(load.slice('load'.length)));
+    if (wide) this.wide.add(binding);
     const [n, m] = [this.extent(count), this.extent(inner / width)];
     const parts = chunks === undefined ? undefined : this.extent(chunks);
     const length = chunks === undefined ? n : this.extent(Math.ceil(count / chunks) * neighboursOf(extent));
     const [first, end, step] = chunkRange(parts, length, n, neighboursOf(extent));
-    const value = wide
-      ? this.word(Number(load.slice('load'.length)), `base + r * ${m}`)
-      : `${load}(base + r * ${m})`;
+    const value = wide ? this.word(binding, `base + r * ${m}`) : `${load}(base + r * ${m})`;
     const lanes = wide ? ['x', 'y', 'z', 'w'] : [''];
     const each = (text: (lane: string, k: number) => string): string =>
       wide ? `vec4f(${lanes.map((lane, k) => text(`.${lane}`, k)).join(', ')})` : text('', 0);
@@ -310,7 +309,7 @@ class Writer implements ElementContext {
           let value = ${value};
           acc = ${each((lane) => kernel.combine(`acc${lane}`, `value${lane}`))};
         }
-        ${part ? `if ((progress & 2u) == 0u) { putY(o, acc); } else { ${this.put('o', finished)} }` : this.put('o', finished)}
+        ${part ? `if ((progress & 2u) == 0u) { putY(o, acc); } else { ${this.put(root, 'o', finished, wide)} }` : this.put(root, 'o', finished, wide)}
       }`;
     const outputs = (outer * (chunks ?? 1) * inner) / width;
     const block = chunks === undefined ? count : Math.ceil(count / chunks) * neighboursOf(extent);
@@ -426,11 +425,17 @@ class Writer implements ElementContext {
 
   word(binding: number, index: string): string {
     if (binding === OWN) return this.mode === 'whole' ? `y[${index}]` : `getY(${index})`;
-    return this.mode === 'whole' ? `b${binding}[${index}]` : `word${binding}(${index})`;
+    const word = this.mode === 'whole' ? `b${binding}[${index}]` : `word${binding}(${index})`;
+    if (this.reads[binding]!.dtype !== 'f16') return word;
+    this.help(WIDEN);
+    return `widen(${word})`;
   }
 
-  put(index: string, value: string): string {
-    return this.mode === 'whole' ? `y[${index}] = ${value};` : `putY(${index}, ${value});`;
+  put(root: Stored, index: string, value: string, wide: boolean): string {
+    const half = root.dtype === 'f16';
+    if (half) this.enables.add('f16');
+    const word = half ? `${wide ? 'vec4h' : 'f16'}(${value})` : value;
+    return this.mode === 'whole' ? `y[${index}] = ${word};` : `putY(${index}, ${word});`;
   }
 
   isUnit(index: string): string {
@@ -505,8 +510,8 @@ class Writer implements ElementContext {
   ): Draft {
     const x = Math.min(workgroups, MAX_WORKGROUPS_X);
     const y = Math.ceil(workgroups / x);
-    const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k)));
-    const output = declared(root, wide);
+    const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k), false));
+    const output = declared(root, wide, true);
     const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
     const guard = this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < window[${WindowWord.endWorkgroup}]`;
     const guarded = this.mode === 'whole' && x * y === workgroups ? body : `if (${guard}) {\n${body}\n}`;
@@ -554,11 +559,23 @@ function hull(a: Range | undefined, b: Range): Range {
   return b[1] <= b[0] ? a : [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
 }
 
-function declared(spec: Stored, wide: boolean): Declared {
+function declared(spec: Stored, wide: boolean, isOutput: boolean): Declared {
   const { shape, dtype } = spec;
   const bytesPerElement = dtype === 'u8' ? 1 : dtype === 'f16' ? 2 : 4;
-  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, wordBytes: wide ? 16 : 4 };
+  const [type, wordBytes] = wordOf(dtype, wide, isOutput);
+  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, type, wordBytes };
 }
+
+/** What a text indexes of a tensor, and its bytes. Inputs of fewer bits are read as u32, so that no extension is needed. */
+function wordOf(dtype: DType, wide: boolean, isOutput: boolean): readonly [type: string, bytes: number] {
+  if (dtype === 'f32') return wide ? ['vec4f', 16] : ['f32', 4];
+  if (dtype !== 'f16') return ['u32', 4];
+  if (isOutput) return wide ? ['vec4h', 8] : ['f16', 2];
+  return wide ? ['vec2u', 8] : ['u32', 4];
+}
+
+/** Four f16 as f32. */
+const WIDEN = 'fn widen(h: vec2u) -> vec4f { return vec4f(unpack2x16float(h.x), unpack2x16float(h.y)); }';
 
 /** The tensor whose storage holds these elements. */
 export function stored(node: Tensor): Tensor {

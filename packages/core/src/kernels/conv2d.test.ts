@@ -57,7 +57,7 @@ const SHAPES: readonly Conv2dGeometry[] = [
 ];
 
 const FAMILIES: readonly (readonly [string, ProductFamily, readonly Conv2dGeometry[]])[] = [
-  ['registers', productFamily(SOFTWARE, []), SHAPES],
+  ['registers', productFamily(SOFTWARE), SHAPES],
   ['workgroup memory', tiles, SHAPES.slice(0, 2)], // seconds of compilation each
 ];
 

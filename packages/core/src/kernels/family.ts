@@ -1,6 +1,5 @@
 /** Kernels of products and convolutions by the kind of device: one interface, several ways to compute. */
 import type { KernelBody, KernelTarget } from '../kernel.ts';
-import type { Spec } from '../tensor.ts';
 import {
   type Conv1dGeometry,
   conv1dInputGradientKernel,
@@ -41,17 +40,15 @@ export interface ProductFamily {
   readonly conv2dWeightGradient: (geometry: Conv2dGeometry) => KernelBody;
 }
 
-/** The family for a target. Matrix units take tensors that are stored as f16; others are multiplied in f32. */
-export function productFamily(target: KernelTarget, operands: readonly Spec[]): ProductFamily {
+/** The family for a target. */
+export function productFamily(target: KernelTarget): ProductFamily {
   switch (target.kind) {
     case 'software':
       return REGISTERS;
     case 'gpu':
       return WORKGROUP_TILES;
     case 'tensor-core':
-      return operands.every(({ dtype }) => dtype === 'f16')
-        ? implicitFamily((product) => subgroupMatrixKernel(product, target.matrices))
-        : WORKGROUP_TILES;
+      return implicitFamily((product) => subgroupMatrixKernel(product, target.matrices));
     default:
       return target satisfies never;
   }

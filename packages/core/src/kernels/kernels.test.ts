@@ -21,7 +21,7 @@ import { prepareKernel } from './run-kernel.ts';
 
 let gpu: GPU | undefined; // kept: the native instance dies with this object
 let device: GPUDevice;
-const family = productFamily(SOFTWARE, []);
+const family = productFamily(SOFTWARE);
 
 beforeAll(async () => {
   Object.assign(globalThis, globals);

@@ -8,7 +8,7 @@ import { workgroupTileKernel } from './workgroup-tile.ts';
 
 let gpu: GPU | undefined; // kept: the native instance dies with this object
 let device: GPUDevice;
-const family = productFamily({ kind: 'gpu' }, []);
+const family = productFamily({ kind: 'gpu' });
 
 beforeAll(async () => {
   Object.assign(globalThis, globals);

@@ -53,8 +53,8 @@ export function geometryOf(x: Spec, y: Spec, size: number, steps: Steps): Geomet
 }
 
 /** Dense convolutions are products of matrices; those in groups have kernels of their own, the same on all targets. */
-export function kernelsOf({ groups }: Steps, target: KernelTarget, operands: readonly Spec[]): Kernels {
-  return groups === 1 ? productFamily(target, operands) : GROUPED;
+export function kernelsOf({ groups }: Steps, target: KernelTarget): Kernels {
+  return groups === 1 ? productFamily(target) : GROUPED;
 }
 
 type Kernels = Readonly<

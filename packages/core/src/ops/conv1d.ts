@@ -82,8 +82,9 @@ const op = defineOp<Steps & { readonly outLength: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ x, weight }, y, attrs, target) =>
-      kernelsOf(attrs, target, [x, weight]).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
+      kernelsOf(attrs, target).conv1d(geometryOf(x, y, weight.shape[0]!, attrs)),
   },
+  product: true,
   linear: true,
   gradient: (dy, { x, weight }, { outLength: _, ...steps }) => ({
     x: (): Tensor => inputGradientOp({ dy, weight }, { ...steps, length: x.shape[1]! }),
@@ -146,8 +147,9 @@ const inputGradientOp = defineOp<Steps & { readonly length: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ dy, weight }, dx, attrs, target) =>
-      kernelsOf(attrs, target, [dy, weight]).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
+      kernelsOf(attrs, target).conv1dInputGradient(geometryOf(dx, dy, weight.shape[0]!, attrs)),
   },
+  product: true,
   linear: true,
   gradient: (ddx, { dy, weight }, { length: _, ...steps }) => ({
     dy: (): Tensor => op({ x: ddx, weight }, { ...steps, outLength: dy.shape[1]! }),
@@ -206,8 +208,9 @@ const weightGradientOp = defineOp<Steps & { readonly size: number }>()({
   kernel: {
     kind: 'shader',
     body: ({ x, dy }, _, attrs, target) =>
-      kernelsOf(attrs, target, [x, dy]).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
+      kernelsOf(attrs, target).conv1dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
+  product: true,
   linear: true,
   reference: ({ x, dy }, attrs) => {
     const geometry = geometryOf(asSpec(x), asSpec(dy), attrs.size, attrs);

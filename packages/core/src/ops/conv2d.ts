@@ -88,8 +88,9 @@ const op = defineOp<Steps & { readonly outHeight: number; readonly outWidth: num
   kernel: {
     kind: 'shader',
     body: ({ x, weight }, y, attrs, target) =>
-      productFamily(target, [x, weight]).conv2d(geometryOf(x, y, weight.shape, attrs)),
+      productFamily(target).conv2d(geometryOf(x, y, weight.shape, attrs)),
   },
+  product: true,
   linear: true,
   gradient: (dy, { x, weight }, { dilation, padTop, padLeft }) => ({
     x: (): Tensor =>
@@ -142,8 +143,9 @@ const inputGradientOp = defineOp<Steps & { readonly height: number; readonly wid
   kernel: {
     kind: 'shader',
     body: ({ dy, weight }, dx, attrs, target) =>
-      productFamily(target, [dy, weight]).conv2dInputGradient(geometryOf(dx, dy, weight.shape, attrs)),
+      productFamily(target).conv2dInputGradient(geometryOf(dx, dy, weight.shape, attrs)),
   },
+  product: true,
   linear: true,
   gradient: (ddx, { dy, weight }, { dilation, padTop, padLeft }) => ({
     dy: (): Tensor =>
@@ -193,8 +195,9 @@ const weightGradientOp = defineOp<WeightGradientAttrs>()({
   kernel: {
     kind: 'shader',
     body: ({ x, dy }, _, attrs, target) =>
-      productFamily(target, [x, dy]).conv2dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
+      productFamily(target).conv2dWeightGradient(geometryOf(x, dy, attrs.size, attrs)),
   },
+  product: true,
   linear: true,
   reference: ({ x, dy }, attrs) => {
     const geometry = geometryOf(x, dy, attrs.size, attrs);

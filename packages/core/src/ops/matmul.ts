@@ -95,8 +95,9 @@ const op = defineOp<Attrs>()({
   kernel: {
     kind: 'shader',
     body: ({ a, b }, _, attrs, target) =>
-      productFamily(target, [a, b]).matmul(productOf(a.shape, b.shape, attrs).geometry),
+      productFamily(target).matmul(productOf(a.shape, b.shape, attrs).geometry),
   },
+  product: true,
   linear: true,
   gradient: (dy, { a, b }, attrs) => {
     const { transposeA, transposeB } = attrs;
@@ -149,8 +150,9 @@ const partialsOp = defineOp<{ readonly rank: number }>()({
   },
   kernel: {
     kind: 'shader',
-    body: ({ a, b }, _, __, target) => productFamily(target, [a, b]).matmulPartials(partialsGeometry(a, b)),
+    body: ({ a, b }, _, __, target) => productFamily(target).matmulPartials(partialsGeometry(a, b)),
   },
+  product: true,
   linear: true,
   reference: ({ a, b }) => {
     const geometry = partialsGeometry(a, b);
