@@ -172,7 +172,7 @@ const mergeMoments = defineOp<{ readonly rows: number }>()({
   inputs: ['x', 'like'],
   shapeOnly: ['like'],
   axes: 'batch length _ channels, batch length channels -> batch _ channels',
-  atRows: ({ rows }, { size, length }) => ({ rows: (rows * size) / length }),
+  atRows: ({ rows }, { axis, size, length }) => ({ rows: axis < 0 ? (rows * size) / length : rows }), // of rows folded here
   mergeParts: (pieces) => foldOp({ x: pieces }, undefined), // all parts have as many rows
   saved: true,
   infer: ({ x }) => ({ shape: [x.shape[0]!, 2, x.shape[3]!], dtype: 'f32' }),

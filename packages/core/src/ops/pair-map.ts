@@ -1,5 +1,5 @@
 /** Maps of pairs of bins, [batch, height, width, channels]: from a sequence of bins, with their distance, made symmetric. */
-import { defineOp } from '../op.ts';
+import { defineOp, type MapSite, type Rows } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { add, multiply } from './arithmetic.ts';
 import { declarePair } from './curve.ts';
@@ -26,7 +26,7 @@ export function oneToTwo(x: Tensor, { operation }: { readonly operation: PairOpe
  * [batch, height, width, channels + 1] (basenji's ConcatDist2D, not normalised).
  */
 export function concatDistance2d(x: Tensor): Tensor {
-  return distanceOp({ x }, { firstRow: 0 });
+  return distanceOp({ x }, {});
 }
 
 /** The mean of a map and its mirror image: x [batch, length, length, channels] → (x + xᵀ) / 2. */
@@ -123,18 +123,22 @@ function slopes(
 }
 
 interface DistanceAttrs {
-  /** The row of the whole map that x begins with. */
-  readonly firstRow: number;
-  /** Rows from one part of a cut map to the next. */
-  readonly partRows?: number;
+  /** Which rows of the whole map these are; all of them if not given. */
+  readonly own?: Rows;
+}
+
+/** WGSL of the row of the whole map behind element `i`. */
+function mapRow({ i, y }: MapSite, own: Rows | undefined): string {
+  const [, height, width, channels] = y.shape as [number, number, number, number];
+  const row = `${i} / ${width * channels}u % ${height}u`;
+  return own === undefined ? row : `u32(${own.start} + i32(frame.leaf) * ${own.size} + i32(${row}))`;
 }
 
 const distanceOp = defineOp<DistanceAttrs>()({
   name: 'concatDistance2d',
   inputs: ['x'],
-  axes: 'batch height~ _ _ -> batch height _ _',
-  reads: (_, { firstRow }, rows) => ({ rows: { x: rows }, attrs: { firstRow: firstRow + rows[0] } }),
-  atRows: (_, { start, size }) => ({ firstRow: start, partRows: size }),
+  axes: 'batch height _ _ -> batch height _ _',
+  atRows: (_, own) => ({ own }),
   infer: ({ x }) => {
     checkMap('concatDistance2d', x);
     return { shape: x.shape.with(3, x.shape[3]! + 1), dtype: 'f32' };
@@ -145,27 +149,25 @@ const distanceOp = defineOp<DistanceAttrs>()({
       const channels = y.shape[3]! - 1;
       return `${i} / ${channels + 1}u * ${channels}u + min(${i} % ${channels + 1}u, ${channels - 1}u)`;
     },
-    expression: ({ x }, { firstRow, partRows }, { i, y, key }) => {
-      const [, height, width, channels] = y.shape as [number, number, number, number];
-      const first = partRows === undefined ? key(firstRow) : `(${key(firstRow)} + frame.leaf * ${partRows}u)`;
-      const row = `(${i} / ${width * channels}u % ${height}u + ${first})`;
-      const column = `(${i} / ${channels}u % ${width}u)`;
-      const distance = `f32(max(${row}, ${column}) - min(${row}, ${column}))`;
-      return `select(${x}, ${distance}, ${i} % ${channels}u == ${channels - 1}u)`;
+    expression: ({ x }, { own }, site) => {
+      const [, , width, channels] = site.y.shape as [number, number, number, number];
+      const column = `${site.i} / ${channels}u % ${width}u`;
+      const distance = `f32(abs(i32(${mapRow(site, own)}) - i32(${column})))`;
+      return `select(${x}, ${distance}, ${site.i} % ${channels}u == ${channels - 1}u)`;
     },
   },
   gradient: (dy, { x }) => ({ x: () => slice(dy, { from: 0, to: x.shape[3]!, axis: 3 }) }),
-  reference: ({ x }, { firstRow }) => {
+  reference: ({ x }) => {
     const [batch, height, width, channels] = x.shape as [number, number, number, number];
     return Float64Array.from({ length: batch * height * width * (channels + 1) }, (_, i) => {
       const [pair, channel] = [Math.floor(i / (channels + 1)), i % (channels + 1)];
-      const row = firstRow + (Math.floor(pair / width) % height);
-      return channel < channels ? x.data[pair * channels + channel]! : Math.abs(row - (pair % width));
+      if (channel < channels) return x.data[pair * channels + channel]!;
+      return Math.abs((Math.floor(pair / width) % height) - (pair % width));
     });
   },
   samples: [
-    { inputs: { x: [2, 7, 5, 3] }, attrs: { firstRow: 0 } },
-    { inputs: { x: [1, 3, 11, 1] }, attrs: { firstRow: 4 } },
+    { inputs: { x: [2, 7, 5, 3] }, attrs: {} },
+    { inputs: { x: [1, 3, 11, 1] }, attrs: {} },
   ],
 });
 

@@ -135,7 +135,11 @@ function piece(op: AnyOp, sample: AnySample, axes: Axes, axis: string, cut: Cut)
       return [name, sliceAxis(value, position, read?.rows[name] ?? rows(value.shape[position]!))];
     }),
   );
-  return call(op, asTensors(parts, prefix), read?.attrs ?? sample.attrs);
+  const attrs = read?.attrs ?? sample.attrs;
+  const position = axes.output.findIndex((own) => own.name === axis);
+  const [start, end] = rows(size);
+  const own = { axis: position, start, size: end - start, length: size };
+  return call(op, asTensors(parts, prefix), position > 0 ? (op.atRows?.(attrs, own) ?? attrs) : attrs);
 }
 
 function sliceAxis({ shape, data }: HostTensor, axis: number, [from, to]: Range): HostTensor {
