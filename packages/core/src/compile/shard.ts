@@ -78,6 +78,11 @@ function outputLayout(
   if (leading.size !== 1)
     throw new Error(`${node}: its inputs are split along different axes (${[...leading].join(', ')})`);
   const [axis] = leading;
+  if (axis === '_') {
+    throw new Error(
+      `${node}: works along the batch axis, which leaves split; put another axis first, or work along that`,
+    );
+  }
   if (axes.output[0]?.name === axis) return 'batch';
   if (axes.output.some(({ name }) => name === axis))
     throw new Error(`${node}: moves the batch axis; keep it leading`);

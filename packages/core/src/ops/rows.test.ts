@@ -125,6 +125,15 @@ test('windows and logits that do not fit are refused', () => {
   expect(() => attentionPool1d(x!, z!, { pool: 3 })).toThrow(/must be that or \[2, 9, 1\]/);
 });
 
+test('a softmax over the sequences of a batch is refused: leaves would each take their own', () => {
+  for (const fn of [softmax, logSumExp]) {
+    const step = ({ x }: Readonly<Record<string, Tensor>>): Record<string, Tensor> => ({
+      y: fn(x!, { axis: 0 }),
+    });
+    expect(() => build(step, { inputs: { x: [4, 3] }, leaves: 2 })).toThrow(/works along the batch axis/);
+  }
+});
+
 test('wrong axes, channels and uses are refused', () => {
   const { x, gamma } = parametersOf({ x: noise([2, 3], 1), gamma: noise([4], 2) });
   expect(() => softmax(x!, { axis: 2 })).toThrow(/softmax: axis 2 of \[2, 3\]; it must lie in -2…1/);
