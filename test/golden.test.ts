@@ -57,6 +57,14 @@ describe('reference numbers', () => {
     );
   });
 
+  it('hold for a training pass of Basset in windows of 16 KiB', { timeout: COLD_MS }, async () => {
+    await using small = await Device.open({ bindingLimit: 16_384 });
+    const report = await checkFixture(BASSET, small, { only: 'training/1' });
+    expect(misses(report)).toEqual([]);
+    expect(report.supported).toEqual(['training/1']);
+    expect(small.windowDispatches).toBeGreaterThan(400);
+  });
+
   // Two leaves of every model by `npm run golden`: their kernels take minutes to compile on an empty cache.
   it.each(MODELS)('hold for %s', { timeout: COLD_MS }, async (file) => {
     const report = await checkFixture(`${FIXTURES}/models/${file}`, device, { only: '*/1' });

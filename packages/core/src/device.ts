@@ -54,6 +54,8 @@ interface ReadPart {
 /** One GPU, or a software driver: owns its buffers and compiled pipelines. Close it when done. */
 export class Device {
   readonly info: DeviceInfo;
+  /** Dispatches so far that bound only part of a tensor. */
+  windowDispatches = 0;
   private readonly gpu: GPUDevice;
   /** Dawn crashes when the object behind its devices is collected, so it is held here. */
   private readonly instance: GPU;

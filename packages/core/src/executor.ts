@@ -444,6 +444,7 @@ export class Executor {
     }
     pass.end();
     this.dispatches += steps.length;
+    this.device.windowDispatches += steps.filter(({ step }) => step.window !== undefined).length;
   }
 
   private writeFrame({ seed, step, sequence, scalars }: Frame, leaf: number): void {

@@ -21,7 +21,7 @@ import {
   tileCost,
   tileIndices,
 } from './tile.ts';
-import { box, digits, spans, within } from './touches.ts';
+import { box, digits, rowsBehind, spans, within } from './touches.ts';
 
 /** y[b, p, o] = Σ_t Σ_c x[b, p · stride + t · dilation − padLeft, c] · weight[t, c, o]; x is zero outside its length. */
 export interface Conv1dGeometry {
@@ -373,12 +373,15 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
   const touches: KernelBody['touches'] = (from, to) => {
     const radices = [channelTiles * columnTiles, tapTiles];
     const [, tapTile, chunks] = digits([from, to], radices) as [Range, Range, Range];
-    const [piece, group] = digits(chunks, [chunk.positionChunks]) as [Range, Range];
-    const outer = spans(group, chunk.batchesPerChunk, batch);
-    const row = spans(piece, chunk.positionsPerChunk, outLength);
+    const { positionChunks, positionsPerChunk, batchesPerChunk } = chunk;
+    const rows = (piece: number): Range => spans([piece, piece + 1], positionsPerChunk, outLength);
+    const behind = (reach: (piece: number) => Range, size: readonly [number, number]): Range =>
+      positionChunks > 1
+        ? rowsBehind(chunks, positionChunks, reach, size)
+        : spans(spans(chunks, batchesPerChunk, batch), size[0] * size[1]);
     return {
-      x: box({ outer, row: sourceRows(geometry, row), column: [0, inputs] }, length, inputs),
-      dy: box({ outer, row, column: [0, outputs] }, outLength, outputs),
+      x: behind((piece) => sourceRows(geometry, rows(piece)), [length, inputs]),
+      dy: behind(rows, [outLength, outputs]),
       y: box(
         { outer: chunks, row: spans(tapTile, taps, size), column: [0, inputs * outputs] },
         size,

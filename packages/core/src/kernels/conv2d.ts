@@ -21,7 +21,7 @@ import {
   tileCost,
   tileIndices,
 } from './tile.ts';
-import { box, digits, spans, within } from './touches.ts';
+import { box, digits, rowsBehind, spans } from './touches.ts';
 
 /**
  * y[b, r, c, o] = Σ_s Σ_t Σ_i x[b, r + s · dilation − padTop, c + t · dilation − padLeft, i] · weight[s, t, i, o];
@@ -170,15 +170,13 @@ function tapSumKernel(sum: TapSum): KernelBody {
       Range,
       Range,
     ];
-    const [mapRows, outer] = digits(mapRow, [height]) as [Range, Range];
-    const reach = firstRow + (sizeHeight - 1) * step;
-    const row = within(
-      [mapRows[0] + Math.min(firstRow, reach), mapRows[1] + Math.max(firstRow, reach)],
-      sourceHeight,
-    );
-    const pairs = sourceWidth * channels;
+    const lastRow = firstRow + (sizeHeight - 1) * step;
+    const reach = (row: number): Range => [
+      row + Math.min(firstRow, lastRow),
+      row + Math.max(firstRow, lastRow) + 1,
+    ];
     return {
-      [source]: box({ outer, row, column: [0, pairs] }, sourceHeight, pairs),
+      [source]: rowsBehind(mapRow, height, reach, [sourceHeight, sourceWidth * channels]),
       y: box(
         {
           outer: mapRow,
@@ -302,15 +300,10 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       Range,
     ];
     const mapRow = spans(ofChunk, rows, batch * outHeight);
-    const [mapRows, outer] = digits(mapRow, [outHeight]) as [Range, Range];
-    const last = mapRows[1] - padTop + (sizeHeight - 1) * dilation;
+    const reach = (row: number): Range => [row - padTop, row - padTop + (sizeHeight - 1) * dilation + 1];
     const weights = inputs * outputs;
     return {
-      x: box(
-        { outer, row: within([mapRows[0] - padTop, last], height), column: [0, width * inputs] },
-        height,
-        width * inputs,
-      ),
+      x: rowsBehind(mapRow, outHeight, reach, [height, width * inputs]),
       dy: spans(mapRow, outWidth * outputs),
       y: box({ outer: ofChunk, row: spans(tapTile, taps, size), column: [0, weights] }, size, weights),
     };

@@ -6,7 +6,7 @@ import { isNan } from '../ops/curve.ts';
 import type { Spec } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
 import { repeat } from './tile.ts';
-import { box, digits, spans, within } from './touches.ts';
+import { digits, rowsBehind, spans } from './touches.ts';
 
 export interface PoolWindows {
   readonly size: number;
@@ -85,10 +85,9 @@ export function maxPoolKernel(x: Spec, y: Spec, { size, stride, padLeft }: PoolW
     }`;
   const touches: KernelBody['touches'] = (from, to) => {
     const item = spans([from, to], LANES, items);
-    const [, window, outer] = digits(item, [count, windows]) as [Range, Range, Range];
-    const row = within([window[0] * stride - padLeft, (window[1] - 1) * stride - padLeft + size], length);
-    const lanes = channels / count;
-    return { x: box({ outer, row, column: [0, channels] }, length, channels), y: spans(item, lanes) };
+    const reach = (window: number): Range => [window * stride - padLeft, window * stride - padLeft + size];
+    const x = rowsBehind(digits(item, [count])[1]!, windows, reach, [length, channels]);
+    return { x, y: spans(item, channels / count) };
   };
   return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
 }
@@ -148,13 +147,15 @@ function separateWindows(dy: Spec, x: Spec, rows: PoolGradientRows): KernelBody 
     }`;
   const touches: KernelBody['touches'] = (workgroup, end) => {
     const item = spans([workgroup, end], LANES, items);
-    const [, slot, outer] = digits(item, [count, slots]) as [Range, Range, Range];
-    const row: Range = [(slot[0] + first) * stride - padLeft, (slot[1] + first) * stride - padLeft];
-    const column: Range = [0, channels];
+    const slot = digits(item, [count])[1]!;
+    const start = (n: number, offset: number): Range => {
+      const row = (n + first) * stride - padLeft - offset;
+      return [row, row + stride];
+    };
     return {
-      dy: box({ outer, row: within([slot[0] + first, slot[1] + first], windows), column }, windows, channels),
-      x: box({ outer, row: within(row, length), column }, length, channels),
-      y: box({ outer, row: within([row[0] - from, row[1] - from], rows.rows), column }, rows.rows, channels),
+      dy: rowsBehind(slot, slots, (n) => [n + first, n + first + 1], [windows, channels]),
+      x: rowsBehind(slot, slots, (n) => start(n, 0), [length, channels]),
+      y: rowsBehind(slot, slots, (n) => start(n, from), [rows.rows, channels]),
     };
   };
   return { body, declarations, vec4, workgroupSize: LANES, workgroups: Math.ceil(items / LANES), touches };
@@ -193,16 +194,14 @@ function overlappingWindows(dy: Spec, x: Spec, dx: Spec, rows: PoolGradientRows)
     }`;
   const touches: KernelBody['touches'] = (workgroup, end) => {
     const item = spans([workgroup, end], LANES, items);
-    const [, own, outer] = digits(item, [channels, rows.rows]) as [Range, Range, Range];
-    const [first, last] = [own[0] + from, own[1] - 1 + from];
-    const window: Range = [
-      Math.floor((first + padLeft - size) / stride),
-      Math.floor((last + padLeft) / stride) + 1,
+    const own = digits(item, [channels])[1]!;
+    const window = (row: number): Range => [
+      Math.floor((row + from + padLeft - size) / stride),
+      Math.floor((row + from + padLeft) / stride) + 1,
     ];
-    const column: Range = [0, channels];
     return {
-      dy: box({ outer, row: within(window, windows), column }, windows, channels),
-      x: box({ outer, row: within([first - size, last + size], length), column }, length, channels),
+      dy: rowsBehind(own, rows.rows, window, [windows, channels]),
+      x: rowsBehind(own, rows.rows, (row) => [row + from - size, row + from + size], [length, channels]),
       y: item,
     };
   };

@@ -40,3 +40,22 @@ export function box(
     ((outer[1] - 1) * rows + row[1] - 1) * columns + column[1],
   ];
 }
+
+/**
+ * Elements of a tensor `[outer, rows, columns]` behind numbers `outer · count + n`. `reach(n)` gives the rows behind one n;
+ * both its ends grow with n.
+ */
+export function rowsBehind(
+  [from, to]: Range,
+  count: number,
+  reach: (n: number) => Range,
+  [rows, columns]: readonly [rows: number, columns: number],
+): Range {
+  const last = to - 1;
+  const [low] = within(reach(from % count), rows);
+  const [, high] = within(reach(last % count), rows);
+  return [
+    (Math.floor(from / count) * rows + low) * columns,
+    (Math.floor(last / count) * rows + high) * columns,
+  ];
+}

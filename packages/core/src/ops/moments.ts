@@ -4,7 +4,7 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
-import { box, digits, spans } from '../kernels/touches.ts';
+import { digits, rowsBehind, spans } from '../kernels/touches.ts';
 import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
@@ -135,12 +135,12 @@ export function chunkTouches(
   item: Range,
   [channels, chunks, rows]: readonly [channels: number, chunks: number, rows: number],
 ): { readonly rows: Range; readonly y: Range } {
-  const [, chunk, outer] = digits(item, [channels, chunks]) as [Range, Range, Range];
-  const [, ofResult] = digits(item, [channels]) as [Range, Range];
-  const row = spans(chunk, rowChunks(rows).rowsPerChunk, rows);
+  const ofChunk = digits(item, [channels])[1]!; // group · chunks + chunk
+  const { rowsPerChunk } = rowChunks(rows);
+  const reach = (chunk: number): Range => spans([chunk, chunk + 1], rowsPerChunk, rows);
   return {
-    rows: box({ outer, row, column: [0, channels] }, rows, channels),
-    y: spans(ofResult, 2 * channels),
+    rows: rowsBehind(ofChunk, chunks, reach, [rows, channels]),
+    y: spans(ofChunk, 2 * channels),
   };
 }
 
