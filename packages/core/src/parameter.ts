@@ -55,6 +55,8 @@ export class Parameter extends Tensor {
   readonly initializer: Initializer;
   /** Whether the optimizer updates it; running statistics and optimizer moments are not trainable. */
   readonly trainable: boolean;
+  /** Of a ridge penalty l2 · Σ w² that training adds to the loss, as Keras' `kernel_regularizer`. */
+  l2 = 0;
 
   constructor(name: string, shape: readonly number[], initializer: Initializer, trainable: boolean) {
     const op: AnyOp = declaredOp('parameter');

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type Compiled,
@@ -26,9 +28,17 @@ function under(tensors: ReadonlyMap<string, HostTensor>, prefix: string): Map<st
   return new Map(found.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
 }
 
-async function read(name: string): Promise<{ golden: GoldenCase; tensors: Map<string, HostTensor> }> {
-  const path = new URL(`../../../test/fixtures/models/${name}_public.safetensors`, import.meta.url);
-  const { tensors, metadata } = await readSafetensors(fileURLToPath(path));
+const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/models', import.meta.url));
+const SHARED = resolve(
+  process.env.COHESIN_SHARED ?? fileURLToPath(new URL('../../../../shared', import.meta.url)),
+  'golden/models',
+);
+
+async function read(
+  name: string,
+  folder = FIXTURES,
+): Promise<{ golden: GoldenCase; tensors: Map<string, HostTensor> }> {
+  const { tensors, metadata } = await readSafetensors(join(folder, `${name}_public.safetensors`));
   return { golden: fromGolden(JSON.parse(metadata.config!)), tensors };
 }
 
@@ -54,8 +64,9 @@ function worst(found: HostTensor, expected: HostTensor): number {
 
 async function run(
   name: string,
+  folder?: string,
 ): Promise<{ found: Record<string, HostTensor>; tensors: Map<string, HostTensor> }> {
-  const { golden, tensors } = await read(name);
+  const { golden, tensors } = await read(name, folder);
   const { x, y } = golden.inputs(under(tensors, 'input/'));
   const weights = golden.weights.toCohesin(weightsOf(tensors));
   const step: Compiled = await compile(evaluation(golden), { device, inputs: { x: x.shape, y: y.shape } });
@@ -83,6 +94,15 @@ test('Basenji2 gives the predictions and losses of the reference', async () => {
   ])
     expect(worst(found[name]!, tensors.get(`extra/${name}`)!)).toBeLessThan(1e-5);
 });
+
+test.skipIf(!existsSync(SHARED))(
+  'Borzoi gives the predictions and loss of the reference (../shared/golden/models)',
+  async () => {
+    const { found, tensors } = await run('borzoi', SHARED);
+    expect(worst(found.pred!, tensors.get('eval_output/pred')!)).toBeLessThan(2e-5);
+    expect(worst(found.loss!, tensors.get('eval_loss')!)).toBeLessThan(1e-5);
+  },
+);
 
 test.each(['basset', 'basenji2'])('weights of %s are the same after a round trip', async (name) => {
   const { golden, tensors } = await read(name);
@@ -125,5 +145,7 @@ test('a convolution weight changes places as PyTorch has it', async () => {
 });
 
 test('an unknown model lists the known ones', () => {
-  expect(() => fromGolden({ model: 'basset2' })).toThrow('expected one of basset, basenji2, found "basset2"');
+  expect(() => fromGolden({ model: 'basset2' })).toThrow(
+    'expected one of basset, basenji2, borzoi, found "basset2"',
+  );
 });

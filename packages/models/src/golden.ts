@@ -1,11 +1,13 @@
 /** Reference files to models. */
 import { basenjiFromGolden } from './basenji/weights.ts';
 import { bassetFromGolden } from './basset/weights.ts';
+import { borzoiFromGolden } from './builder/golden.ts';
 import type { GoldenCase } from './golden-case.ts';
 
 const MODELS: Readonly<Record<string, (config: unknown) => GoldenCase>> = {
   basset: bassetFromGolden,
   basenji2: basenjiFromGolden,
+  borzoi: borzoiFromGolden,
 };
 
 /** The model that a reference file's `config` metadata (parsed JSON) describes. @throws when its `model` is unknown. */

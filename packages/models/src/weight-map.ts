@@ -3,6 +3,7 @@ import {
   elementCount,
   type HostTensor,
   hostTensor,
+  initialState,
   nn,
   type Parameter,
   sameShape,
@@ -55,26 +56,38 @@ export interface WeightMap {
 
 const NOT_NEEDED = /(^|\.)num_batches_tracked$/;
 
-/** The map of a model from the published name of each parameter, asked for in the order of the model. */
+/**
+ * The map of a model from the published name of each parameter, asked for in the order of the model. What has none, such
+ * as features of positions, keeps its initial value.
+ */
 export function weightMap(
   model: nn.AnyLayer,
-  publish: (path: string, parameter: Parameter) => PublishedName,
+  publish: (path: string, parameter: Parameter) => PublishedName | undefined,
   options: WeightMapOptions = {},
 ): WeightMap {
-  const entries = [...nn.parameters(model)].map(([path, parameter]) => {
+  const entries: WeightEntry[] = [];
+  const constants = new Map<string, Parameter>();
+  for (const [path, parameter] of nn.parameters(model)) {
     const { shape, trainable } = parameter;
-    return { path, shape, trainable, ...publish(path, parameter) };
-  });
-  return mapOf(entries, options);
+    const published = publish(path, parameter);
+    if (published === undefined) constants.set(path, parameter);
+    else entries.push({ path, shape, trainable, ...published });
+  }
+  return mapOf(entries, constants, options);
 }
 
-function mapOf(entries: readonly WeightEntry[], options: WeightMapOptions): WeightMap {
+function mapOf(
+  entries: readonly WeightEntry[],
+  constants: ReadonlyMap<string, Parameter>,
+  options: WeightMapOptions,
+): WeightMap {
   const names = new Set(entries.map(({ name }) => name));
   return {
     entries,
     get trainable() {
       return mapOf(
         entries.filter(({ trainable }) => trainable),
+        new Map(),
         options,
       );
     },
@@ -87,9 +100,13 @@ function mapOf(entries: readonly WeightEntry[], options: WeightMapOptions): Weig
         given,
         entries.map((entry) => ({ name: entry.name, shape: publishedShape(entry) })),
       );
-      return new Map(entries.map((entry) => [entry.path, toOurs(given.get(entry.name)!, entry)]));
+      return new Map([
+        ...entries.map((entry) => [entry.path, toOurs(given.get(entry.name)!, entry)] as const),
+        ...initialState(constants, 0),
+      ]);
     },
-    fromCohesin: (tensors) => {
+    fromCohesin: (all) => {
+      const tensors = new Map([...all].filter(([path]) => !constants.has(path)));
       check(
         tensors,
         entries.map(({ path, shape }) => ({ name: path, shape })),

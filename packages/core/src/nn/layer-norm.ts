@@ -1,6 +1,6 @@
 import { layerNormalize, rmsNormalize } from '../ops/layer-norm.ts';
 import { affineNormalize } from '../ops/normalize.ts';
-import { buffer, constant, ones, parameter } from '../parameter.ts';
+import { buffer, constant, ones, parameter, zeros } from '../parameter.ts';
 import { currentScope } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
 import { type Layer, layer } from './layer.ts';
@@ -11,9 +11,15 @@ export interface RowNormLayerOptions {
   readonly epsilon?: number;
 }
 
+export interface LayerNormOptions extends RowNormLayerOptions {
+  /** Start of the scale; `zeros` makes a residual branch start as nothing. */
+  readonly gamma?: 'ones' | 'zeros';
+}
+
 /** Layer norm (Ba et al. 2016) over the channels: x `[…, channels]` → the same shape. Parts: weight, bias. */
-export function layerNorm({ channels, epsilon = 1e-5 }: RowNormLayerOptions): Layer {
-  const parts = { weight: parameter([channels], { init: ones }), bias: parameter([channels]) };
+export function layerNorm({ channels, epsilon = 1e-5, gamma = 'ones' }: LayerNormOptions): Layer {
+  const weight = parameter([channels], { init: gamma === 'ones' ? ones : zeros });
+  const parts = { weight, bias: parameter([channels]) };
   return layer(parts, (x: Tensor) => layerNormalize(x, parts.weight, parts.bias, { epsilon }));
 }
 

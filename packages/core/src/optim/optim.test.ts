@@ -86,6 +86,19 @@ test.each(CASES.map((one) => [one[0], one] as const))(
   },
 );
 
+test('the ridge penalty of a parameter is added to its gradient, as PyTorch adds 2 · l2 as weight decay', async () => {
+  const at = (path: string): HostTensor => fixtures.tensors.get(`optim/${path}`)!;
+  const parameters = Object.values(parametersOf({ w: at('in/w'), b: at('in/b') }));
+  for (const parameter of parameters) parameter.l2 = 0.005;
+  const inputs = Object.fromEntries(parameters.map(({ name, shape }) => [name, [1, ...shape]]));
+  const compiled = await compile(updateStep(adam({ learningRate }), parameters), { device, inputs });
+  await compiled({ w: at('in/grad0_w').data, b: at('in/grad0_b').data });
+  const after = await compiled.state.read(['w', 'b']);
+  for (const key of ['w', 'b'])
+    expect(relativeError(values(after.get(key)!), values(at(`out/adam_l2/step1/${key}`)))).toBeLessThan(1e-6);
+  compiled.close();
+});
+
 const values = ({ data }: HostTensor): Float32Array => data as Float32Array;
 
 function transpose(tensor: HostTensor): HostTensor {

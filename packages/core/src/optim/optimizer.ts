@@ -1,4 +1,5 @@
 import type { Counters, StepCounters } from '../counters.ts';
+import { add, multiply } from '../ops/arithmetic.ts';
 import { buffer, type Parameter } from '../parameter.ts';
 import { withScope } from '../scope.ts';
 import { sameShape, shapeText, type Tensor } from '../tensor.ts';
@@ -44,7 +45,10 @@ export function optimizer({ learningRate, clip, maxNorm }: OptimizerOptions, rul
     }),
     update: (parameters, gradients) => {
       checkGradients(parameters, gradients);
-      const clipped = withScope({ phase: 'U' }, () => clip?.(gradients) ?? gradients);
+      const clipped = withScope({ phase: 'U' }, () => {
+        const penalised = gradients.map((gradient, i) => withPenalty(parameters[i]!, gradient));
+        return clip?.(penalised) ?? penalised;
+      });
       for (const [i, parameter] of parameters.entries()) {
         withScope({ path: layerPath(parameter), phase: 'U' }, () => {
           const value = rule.next(parameter, clipped[i]!, (kind) => momentOf(moments, parameter, kind));
@@ -53,6 +57,11 @@ export function optimizer({ learningRate, clip, maxNorm }: OptimizerOptions, rul
       }
     },
   };
+}
+
+/** The gradient of the loss with the ridge penalty of its parameter, before clipping as in Keras. */
+function withPenalty(parameter: Parameter, gradient: Tensor): Tensor {
+  return parameter.l2 === 0 ? gradient : add(gradient, multiply(parameter, 2 * parameter.l2));
 }
 
 function checkGradients(parameters: readonly Parameter[], gradients: readonly Tensor[]): void {

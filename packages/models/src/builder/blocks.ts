@@ -1,18 +1,30 @@
 /** The blocks that a Basenji or baskerville file is made of, by name. */
 import { nn, slice, type Tensor } from '@cohesin/core';
 import { convBlock, convDna, convTower, dilatedResidual } from './conv-blocks.ts';
-import { denseBlock, final } from './dense-blocks.ts';
+import { denseBlock, denseNac, final } from './dense-blocks.ts';
 import type { Fields } from './fields.ts';
 import type { Block, Flow, Maker } from './flow.ts';
+import { convNac, convTowerNac, dilatedResidualNac, resTower } from './nac-blocks.ts';
 import type { Shared } from './shared.ts';
+import { transformer, transformerTower } from './transformer-blocks.ts';
+import { unetConcat, unetConv } from './unet-blocks.ts';
 
 const BLOCKS: Readonly<Record<string, Maker>> = {
   conv_block: convBlock,
   conv_dna: convDna,
+  conv_nac: convNac,
   conv_tower: convTower,
+  conv_tower_nac: convTowerNac,
+  res_tower: resTower,
   dilated_residual: dilatedResidual,
+  dilated_residual_nac: dilatedResidualNac,
+  transformer,
+  transformer_tower: transformerTower,
+  unet_conv: unetConv,
+  unet_concat: unetConcat,
   Cropping1D: cropping,
   dense_block: denseBlock,
+  dense_nac: denseNac,
   dense: final,
   final,
 };

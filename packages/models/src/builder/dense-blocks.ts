@@ -2,7 +2,14 @@
 import { add, nn, reshape, type Tensor } from '@cohesin/core';
 import type { Fields } from './fields.ts';
 import { type Block, checkResidual, type Flow, readDropout, through } from './flow.ts';
-import { ACTIVATION_NAMES, activationOf, batchNorm, blockShared, type Shared } from './shared.ts';
+import {
+  ACTIVATION_NAMES,
+  activationOf,
+  blockShared,
+  normalization,
+  regularized,
+  type Shared,
+} from './shared.ts';
 
 /**
  * `dense_block`: activation, linear (its bias only without a norm), norm, dropout, the input again if residual, end
@@ -16,16 +23,41 @@ export function denseBlock(options: Fields, shared: Shared, input: Flow): Block 
   const residual = options.flag('residual', false);
   if (residual) checkResidual(options.where, input, { length: flat.output.length, channels: units });
   const gamma = options.choice('norm_gamma', ['ones', 'zeros'], residual ? 'zeros' : 'ones');
+  const norm = normalization(units, own, { gamma });
   const parts = {
-    dense: nn.linear({ inputs: flat.output.channels, outputs: units, bias: !own.norm, init: own.init }),
-    norm: own.norm ? batchNorm(units, own, gamma) : undefined,
+    dense: linear(flat.output.channels, units, { ...own, bias: own.norm === undefined }),
+    ...norm.parts,
     dropout: nn.dropout({ rate: readDropout(options) }),
   };
   const activation = activationOf(own.activation, own.gelu);
   const activationEnd = activationOf(options.choice('activation_end', ACTIVATION_NAMES, 'linear'), own.gelu);
   const layer = nn.layer(parts, (x: Tensor) => {
-    const y = through([activation, flat.flatten, parts.dense, parts.norm, parts.dropout], x);
+    const y = through([activation, flat.flatten, parts.dense, norm.layer, parts.dropout], x);
     return activationEnd(residual ? add(x, y) : y);
+  });
+  return { layer, output: { ...flat.output, channels: units } };
+}
+
+/**
+ * `dense_nac`: norm, activation, linear with bias, dropout, the input again if residual; shapes as `denseBlock`.
+ */
+export function denseNac(options: Fields, shared: Shared, input: Flow): Block {
+  const own = blockShared(options, shared);
+  const flat = flattened(options, input);
+  const units = options.integer('units', input.channels);
+  const residual = options.flag('residual', false);
+  if (residual) checkResidual(options.where, input, { length: flat.output.length, channels: units });
+  const gamma = options.choice('norm_gamma', ['ones', 'zeros'], residual ? 'zeros' : 'ones');
+  const norm = normalization(input.channels, own, { gamma });
+  const parts = {
+    ...norm.parts,
+    dense: linear(flat.output.channels, units, own),
+    dropout: nn.dropout({ rate: readDropout(options) }),
+  };
+  const activation = activationOf(own.activation, own.gelu);
+  const layer = nn.layer(parts, (x: Tensor) => {
+    const y = through([norm.layer, activation, flat.flatten, parts.dense, parts.dropout], x);
+    return residual ? add(x, y) : y;
   });
   return { layer, output: { ...flat.output, channels: units } };
 }
@@ -38,10 +70,18 @@ export function final(options: Fields, shared: Shared, input: Flow): Block {
   const own = blockShared(options, shared);
   const flat = flattened(options, input);
   const units = options.integer('units');
-  const dense = nn.linear({ inputs: flat.output.channels, outputs: units, init: own.init });
+  const dense = linear(flat.output.channels, units, own);
   const activation = activationOf(own.activation, own.gelu);
   const layer = nn.layer({ dense }, (x: Tensor) => through([flat.flatten, dense, activation], x));
   return { layer, output: { ...flat.output, channels: units, activation: own.activation } };
+}
+
+function linear(
+  inputs: number,
+  outputs: number,
+  { init, l2, bias = true }: Pick<Shared, 'init' | 'l2'> & { readonly bias?: boolean },
+): nn.Layer {
+  return regularized(nn.linear({ inputs, outputs, bias, init }), l2);
 }
 
 interface Flattened {

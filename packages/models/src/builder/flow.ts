@@ -1,5 +1,5 @@
 /** What blocks are made of and make: shared by all of them. */
-import { nn, type Tensor } from '@cohesin/core';
+import { multiply, nn, parameter, type Tensor } from '@cohesin/core';
 import type { Fields } from './fields.ts';
 import type { ActivationName, Shared } from './shared.ts';
 
@@ -48,9 +48,15 @@ export function checkResidual(where: string, input: Flow, output: Pick<Flow, 'le
   );
 }
 
-/** The `dropout` of a block. */
-export function readDropout(options: Fields): number {
-  const rate = options.number('dropout', 0);
+/** A rate of a block, its `dropout` unless another is named. */
+export function readDropout(options: Fields, name = 'dropout', otherwise = 0): number {
+  const rate = options.number(name, otherwise);
   if (rate >= 0 && rate < 1) return rate;
-  throw new Error(`${options.where}.dropout: expected a number in [0, 1), found ${rate}`);
+  throw new Error(`${options.where}.${name}: expected a number in [0, 1), found ${rate}`);
+}
+
+/** A scale per channel that starts at 0, so that a residual branch starts as nothing: basenji's `Scale`. */
+export function scaleLayer(channels: number): nn.Layer {
+  const weight = parameter([channels]);
+  return nn.layer({ weight }, (x: Tensor) => multiply(x, weight));
 }

@@ -31,10 +31,19 @@ export function builtFromGolden(config: unknown): GoldenCase {
   };
 }
 
+/** A reference file's Borzoi: baskerville's Poisson-multinomial loss. */
+export function borzoiFromGolden(config: unknown): GoldenCase {
+  const { loss: _loss, extra: _extra, ...built } = builtFromGolden(config);
+  const options = { form: 'baskerville', totalWeight: 0.2 } as const;
+  return { ...built, loss: (p, t) => nn.poissonMultinomialLoss(p, t, options) };
+}
+
 /** The same JSON without any `dropout`. */
 function withoutDropout(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutDropout);
   if (typeof value !== 'object' || value === null) return value;
   const kept = Object.entries(value).filter(([name]) => name !== 'dropout');
-  return Object.fromEntries(kept.map(([name, inner]) => [name, withoutDropout(inner)]));
+  const inner = Object.fromEntries(kept.map(([name, field]) => [name, withoutDropout(field)]));
+  const isTransformer = String(inner.name).startsWith('transformer'); // drops by itself unless told not to
+  return isTransformer ? { ...inner, dropout: 0, attention_dropout: 0 } : inner;
 }

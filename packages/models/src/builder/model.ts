@@ -5,6 +5,7 @@ import { block } from './blocks.ts';
 import { type Fields, fields } from './fields.ts';
 import type { Block, Flow } from './flow.ts';
 import { type ActivationName, activationOf, type Gelu, readShared, type Shared } from './shared.ts';
+import { kept, type Skip } from './skips.ts';
 import { readTraining, type TrainConfig } from './training.ts';
 import { kerasWeights, torchWeights } from './weights.ts';
 
@@ -44,7 +45,10 @@ export interface BuiltModel extends Published {
 export interface BuilderOptions {
   /** The head to build, as in `head_human`; by default the first in the order of names. */
   readonly head?: string;
-  /** The form of GELU; by default the file's `model.gelu`, and `sigmoid` when it says nothing. */
+  /**
+   * The form of GELU; by default the file's `model.gelu`. Where that is silent: `tanh` if the trunk has a block that only
+   * baskerville knows (`res_tower`, `unet_conv`, `unet_concat`), and `sigmoid`, that of the published Basenji2, if not.
+   */
   readonly gelu?: Gelu;
 }
 
@@ -62,10 +66,10 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   const train = readTraining(file.value('train') ?? {});
   file.finish();
 
-  const shared = readShared(model, gelu);
+  const shared = readShared(model, { gelu, otherwise: geluOfFile(model) });
   const sequenceLengthBp = model.integer('seq_length');
   const input: Flow = { length: sequenceLengthBp, channels: 4, binBp: 1, cropBp: 0 };
-  const trunk = blocks(model, 'trunk', shared, input);
+  const trunk = blocks(model, 'trunk', shared, input, kept);
   const headName = chooseHead(model, params, head);
   const output = blocks(model, headName, shared, trunk.output);
   const config = readConfig(model, sequenceLengthBp, output.output);
@@ -82,13 +86,29 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   return { model: layer, predict: layer, config, train, published };
 }
 
+/** Blocks that only baskerville has: its files mean TensorFlow's GELU, which is the tanh form. */
+const BASKERVILLE = ['res_tower', 'unet_conv', 'unet_concat'];
+
+function geluOfFile(model: Fields): Gelu {
+  const names = model
+    .objects('trunk')
+    .map((options) => (options as { readonly name?: unknown } | null)?.name);
+  return names.some((name) => BASKERVILLE.includes(name as string)) ? 'tanh' : 'sigmoid';
+}
+
 /** The blocks under one key, one after the other. */
-function blocks(model: Fields, name: string, shared: Shared, input: Flow): Block {
+function blocks(
+  model: Fields,
+  name: string,
+  shared: Shared,
+  input: Flow,
+  finish: (block: Block, skips: Skip[]) => Block = (block) => block,
+): Block {
   const list = model.objects(name);
   let flow = input;
   const layers = list.map((options, i) => {
     const where = Array.isArray(model.value(name)) ? `model.${name}[${i}]` : `model.${name}`;
-    const { layer, output } = block(fields(options, where), shared, flow);
+    const { layer, output } = finish(block(fields(options, where), shared, flow), shared.skips);
     flow = output;
     return layer;
   });

@@ -1,4 +1,5 @@
 /** How Basenji rounds the sizes that it computes. */
+import type { Fields } from './fields.ts';
 
 /** To the nearest whole number, halves to the even one: NumPy's `round`. */
 export function roundHalfEven(x: number): number {
@@ -24,6 +25,23 @@ export function towerFilters({ first, multiplier, repeat, divisibleBy = 1 }: Tow
     filters *= multiplier;
     return rounded;
   });
+}
+
+/** The filters that a tower's options come to. @throws when the options contradict each other. */
+export function readTowerFilters(options: Fields): number[] {
+  const repeat = options.integer('repeat', 1);
+  const first = options.number('filters_init');
+  if (options.has('filters')) {
+    throw new Error(`${options.where}.filters: a tower has filters_init, and filters_mult or filters_end`);
+  }
+  const multiplier = readMultiplier(options, first, repeat);
+  return towerFilters({ first, multiplier, repeat, divisibleBy: options.integer('divisible_by', 1) });
+}
+
+function readMultiplier(options: Fields, first: number, repeat: number): number {
+  if (options.has('filters_mult')) return options.number('filters_mult');
+  const last = options.number('filters_end');
+  return repeat === 1 ? 1 : Math.exp(Math.log(last / first) / (repeat - 1));
 }
 
 export interface DilationOptions {
