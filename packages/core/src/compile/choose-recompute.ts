@@ -57,9 +57,9 @@ function insideLayers(pattern: string, { sharded, stages }: Planned, { producers
     );
   }
   for (const stage of stages.stages) {
-    for (const node of stage.gather) inside.delete(stored(node.inputs.x!));
+    for (const node of [...stage.gather, ...stage.keep]) inside.delete(stored(node.inputs.x!));
     for (const { value } of pieceOutputs(sharded, stages, stage)) inside.delete(stored(value));
-    for (const work of stage.leaf) {
+    for (const work of [...stage.once, ...stage.leaf]) {
       const [reads, writes] = touched(work);
       if (writes === undefined || !producers.has(writes)) continue;
       for (const x of reads) if (layerOf(x) !== layerOf(writes)) inside.delete(x);
@@ -165,7 +165,7 @@ const MACS_PER_BYTE = 2; // multiply-adds in the time of moving a byte: 15 TFLOP
 
 /** Estimated work of computing a tensor again, in bytes moved. */
 function tensorCost(x: Stored, { producers }: Forward): number {
-  return producers.get(x)!.reduce((total, kernel) => total + kernelCost(kernel, producers), 0);
+  return producers.get(x)!.kernels.reduce((total, kernel) => total + kernelCost(kernel, producers), 0);
 }
 
 function kernelCost(kernel: Lowered, producers: Forward['producers']): number {

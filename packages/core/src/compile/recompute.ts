@@ -7,25 +7,42 @@ import { touched } from './lives.ts';
 import type { Lowered, Stored } from './lower.ts';
 import type { Stage, Stages, Work } from './split.ts';
 
-/** What a leaf's forward pass stores. */
+/** What the forward pass stores. */
 export interface Forward {
-  /** The kernels behind each tensor that may be computed again. */
-  readonly producers: ReadonlyMap<Stored, readonly Lowered[]>;
+  /** How to compute each tensor that may be computed again. */
+  readonly producers: ReadonlyMap<Stored, Producer>;
   /** Those that the backward pass reads. */
   readonly saved: ReadonlySet<Stored>;
 }
 
+interface Producer {
+  readonly kernels: Lowered[];
+  /** Index of the stage, and whether the kernels run for each leaf or once for all. */
+  readonly stage: number;
+  readonly list: 'once' | 'leaf';
+}
+
 export function forwardPass({ stages }: Stages): Forward {
-  const work = stages.flatMap(({ leaf }) => leaf);
-  const producers = new Map<Stored, Lowered[]>();
-  for (const one of work) {
-    if (one.kind !== 'kernel' || isBackward(one)) continue;
-    const { writes } = one.kernel;
-    if (nodeOf(writes).phase !== 'F' || nodeOf(writes).op.saved === true) continue;
-    producers.set(writes, [...(producers.get(writes) ?? []), one.kernel]);
+  const producers = new Map<Stored, Producer>();
+  const read = new Set<Stored>();
+  const visit = (work: Work, stage: number, list: 'once' | 'leaf'): void => {
+    if (isBackward(work)) for (const x of touched(work)[0]) read.add(x);
+    else if (work.kind === 'kernel' && mayRunAgain(work.kernel.node)) {
+      const { writes } = work.kernel;
+      producers.set(writes, producers.get(writes) ?? { kernels: [], stage, list });
+      producers.get(writes)!.kernels.push(work.kernel);
+    }
+  };
+  for (const [stage, { once, leaf }] of stages.entries()) {
+    for (const work of once) visit(work, stage, 'once');
+    for (const work of leaf) visit(work, stage, 'leaf');
   }
-  const read = work.filter(isBackward).flatMap((one) => touched(one)[0]);
-  return { producers, saved: new Set(read.filter((x) => producers.has(x))) };
+  return { producers, saved: new Set([...read].filter((x) => producers.has(x))) };
+}
+
+/** Not statistics, nor what is folded over leaves. */
+function mayRunAgain({ phase, op }: Tensor): boolean {
+  return phase === 'F' && op.saved !== true && op.combine !== true;
 }
 
 /** The tensor that is stored, or whose partial results are. */
@@ -33,7 +50,7 @@ export const nodeOf = (x: Stored): Tensor => ('of' in x ? x.of : x);
 
 function isBackward(work: Work): boolean {
   if (work.kind !== 'kernel') return true;
-  const { phase } = nodeOf(work.kernel.writes);
+  const { phase } = work.kernel.node;
   return phase === 'I' || phase === 'W';
 }
 
@@ -41,7 +58,7 @@ function isBackward(work: Work): boolean {
 export function withOwnInputs(chosen: Iterable<Stored>, { producers, saved }: Forward): Set<Stored> {
   const all = new Set(chosen);
   for (const x of all)
-    for (const y of producers.get(x)!.flatMap(({ reads }) => reads))
+    for (const y of producers.get(x)!.kernels.flatMap(({ reads }) => reads))
       if (producers.has(y) && !saved.has(y)) all.add(y);
   return all;
 }
@@ -57,31 +74,40 @@ export function recompute(stages: Stages, dropped: ReadonlySet<Stored>, { produc
     ...kernel,
     reads: kernel.reads.map((x) => again.get(x) ?? x),
   });
-  const ensure = (needed: readonly Stored[], list: Work[]): void => {
+  const ensure = (needed: readonly Stored[], at: Lists): void => {
     for (const x of needed) {
       if (!dropped.has(x) || again.has(x)) continue;
-      const kernels = producers.get(x)!;
-      for (const { reads } of kernels) ensure(reads, list);
+      const { kernels, stage, list } = producers.get(x)!;
+      if (list === 'once' && stage === at.stage && at.list === 'leaf') continue; // it has only just been computed
+      for (const { reads } of kernels) ensure(reads, at);
       const writes = secondIdentity(x);
       for (const kernel of kernels) {
         const second = { ...renamed(kernel), writes, label: `${kernel.label} again` };
-        list.push({ kind: 'kernel', kernel: second });
+        at[list].push({ kind: 'kernel', kernel: second });
       }
       again.set(x, writes);
     }
   };
-  const leafWork = (stage: Stage): Work[] => {
-    const list: Work[] = [];
-    for (const work of stage.leaf) {
-      if (!isBackward(work)) list.push(work);
-      else {
-        ensure(touched(work)[0], list);
-        list.push(work.kind === 'kernel' ? { kind: 'kernel', kernel: renamed(work.kernel) } : work);
+  const run = (stage: Stage, index: number): Stage => {
+    const lists = { once: [] as Work[], leaf: [] as Work[], stage: index };
+    for (const list of ['once', 'leaf'] as const) {
+      for (const work of stage[list]) {
+        if (isBackward(work)) ensure(touched(work)[0], { ...lists, list });
+        const reads = isBackward(work) && work.kind === 'kernel';
+        lists[list].push(reads ? { kind: 'kernel', kernel: renamed(work.kernel) } : work);
       }
     }
-    return list;
+    return { ...stage, once: lists.once, leaf: lists.leaf };
   };
-  return { ...stages, stages: stages.stages.map((stage) => ({ ...stage, leaf: leafWork(stage) })) };
+  return { ...stages, stages: stages.stages.map(run) };
+}
+
+/** The work of a stage so far, and the list that is being written. */
+interface Lists {
+  readonly once: Work[];
+  readonly leaf: Work[];
+  readonly stage: number;
+  readonly list: 'once' | 'leaf';
 }
 
 function secondIdentity(x: Stored): Stored {
