@@ -27,8 +27,15 @@ export { PREPARE_DEFAULTS, type PrepareOptions, type TrackSource } from './prepa
 export { type PreparePlan, planPrepare } from './prepare/plan.ts';
 export { type PrepareProgress, type PrepareResult, runPrepare } from './prepare/prepare.ts';
 export type { Provenance } from './prepare/provenance.ts';
-export type { SumStatistic } from './prepare/targets.ts';
+export {
+  type BinnedTargets,
+  binTargets,
+  type SumStatistic,
+  type TrackTransform,
+  type WindowTransform,
+} from './prepare/targets.ts';
 export { readTrackTable, toStatistic } from './prepare/track-table.ts';
+export { untransformTargets } from './prepare/untransform.ts';
 
 export {
   type DecodeRecordOptions,
@@ -42,7 +49,6 @@ export {
 } from './record.ts';
 export { type WriteRecordsOptions, writeRecords } from './record-writer.ts';
 export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts';
-export { poolCoverage, type TargetStep, transformTargets, untransformTargets } from './target-transform.ts';
 export type { TargetTrack } from './targets-table.ts';
 export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';
 export { openBigWig, type Track } from './track.ts';

@@ -1,7 +1,7 @@
 /** Cases of row-wise ops and of the losses and metrics made of them. */
 import * as cohesin from '@cohesin/core';
 import { multiply, nn, type Parameter, type Tensor } from '@cohesin/core';
-import { poolCoverage, transformTargets } from '@cohesin/io';
+import { binTargets, type SumStatistic } from '@cohesin/io';
 import { jensenShannon } from '@cohesin/models';
 import { numbers } from './fixture.ts';
 import {
@@ -115,20 +115,21 @@ function divergences(): HostCase {
 function targets(): HostCase {
   return {
     kind: 'host',
-    compute: (inputs, attrs) => {
-      const pooled = (statistic: 'sum' | 'mean'): Float64Array =>
-        poolCoverage(numbers(inputs.get('coverage')!), { width: numberOf(attrs, 'pool_width'), statistic });
-      const sum = pooled('sum');
+    compute: (inputs, { pool_width: poolWidthBp }) => {
+      const binned = (statistic: SumStatistic, clipSoft?: number, published = false): Float64Array => {
+        const track = { statistic, scale: 1, ...(clipSoft === undefined ? {} : { clipSoft }) };
+        const coverage = Float32Array.from(numbers(inputs.get('coverage')!));
+        return binTargets(coverage, track, { ...WHOLE, poolWidthBp: Number(poolWidthBp), published }).values;
+      };
       return {
-        sum,
-        mean: pooled('mean'),
-        sum_sqrt: transformTargets(sum, [{ kind: 'sqrt' }]),
-        sum_clip_soft100: transformTargets(sum, [{ kind: 'clipSoft', at: 100, form: 'shifted' }]),
-        sum_clip_soft100_baskerville_old: transformTargets(sum, [
-          { kind: 'power', exponent: 0.75 },
-          { kind: 'clipSoft', at: 20, form: 'plain' },
-        ]),
+        sum: binned('sum'),
+        mean: binned('mean'),
+        sum_sqrt: binned('sum_sqrt'),
+        sum_clip_soft100: binned('sum', 100),
+        sum_clip_soft100_baskerville_old: binned('sum_sqrt', 20, true),
       };
     },
   };
 }
+
+const WHOLE = { blacklist: [], interpolate: false, precision: 'f64' } as const;
