@@ -28,13 +28,13 @@ import {
 export interface AttentionSizes {
   readonly batch: number;
   readonly heads: number;
-  /** Queries at hand: all of them, or a range that begins at `queryStart`. */
+  /** Queries at hand: all of them, or a range of the sequence. */
   readonly queries: number;
   /** All keys; distances are 2 · keys − 1. */
   readonly keys: number;
   readonly channels: number;
-  /** Position of the first query at hand. */
-  readonly queryStart: number;
+  /** WGSL of the position of the first query at hand: an i32 that does not depend on the invocation. */
+  readonly queryStart: string;
 }
 
 /** a [batch, query, head, channel] · b [batch, head, channel, key] → y [batch, query, head, key]. */
@@ -97,7 +97,7 @@ export function relativeQueryKeyKernel(sizes: AttentionSizes): KernelBody {
     depth: channels,
     groups: batch * heads,
     heads,
-    prepare: (tile) => `let first = ${distanceOfTile(sizes, tile, 'rowTile')};`,
+    prepare: (tile) => firstDistance(sizes, tile),
     left: ({ row, step }) =>
       `load_left(((batch * ${queries}u + ${row}) * ${heads}u + head) * ${channels}u + ${step})`,
     right: ({ column, step }) =>
@@ -117,7 +117,7 @@ export function sumOverDistancesKernel(sizes: AttentionSizes): KernelBody {
     extraDepth: (tile) => rowSpan(tile) - 1,
     groups: batch * heads,
     heads,
-    prepare: (tile) => `let first = ${distanceOfTile(sizes, tile, 'rowTile')};`,
+    prepare: (tile) => firstDistance(sizes, tile),
     left: ({ row, step, tile, index }) => {
       const shift = rowSpan(tile) - 1 - index;
       const inside = `${step} >= ${shift}u && ${step} < ${keys + shift}u`;
@@ -130,33 +130,33 @@ export function sumOverDistancesKernel(sizes: AttentionSizes): KernelBody {
   });
 }
 
-/** The distance of key 0 and the last query of a tile of queries: negative where the tile reaches beyond the queries. */
-function distanceOfTile({ keys, queryStart }: AttentionSizes, tile: RegisterTile, rowTile: string): string {
-  return `${keys - 1 - queryStart} - i32(${rowTile} * ${rowSpan(tile)}u + ${rowSpan(tile) - 1}u)`;
+/** Declares the distance of key 0 and the last query of a tile: negative where the tile reaches beyond the queries. */
+function firstDistance({ keys, queryStart }: AttentionSizes, tile: RegisterTile): string {
+  return `let first = ${keys - rowSpan(tile)} - ${queryStart} - i32(rowTile * ${rowSpan(tile)}u);`;
 }
 
 /** w [batch, query, head, key] and x [batch, query, head, channel], by distance → y [distance, head, channel]. */
 export function sumByDistanceKernel(sizes: AttentionSizes): KernelBody {
   const { batch, heads, queries, keys, channels, queryStart } = sizes;
   const distances = 2 * keys - 1;
-  const center = keys - 1 - queryStart;
   return headProduct({
     rows: distances,
     columns: channels,
     depth: queries,
     groups: heads,
     heads,
+    prepare: () => `let center = ${keys - 1} - ${queryStart};`, // distance of key 0 and the first query
     // Queries that have a key at any distance of the tile, for each sequence in turn.
     loop: (tile, body) => [
       `let distance = i32(rowTile * ${rowSpan(tile)}u);`,
-      `let firstStep = u32(clamp(${center} - distance - ${rowSpan(tile) - 1}, 0, ${queries}));`,
-      `let endStep = u32(clamp(${center + keys} - distance, 0, ${queries}));`,
+      `let firstStep = u32(clamp(center - distance - ${rowSpan(tile) - 1}, 0, ${queries}));`,
+      `let endStep = u32(clamp(center + ${keys} - distance, 0, ${queries}));`,
       `for (var b = 0u; b < ${batch}u; b++) { for (var step = firstStep; step < endStep; step++) {`,
       ...body,
       '} }',
     ],
     left: ({ row, step }) => {
-      const key = `i32(${row}) + i32(${step}) - ${center}`;
+      const key = `i32(${row}) + i32(${step}) - center`;
       const safe = `u32(clamp(${key}, 0, ${keys - 1}))`;
       const value = `load_left(((b * ${queries}u + ${step}) * ${heads}u + head) * ${keys}u + ${safe})`;
       return `select(0.0, ${value}, ${key} >= 0 && ${key} < ${keys})`;

@@ -1,21 +1,23 @@
 /**
  * The matrix products of attention, over tensors that keep their heads behind the position. Each is linear in both of
- * its operands. Queries may be a range of the sequence that begins at `queryStart`; keys are always whole.
+ * its operands. Queries may be a part of the sequence; keys are always whole.
  *
  * Where a tensor has a distance instead of a key, distance r stands for the pairs of query i and key j with
- * j − (queryStart + i) = r − (keys − 1).
+ * j − i = r − (keys − 1), positions in the whole sequence.
  */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
 import * as kernels from '../kernels/attention.ts';
-import { defineOp, type Named, type OpCall, type Reference } from '../op.ts';
+import { defineOp, type Named, type OpCall, type Reference, type Rows } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { permute } from './permute.ts';
 
-/** Where the queries at hand begin in the sequence: 0 unless a rank holds a later part of it. */
-export interface QueryRange {
-  readonly queryStart: number;
+interface Attrs {
+  /** Which queries of the sequence are at hand, if not all. */
+  readonly own?: Rows;
 }
+
+const WHOLE: Attrs = {};
 
 const AXES = ['batch', 'query', 'head', 'key', 'channel', 'distance'] as const;
 type Axis = (typeof AXES)[number];
@@ -36,11 +38,7 @@ interface Product {
   readonly right: Layout;
   readonly result: Layout;
   readonly kernel: (sizes: kernels.AttentionSizes) => KernelBody;
-  readonly gradient?: (
-    dy: Tensor,
-    inputs: Named<Operands, Tensor>,
-    range: QueryRange,
-  ) => Named<Operands, () => Tensor>;
+  readonly gradient?: (dy: Tensor, inputs: Named<Operands, Tensor>) => Named<Operands, () => Tensor>;
 }
 
 const SAMPLES: readonly Sizes[] = [
@@ -48,57 +46,50 @@ const SAMPLES: readonly Sizes[] = [
   { batch: 1, query: 67, head: 2, key: 67, channel: 19, distance: 133 }, // larger than a tile
 ];
 
-function defineProduct(name: string, product: Product): OpCall<Operands, QueryRange> {
+function defineProduct(name: string, product: Product): OpCall<Operands, Attrs> {
   const { left, right, result, kernel, gradient } = product;
   const byDistance = [left, right, result].some((layout) => layout.includes('distance'));
+  // Keys and distances stay whole where the one depends on the other.
+  const axes = (layout: Layout): string =>
+    layout.map((axis) => (byDistance && (axis === 'key' || axis === 'distance') ? '_' : axis)).join(' ');
+  const position = result.indexOf('query');
   const shape = (layout: Layout, sizes: Sizes): number[] => layout.map((axis) => sizes[axis]);
-  return defineOp<QueryRange>()({
+  return defineOp<Attrs>()({
     name,
     inputs: ['left', 'right'],
-    axes: byDistance
-      ? `${distanceAxes(left).replace('query', 'query~')}, ${distanceAxes(right)} -> ${distanceAxes(result)}`
-      : `${left.join(' ')}, ${right.join(' ')} -> ${result.join(' ')}`,
+    axes: [`${axes(left)}, ${axes(right)}`, axes(result)].join(' -> '),
     ...(byDistance
-      ? {
-          reads: (_: unknown, { queryStart }: QueryRange, rows: readonly [number, number]) => ({
-            rows: { left: rows },
-            attrs: { queryStart: queryStart + rows[0] },
-          }),
-        }
+      ? { atRows: (attrs: Attrs, rows: Rows) => (rows.axis === position ? { own: rows } : attrs) }
       : {}),
-    infer: (specs, range) => ({ shape: shape(result, sizesOf(name, product, specs, range)), dtype: 'f32' }),
+    infer: (specs, attrs) => ({ shape: shape(result, sizesOf(name, product, specs, attrs)), dtype: 'f32' }),
     kernel: {
       kind: 'shader',
-      body: (specs, _, range) => {
-        const { batch, query, head, key, channel } = sizesOf(name, product, specs, range);
-        return kernel({ batch, queries: query, heads: head, keys: key, channels: channel, ...range });
+      body: (specs, _, attrs) => {
+        const { batch, query, head, key, channel } = sizesOf(name, product, specs, attrs);
+        const { own } = attrs;
+        const queryStart = own === undefined ? '0' : `(${own.start} + i32(frame.leaf) * ${own.size})`;
+        return kernel({ batch, queries: query, heads: head, keys: key, channels: channel, queryStart });
       },
     },
     linear: true,
     ...(gradient === undefined ? {} : { gradient }),
-    reference: (inputs, range) =>
-      sumOfProducts(product, inputs, sizesOf(name, product, inputs, range), range),
+    reference: (inputs, attrs) => sumOfProducts(product, inputs, sizesOf(name, product, inputs, attrs)),
     samples: SAMPLES.map((sizes) => ({
       inputs: { left: shape(left, sizes), right: shape(right, sizes) },
-      attrs: { queryStart: 0 },
+      attrs: WHOLE,
     })),
   });
-}
-
-/** Keys and distances stay whole where the one depends on the other. */
-function distanceAxes(layout: Layout): string {
-  return layout.map((axis) => (axis === 'key' || axis === 'distance' ? '_' : axis)).join(' ');
 }
 
 function sizesOf(
   name: string,
   { left, right }: Product,
   shapes: Named<Operands, Pick<Spec, 'shape'>>,
-  { queryStart }: QueryRange,
+  { own }: Attrs,
 ): Sizes {
   const misfit = (): Error =>
     new Error(
-      `${name}: ${shapeText(shapes.left.shape)} and ${shapeText(shapes.right.shape)} must be [${left.join(', ')}] and [${right.join(', ')}] with equal sizes, 2 · keys − 1 distances, and queries from ${queryStart} on within the keys`,
+      `${name}: ${shapeText(shapes.left.shape)} and ${shapeText(shapes.right.shape)} must be [${left.join(', ')}] and [${right.join(', ')}] with equal sizes, as many queries as keys and 2 · keys − 1 distances`,
     );
   if (shapes.left.shape.length !== left.length || shapes.right.shape.length !== right.length) throw misfit();
   const found = new Map<Axis, number>(left.map((axis, i) => [axis, shapes.left.shape[i]!]));
@@ -110,7 +101,7 @@ function sizesOf(
   const key = found.get('key') ?? (found.get('distance')! + 1) / 2;
   const distance = found.get('distance') ?? 2 * key - 1;
   const relative = [left, right].some((layout) => layout.includes('distance'));
-  if (relative && (distance !== 2 * key - 1 || queryStart + found.get('query')! > key)) throw misfit();
+  if (relative && (distance !== 2 * key - 1 || (own?.length ?? found.get('query')) !== key)) throw misfit();
   const size = (axis: Axis): number => found.get(axis) ?? 1;
   return {
     batch: size('batch'),
@@ -127,7 +118,6 @@ function sumOfProducts(
   { left, right, result }: Product,
   inputs: Named<Operands, Reference>,
   sizes: Sizes,
-  { queryStart }: QueryRange,
 ): Float64Array {
   const strides = [left, right, result].map((layout) =>
     AXES.map((axis) => {
@@ -145,7 +135,7 @@ function sumOfProducts(
       return position;
     });
     const [channel, key, head, query, batch] = at as [number, number, number, number, number];
-    const distance = key - (queryStart + query) + sizes.key - 1;
+    const distance = key - query + sizes.key - 1;
     const place = [batch, query, head, key, channel, distance];
     const [l, r, o] = strides.map((stride) =>
       stride.reduce((sum, step, axis) => sum + step * place[axis]!, 0),
@@ -160,9 +150,9 @@ const queryKeyOp = defineProduct('queryKey', {
   right: KEY_COLUMNS,
   result: LOGITS,
   kernel: kernels.queryKeyKernel,
-  gradient: (dy, { left, right }, range) => ({
-    left: () => sumOverKeysOp({ left: dy, right: permute(right, [0, 3, 1, 2]) }, range),
-    right: () => permute(sumOverQueriesOp({ left: dy, right: left }, range), [0, 2, 3, 1]),
+  gradient: (dy, { left, right }) => ({
+    left: () => sumOverKeysOp({ left: dy, right: permute(right, [0, 3, 1, 2]) }, WHOLE),
+    right: () => permute(sumOverQueriesOp({ left: dy, right: left }, WHOLE), [0, 2, 3, 1]),
   }),
 });
 
@@ -171,9 +161,9 @@ const sumOverKeysOp = defineProduct('sumOverKeys', {
   right: KEYS,
   result: QUERIES,
   kernel: kernels.sumOverKeysKernel,
-  gradient: (dy, { left, right }, range) => ({
-    left: () => queryKeyOp({ left: dy, right: permute(right, [0, 2, 3, 1]) }, range),
-    right: () => sumOverQueriesOp({ left, right: dy }, range),
+  gradient: (dy, { left, right }) => ({
+    left: () => queryKeyOp({ left: dy, right: permute(right, [0, 2, 3, 1]) }, WHOLE),
+    right: () => sumOverQueriesOp({ left, right: dy }, WHOLE),
   }),
 });
 
@@ -189,9 +179,9 @@ const relativeQueryKeyOp = defineProduct('relativeQueryKey', {
   right: DISTANCE_COLUMNS,
   result: LOGITS,
   kernel: kernels.relativeQueryKeyKernel,
-  gradient: (dy, { left, right }, range) => ({
-    left: () => sumOverDistancesOp({ left: dy, right: permute(right, [2, 0, 1]) }, range),
-    right: () => permute(sumByDistanceOp({ left: dy, right: left }, range), [1, 2, 0]),
+  gradient: (dy, { left, right }) => ({
+    left: () => sumOverDistancesOp({ left: dy, right: permute(right, [2, 0, 1]) }, WHOLE),
+    right: () => permute(sumByDistanceOp({ left: dy, right: left }, WHOLE), [1, 2, 0]),
   }),
 });
 
@@ -208,8 +198,6 @@ const sumByDistanceOp = defineProduct('sumByDistance', {
   result: DISTANCES,
   kernel: kernels.sumByDistanceKernel,
 });
-
-const WHOLE: QueryRange = { queryStart: 0 };
 
 /** q [batch, query, head, channel] · k [batch, head, channel, key] → [batch, query, head, key]. */
 export function queryKey(q: Tensor, k: Tensor): Tensor {

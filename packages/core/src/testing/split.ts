@@ -139,7 +139,8 @@ function piece(op: AnyOp, sample: AnySample, axes: Axes, axis: string, cut: Cut)
   const position = axes.output.findIndex((own) => own.name === axis);
   const [start, end] = rows(size);
   const own = { axis: position, start, size: end - start, length: size };
-  return call(op, asTensors(parts, prefix), position > 0 ? (op.atRows?.(attrs, own) ?? attrs) : attrs);
+  const isBatch = Object.values(axes.inputs).some(([leading]) => leading?.name === axis); // never cut into parts
+  return call(op, asTensors(parts, prefix), isBatch ? attrs : (op.atRows?.(attrs, own) ?? attrs));
 }
 
 function sliceAxis({ shape, data }: HostTensor, axis: number, [from, to]: Range): HostTensor {
