@@ -122,6 +122,21 @@ test('mixed precision trains like f32: losses of 12 steps agree within 1 %', asy
   expect(half.at(-1)).toBeLessThan(half[0]! * 0.95);
 });
 
+test('on subgroup matrices it trains like f32 too', async ({ skip }) => {
+  const [matrices] = device.info.subgroupMatrices;
+  if (matrices === undefined) return skip('this adapter lists no subgroup matrices; Mesa 26 does');
+  const losses: number[][] = [];
+  for (const own of [options, { ...mixed, target: { kind: 'tensor-core', matrices } } as const]) {
+    const step = await compile(training(), { ...own, device, seed: 3 });
+    const curve: number[] = [];
+    for (let i = 0; i < 4; i++) curve.push((await step(batch())).loss!.data[0] as number);
+    losses.push(curve);
+    step.close();
+  }
+  const [f32, half] = losses as [number[], number[]];
+  for (const [i, loss] of half.entries()) expect(Math.abs(loss / f32[i]! - 1)).toBeLessThan(0.01);
+});
+
 test('windows of tensors stored as f16 change no bit', async () => {
   const draw = (shape: readonly number[]): Float32Array => batch().x.slice(0, elementCount(shape));
   const [first, second] = [
