@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../device.ts';
+import { attentionPool } from '../nn/attention-pool.ts';
 import { conv1d } from '../nn/conv.ts';
 import { conv2d } from '../nn/conv2d.ts';
 import { type AnyLayer, layer } from '../nn/layer.ts';
+import { layerNorm } from '../nn/layer-norm.ts';
 import { linear } from '../nn/linear.ts';
 import { mseLoss, poissonLoss } from '../nn/loss.ts';
 import { batchNorm } from '../nn/norm.ts';
@@ -13,6 +15,7 @@ import { concatDistance2d, oneToTwo, symmetrize2d } from '../ops/pair-map.ts';
 import { maxPool1d } from '../ops/pool.ts';
 import { dropout } from '../ops/random.ts';
 import { crop2d, slice } from '../ops/shape.ts';
+import { softmax } from '../ops/softmax.ts';
 import { trianglePairs, upperTriangular } from '../ops/triangle.ts';
 import { sgd } from '../optim/sgd.ts';
 import { rounds } from '../program.ts';
@@ -137,6 +140,30 @@ describe('sequences cut into rows', () => {
       const whole = await trained(options, { leaves: SEQUENCES });
       const cut = await trained(options, { leavesPerSequence: parts });
       expect(cut.losses[0]).toBeCloseTo(whole.losses[0]!, 5);
+      expect(cut.losses[1]).toBeCloseTo(whole.losses[1]!, 5);
+      expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
+    },
+  );
+
+  test.each([2, 8])(
+    'attention pools and layer norm cut into %s parts, and a softmax over all rows',
+    async (parts) => {
+      const model = (): AnyLayer & ((x: Tensor) => Tensor) => {
+        const own = {
+          stem: conv1d({ inputs: 4, outputs: 8, size: 5 }),
+          pool: attentionPool({ channels: 8, pool: 2 }),
+          norm: layerNorm({ channels: 8 }),
+          shared: attentionPool({ channels: 8, pool: 3, perChannel: false }),
+          head: linear({ inputs: 8, outputs: 3 }),
+        };
+        return layer(own, (x: Tensor) => {
+          const pooled = own.shared(own.norm(own.pool(own.stem(x)))); // [batch, 64, 8]
+          return own.head(add(pooled, softmax(pooled, { axis: 1 })));
+        });
+      };
+      const shapes = { x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, LENGTH / 6, 3] };
+      const whole = await trained({ model: model(), shapes }, { leaves: SEQUENCES });
+      const cut = await trained({ model: model(), shapes }, { leavesPerSequence: parts });
       expect(cut.losses[1]).toBeCloseTo(whole.losses[1]!, 5);
       expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
     },
