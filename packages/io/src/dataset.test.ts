@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type BatchOptions, openDataset, openShards, type ShardSet } from './dataset.ts';
+import { TfRecordError } from './errors.ts';
 import { f16ToF32, f32ToF16 } from './float16.ts';
 import { encodeRecord } from './record.ts';
 import { writeRecords } from './record-writer.ts';
@@ -112,10 +113,11 @@ describe('data sets', () => {
     expect(new Set(epochs.map(String)).size).toBe(3);
   });
 
-  it('come in the same order from memory and from disk', async () => {
+  it('come in the same order from memory, from disk and from threads', async () => {
     const cached = await openDataset(dir);
     const streamed = await openDataset(dir, { cacheBytes: 0 });
     const partly = await openDataset(dir, { cacheBytes: 300 });
+    const threads = await openDataset(dir, { workers: 2 });
     for (const options of [
       {},
       { shuffle, repeat: true },
@@ -125,6 +127,9 @@ describe('data sets', () => {
       expect(await ids(streamed, options, 50)).toEqual(expected);
       expect(await ids(partly, options, 50)).toEqual(expected);
     }
+    expect(await ids(threads, { shuffle, repeat: true }, 50)).toEqual(
+      await ids(cached, { shuffle, repeat: true }, 50),
+    );
   });
 
   it.each([0, 2 ** 20])(
@@ -144,6 +149,22 @@ describe('data sets', () => {
       }
     },
   );
+
+  it('go on from a position with another number of threads', async () => {
+    const whole: number[] = [];
+    let position: StreamPosition | undefined;
+    for await (const next of (await openDataset(dir, { workers: 3 })).stream('train', {
+      shuffle,
+      repeat: true,
+    })) {
+      whole.push(next.id);
+      if (whole.length === 30) position = next.position;
+      if (whole.length === 45) break;
+    }
+    const on = { shuffle, repeat: true, position: position! };
+    for (const workers of [0, 1])
+      expect(await ids(await openDataset(dir, { workers }), on, 15)).toEqual(whole.slice(30));
+  });
 
   it('make batches that cross epochs, each with the position after it', async () => {
     const set = await openDataset(dir);
@@ -205,17 +226,22 @@ describe('data sets', () => {
     await expect(openShards([file], shape).count('train')).rejects.toThrow(
       /nan\.tfr: record 0 .*non-finite-target/,
     );
+    const threads = openShards([file], shape, { workers: 1 });
+    await expect(threads.stream('train').next()).rejects.toThrow(/nan\.tfr: record 0 .*non-finite-target/);
     const set = openShards([file], shape, { allowNonFinite: true });
     expect((await set.stream('train').next()).value!.record.targets.data).toEqual(data);
   });
 
   it('report damage in the shard it is in', async () => {
-    for (const cacheBytes of [0, 2 ** 20]) {
-      const damaged = join(folder, `damaged-${cacheBytes}`);
+    for (const [i, options] of [{ cacheBytes: 0 }, { cacheBytes: 2 ** 20 }, { workers: 2 }].entries()) {
+      const damaged = join(folder, `damaged-${i}`);
       await writeDataset(damaged, sized(examples(9, 0)));
       await writeFile(join(damaged, 'tfrecords', 'train-1.tfr'), '<html>404</html>');
-      const set = await openDataset(damaged, { cacheBytes });
-      await expect(set.count('train')).rejects.toThrow(/train-1\.tfr: record 0 .*"<html>404<\/html>"/);
+      const set = await openDataset(damaged, options);
+      const error = await set.count('train').catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(TfRecordError);
+      expect(error).toMatchObject({ recordIndex: 0, file: expect.stringContaining('train-1.tfr') });
+      expect((error as Error).message).toMatch(/train-1\.tfr: record 0 .*"<html>404<\/html>"/);
     }
   });
 

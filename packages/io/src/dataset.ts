@@ -11,6 +11,11 @@ export interface OpenOptions {
   readonly cacheBytes?: number;
   /** Lets NaN and infinite targets through. */
   readonly allowNonFinite?: boolean;
+  /**
+   * Threads that read and decode, so that this one is free; none by default. Records are then read again each epoch: four
+   * shards are open at a time, so more than four threads help only the first count. The order does not depend on it.
+   */
+  readonly workers?: number;
 }
 
 export interface BatchOptions extends StreamOptions {
@@ -120,9 +125,9 @@ type Reading = Pick<ShardSet, 'splits' | 'count' | 'stream' | 'batches'>;
 function openSplits(
   splits: Readonly<Record<string, Split>>,
   shape: RecordShape,
-  { cacheBytes = DEFAULT_CACHE_BYTES, allowNonFinite = false }: OpenOptions,
+  { cacheBytes = DEFAULT_CACHE_BYTES, allowNonFinite = false, workers = 0 }: OpenOptions,
 ): Reading {
-  const shardOptions = { shape, allowNonFinite, budget: { bytesLeft: cacheBytes } };
+  const shardOptions = { shape, allowNonFinite, budget: { bytesLeft: cacheBytes }, workers };
   const readers = new Map(
     Object.entries(splits).map(([name, { files }]) => [name, new SplitReader(name, files, shardOptions)]),
   );

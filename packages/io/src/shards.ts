@@ -1,7 +1,7 @@
 /** The records of one split, in the order asked for: from memory when they fit, else from their shards. */
+import { openSource, type RecordSource } from './cursors.ts';
 import { type EpochOrder, epochOrder, type Shuffle, shardStarts } from './order.ts';
-import { decodeRecord, type RecordShape, type SequenceRecord } from './record.ts';
-import { type FramedRecord, readRecords } from './tfrecord.ts';
+import type { RecordShape, SequenceRecord } from './record.ts';
 
 /** A place in a stream, between two records; plain JSON. */
 export interface StreamPosition {
@@ -36,6 +36,8 @@ export interface ShardOptions {
   readonly shape: RecordShape;
   readonly allowNonFinite: boolean;
   readonly budget: CacheBudget;
+  /** Threads that read and decode; with any, nothing is kept in memory. */
+  readonly workers: number;
 }
 
 interface Contents {
@@ -121,22 +123,46 @@ export class SplitReader {
 }
 
 async function readContents(files: readonly string[], options: ShardOptions): Promise<Contents> {
-  const { budget } = options;
+  const source = openSource(options.workers, options);
+  try {
+    return options.workers > 0
+      ? { recordsPerShard: await countAll(files, source), records: undefined }
+      : await keepAll(files, source, options.budget);
+  } finally {
+    await source.close();
+  }
+}
+
+/** All shards at once; the first fault in their order is the one thrown. */
+async function countAll(files: readonly string[], source: RecordSource): Promise<number[]> {
+  const counts = files.map((file) => source.count(file));
+  for (const count of counts) count.catch(() => {}); // each is awaited in its turn
+  const recordsPerShard: number[] = [];
+  for (const count of counts) recordsPerShard.push(await count);
+  return recordsPerShard;
+}
+
+async function keepAll(
+  files: readonly string[],
+  source: RecordSource,
+  budget: CacheBudget,
+): Promise<Contents> {
   const recordsPerShard: number[] = [];
   let records: SequenceRecord[] | undefined = [];
   let keptBytes = 0;
   for (const file of files) {
     let inShard = 0;
-    for await (const framed of readRecords(file)) {
-      inShard++;
-      if (!records) continue;
-      const record = decode(file, framed, options);
-      const bytes = record.sequence.byteLength + record.targets.data.byteLength;
-      keptBytes += bytes;
-      budget.bytesLeft -= bytes;
-      if (budget.bytesLeft >= 0) records.push(record);
-      else records = undefined;
-    }
+    if (records) {
+      for (let record = await source.next(file); record; record = await source.next(file)) {
+        inShard++;
+        const bytes = record.sequence.byteLength + record.targets.data.byteLength;
+        keptBytes += bytes;
+        budget.bytesLeft -= bytes;
+        if (budget.bytesLeft >= 0) records?.push(record);
+        else records = undefined;
+      }
+      await source.end(file);
+    } else inShard = await source.count(file);
     recordsPerShard.push(inShard);
   }
   if (!records) budget.bytesLeft += keptBytes;
@@ -158,7 +184,7 @@ async function* playShards(
     wanted[id] = 1;
     wantedInShard[shardOf[id]!]!++;
   }
-  const cursors = new Cursors(files);
+  const cursors = new Cursors(files, openSource(options.workers, options));
   const held = new Map<number, SequenceRecord>();
   let next = 0;
   try {
@@ -167,9 +193,9 @@ async function* playShards(
         const arriving = arrival[next++]!;
         const shard = shardOf[arriving]!;
         if (wantedInShard[shard] === 0) continue;
-        const framed = await cursors.next(shard);
+        const record = await cursors.next(shard);
         if (!wanted[arriving]) continue;
-        held.set(arriving, decode(files[shard]!, framed, options));
+        held.set(arriving, record);
         if (--wantedInShard[shard]! === 0) await cursors.close(shard);
       }
       yield held.get(id)!;
@@ -180,36 +206,34 @@ async function* playShards(
   }
 }
 
-type Reading = Promise<IteratorResult<FramedRecord, void>>;
-
-/** Open shards, each read from its start and one record ahead, so that they inflate side by side. */
+/** Open shards, one record ahead of what is asked for, so that they inflate side by side. */
 class Cursors {
   readonly #files: readonly string[];
-  readonly #open = new Map<number, { cursor: ReturnType<typeof readRecords>; ahead: Reading }>();
+  readonly #source: RecordSource;
+  readonly #ahead = new Map<number, Promise<SequenceRecord | undefined>>();
 
-  constructor(files: readonly string[]) {
+  constructor(files: readonly string[], source: RecordSource) {
     this.#files = files;
+    this.#source = source;
   }
 
-  async next(shard: number): Promise<FramedRecord> {
+  async next(shard: number): Promise<SequenceRecord> {
     const file = this.#files[shard]!;
-    const cursor = this.#open.get(shard)?.cursor ?? readRecords(file);
-    const { value, done } = await (this.#open.get(shard)?.ahead ?? cursor.next());
-    if (done) throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
-    const ahead = cursor.next();
+    const record = await (this.#ahead.get(shard) ?? this.#source.next(file));
+    if (!record) throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
+    const ahead = this.#source.next(file);
     ahead.catch(() => {}); // thrown when that record is asked for
-    this.#open.set(shard, { cursor, ahead });
-    return value;
+    this.#ahead.set(shard, ahead);
+    return record;
   }
 
   async close(shard: number): Promise<void> {
-    const open = this.#open.get(shard);
-    this.#open.delete(shard);
-    await open?.cursor.return();
+    this.#ahead.delete(shard);
+    await this.#source.end(this.#files[shard]!);
   }
 
   async closeAll(): Promise<void> {
-    for (const shard of [...this.#open.keys()]) await this.close(shard);
+    await this.#source.close();
   }
 }
 
@@ -220,8 +244,4 @@ function shardOfRecord(recordsPerShard: readonly number[]): Uint32Array {
     shardOf.fill(shard, starts[shard], starts[shard + 1]);
   });
   return shardOf;
-}
-
-function decode(file: string, { index, offset, data }: FramedRecord, options: ShardOptions): SequenceRecord {
-  return decodeRecord(data, options.shape, { file, recordIndex: index, offset }, options);
 }
