@@ -8,11 +8,13 @@ import {
   f16ToF32,
   f32ToF16,
   openDataset,
+  openIntervals,
   PREPARE_DEFAULTS,
   type PrepareOptions,
   planPrepare,
   readTrackTable,
   runPrepare,
+  type StreamPosition,
   type TrackSource,
 } from '@cohesin/io';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -187,6 +189,35 @@ describe('prepare on a toy genome', () => {
       endBp: start + 216,
       split: 'train',
     });
+  });
+
+  it('gives the same records, orders and positions without writing them', async () => {
+    const { plan } = await run('written', options());
+    const files = await openDataset(inToy('written'));
+    const direct = await openIntervals(await planPrepare(options()));
+    expect(await direct.count('valid')).toBe(13);
+    const shuffled = { shuffle: { seed: 3, buffer: 5 }, repeat: true };
+    const theirs = files.stream('valid', shuffled);
+    let position: StreamPosition | undefined;
+    let taken = 0;
+    for await (const streamed of direct.stream('valid', shuffled)) {
+      expect(streamed).toEqual((await theirs.next()).value);
+      if (++taken === 17) position = streamed.position;
+      if (taken === 30) break;
+    }
+    const on = { ...shuffled, position: position! };
+    expect((await direct.stream('valid', on).next()).value).toEqual(
+      (await files.stream('valid', on).next()).value,
+    );
+    const batch = (await direct.batches('train', { batch: 5 }).next()).value!;
+    expect(batch.ids).toEqual([0, 1, 2, 3, 4]);
+    expect(await direct.read(plan.sequences[4]!)).toEqual(batch.records[4]);
+    const from = { chrom: 'chrIII', startBp: 4760, endBp: 5000 };
+    const { sequence } = await direct.read(from);
+    expect([...sequence.subarray(270)]).toEqual(new Array(30).fill(4));
+    await expect(direct.read({ ...from, endBp: 4990 })).rejects.toThrow('has 230 bp; targets are of 240 bp');
+    await expect(direct.read({ ...from, startBp: 4770, endBp: 5010 })).rejects.toThrow('not inside chrIII');
+    await direct.close();
   });
 
   it('says where the data is from, in JSON and on a page', async () => {

@@ -144,7 +144,8 @@ function openSplits(
   };
 }
 
-async function* grouped(
+/** A stream in batches; the last one may be short. */
+export async function* grouped(
   stream: AsyncIterable<StreamedRecord>,
   size: number,
 ): AsyncGenerator<RecordBatch, void, undefined> {

@@ -23,6 +23,7 @@ export type { Inspection } from './inspect/inspection.ts';
 export { type BedRow, type Interval, readBed } from './intervals.ts';
 export type { Shuffle } from './order.ts';
 export type { Division } from './prepare/contigs.ts';
+export { type IntervalDataset, openIntervals } from './prepare/direct.ts';
 export { PREPARE_DEFAULTS, type PrepareOptions, type TrackSource } from './prepare/options.ts';
 export { type PreparePlan, planPrepare } from './prepare/plan.ts';
 export { type PrepareProgress, type PrepareResult, runPrepare } from './prepare/prepare.ts';

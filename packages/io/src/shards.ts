@@ -76,7 +76,7 @@ export class SplitReader {
   }: StreamOptions): AsyncGenerator<StreamedRecord, void, undefined> {
     const contents = await this.#load();
     const count = await this.count();
-    this.#check(count, position);
+    checkPosition(this.#name, count, position);
     let { epoch, consumed } = position;
     do {
       const order = epochOrder(contents.recordsPerShard, epoch, shuffle);
@@ -86,25 +86,6 @@ export class SplitReader {
       epoch++;
       consumed = 0;
     } while (repeat);
-  }
-
-  #check(count: number, { epoch, consumed }: StreamPosition): void {
-    if (count === 0) {
-      throw new Error(
-        `split ${this.#name} holds no records in its ${this.#files.length} files; choose another split`,
-      );
-    }
-    if (
-      !Number.isSafeInteger(epoch) ||
-      !Number.isSafeInteger(consumed) ||
-      epoch < 0 ||
-      consumed < 0 ||
-      consumed > count
-    ) {
-      throw new Error(
-        `split ${this.#name}: position ${JSON.stringify({ epoch, consumed })} is outside of its ${count} records; the data set is not the one the position was taken from`,
-      );
-    }
   }
 
   #load(): Promise<Contents> {
@@ -120,6 +101,17 @@ export class SplitReader {
     if (records) for (const id of order.emission.subarray(from)) yield records[id]!;
     else yield* playShards(this.#files, recordsPerShard, order, from, this.#options);
   }
+}
+
+/** @throws when a split is empty or a position lies outside of it */
+export function checkPosition(split: string, count: number, { epoch, consumed }: StreamPosition): void {
+  if (count === 0) throw new Error(`split ${split} holds no records; choose another split`);
+  const inside =
+    [epoch, consumed].every((value) => Number.isSafeInteger(value) && value >= 0) && consumed <= count;
+  if (inside) return;
+  throw new Error(
+    `split ${split}: position ${JSON.stringify({ epoch, consumed })} is outside of its ${count} records; the data set is not the one the position was taken from`,
+  );
 }
 
 async function readContents(files: readonly string[], options: ShardOptions): Promise<Contents> {

@@ -1,16 +1,14 @@
 /** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { f16ToF32, f32ToF16 } from '../float16.ts';
 import { readPadded } from '../genome.ts';
-import { type Span, within } from '../intervals.ts';
-import { openBigWig, type Track } from '../track.ts';
+import { openBigWig } from '../track.ts';
 import { type DatasetExample, writeDataset } from '../write-dataset.ts';
-import type { PrepareOptions, TrackSource } from './options.ts';
+import type { TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
-import { binTargets } from './targets.ts';
+import { readBins } from './read-bins.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
 
 export interface PrepareResult {
@@ -114,7 +112,7 @@ async function readGroup(
     try {
       for (const [i, sequence] of group.entries()) {
         const name = plan.trackNames[column]!.get(sequence.chrom);
-        const bins = await readBins(track, name, sequence, source, plan, counts[column]!);
+        const bins = await readBins({ track, name }, sequence, source, plan, counts[column]);
         for (let bin = 0; bin < targetLength; bin++) targets[i]![bin * count + column] = bins[bin]!;
         progress(column * group.length + i + 1);
       }
@@ -123,54 +121,4 @@ async function readGroup(
     }
   }
   return targets;
-}
-
-/** One track in one sequence, as f16 bits. A chromosome without a `name` in the track has no values. */
-async function readBins(
-  track: Track,
-  name: string | undefined,
-  sequence: PlannedSequence,
-  source: TrackSource,
-  { options, blacklist }: PreparePlan,
-  count: TrackCount,
-): Promise<Uint16Array> {
-  const { startBp, endBp, unmappable } = sequence;
-  const coverage =
-    name === undefined
-      ? new Float32Array(endBp - startBp).fill(Number.NaN)
-      : await track.read(name, startBp, endBp);
-  const blocked = within(blacklist, sequence).map(([start, end]): Span => [start - startBp, end - startBp]);
-  const binned = binTargets(coverage, source, { ...options, blacklist: blocked });
-  checkNumbers(binned.values, sequence, source, options);
-  const bits = f32ToF16(binned.values);
-  const held =
-    unmappable && options.unmappableClip < 1
-      ? clipUnmappable(bits, unmappable, options.unmappableClip)
-      : bits;
-  count.add(held, binned, endBp - startBp);
-  return held;
-}
-
-function checkNumbers(
-  values: Float64Array,
-  { chrom, startBp }: PlannedSequence,
-  { file, statistic }: TrackSource,
-  { poolWidthBp }: PrepareOptions,
-): void {
-  const bin = values.findIndex(Number.isNaN);
-  if (bin < 0) return;
-  const from = startBp + bin * poolWidthBp;
-  throw new Error(
-    `${file}: ${chrom}:${from}-${from + poolWidthBp} has no ${statistic}: a root of a negative sum, or infinite values of both signs; choose sum or mean for tracks with negative values`,
-  );
-}
-
-/** Unmappable bins, at most the quantile of the whole sequence. hound_data_write.py */
-function clipUnmappable(bits: Uint16Array, unmappable: Uint8Array, quantile: number): Uint16Array {
-  const values = f16ToF32(bits);
-  const ordered = values.toSorted();
-  const at = quantile * (ordered.length - 1);
-  const low = ordered[Math.floor(at)]!;
-  const limit = low + (ordered[Math.ceil(at)]! - low) * (at - Math.floor(at));
-  return f32ToF16(values.map((value, bin) => (unmappable[bin] ? Math.min(value, limit) : value)));
 }

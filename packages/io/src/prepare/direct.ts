@@ -1,0 +1,123 @@
+/** A data set that is not written: sequences and targets straight from the genome and its tracks. */
+import { grouped, type ShardSet } from '../dataset.ts';
+import { readPadded } from '../genome.ts';
+import type { Interval } from '../intervals.ts';
+import { epochOrder } from '../order.ts';
+import type { SequenceRecord } from '../record.ts';
+import { checkPosition, type StreamedRecord, type StreamOptions } from '../shards.ts';
+import { openBigWig, type Track } from '../track.ts';
+import type { PlannedSequence, PreparePlan } from './plan.ts';
+import { readBins } from './read-bins.ts';
+
+/** A plan's sequences by random access, in the same orders and with the same positions as from files. Close it. */
+export interface IntervalDataset extends ShardSet {
+  /**
+   * Any place of the genome as a record: `interval` is where the targets are, as long as those of the plan's sequences.
+   *
+   * @throws when it has another length or is not inside its chromosome, or an input is damaged there
+   */
+  read(interval: Interval): Promise<SequenceRecord>;
+  /** Closes the genome and the tracks. */
+  close(): Promise<void>;
+}
+
+/** Records read before they are asked for. */
+const AHEAD = 4;
+
+/** Opens every track of a plan, and keeps them open. */
+export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset> {
+  const { options, targetLength, sequences } = plan;
+  const tracks: Track[] = [];
+  const close = async (): Promise<void> => {
+    for (const track of tracks) await track.close();
+    await plan.genome.close();
+  };
+  try {
+    for (const { file } of options.tracks) tracks.push(await openBigWig(file));
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  const names = [...new Set(sequences.map(({ split }) => split))];
+  const bySplit = new Map(names.map((name) => [name, sequences.filter(({ split }) => split === name)]));
+  const chosen = (split: string): readonly PlannedSequence[] => {
+    const found = bySplit.get(split);
+    if (found) return found;
+    throw new Error(`no split ${split}; this plan has ${names.join(', ')}`);
+  };
+  const stream = (split: string, given: StreamOptions = {}) =>
+    play(split, chosen(split), given, (place) => readRecord(plan, tracks, place));
+  return {
+    sequenceLengthBp: options.sequenceLengthBp,
+    targetLength,
+    numTargets: options.tracks.length,
+    sequenceCoded: true,
+    splits: Object.fromEntries(names.map((name) => [name, { files: [], records: chosen(name).length }])),
+    count: async (split) => chosen(split).length,
+    stream,
+    batches: (split, { batch, ...given }) => grouped(stream(split, given), batch),
+    read: async (interval) => {
+      checkInterval(interval, plan);
+      return await readRecord(plan, tracks, interval);
+    },
+    close,
+  };
+}
+
+function checkInterval({ chrom, startBp, endBp }: Interval, plan: PreparePlan): void {
+  const { options, genome, trackNames } = plan;
+  const coreBp = options.sequenceLengthBp - 2 * options.cropBp;
+  const length = genome.chromosomes.get(chrom);
+  if (length === undefined) throw new Error(`${genome.path}: no chromosome ${chrom}`);
+  if (options.absent === 'error' && trackNames.some((names) => !names.has(chrom)))
+    throw new Error(
+      `${chrom}: the plan has no sequences there, so its tracks were not compared with the genome's`,
+    );
+  if (endBp - startBp !== coreBp)
+    throw new Error(`${chrom}:${startBp}-${endBp} has ${endBp - startBp} bp; targets are of ${coreBp} bp`);
+  if (startBp < 0 || endBp > length)
+    throw new Error(`${chrom}:${startBp}-${endBp} is not inside ${chrom}, which has ${length} bp`);
+}
+
+async function readRecord(
+  plan: PreparePlan,
+  tracks: readonly Track[],
+  place: Interval & { readonly unmappable?: Uint8Array },
+): Promise<SequenceRecord> {
+  const { options, genome, trackNames, targetLength } = plan;
+  const { chrom, startBp, endBp } = place;
+  const data = new Uint16Array(targetLength * tracks.length);
+  for (const [column, track] of tracks.entries()) {
+    const name = trackNames[column]!.get(chrom);
+    const bins = await readBins({ track, name }, place, options.tracks[column]!, plan);
+    for (let bin = 0; bin < targetLength; bin++) data[bin * tracks.length + column] = bins[bin]!;
+  }
+  const sequence = await readPadded(genome, chrom, startBp - options.cropBp, endBp + options.cropBp);
+  return { sequence, targets: { dtype: 'f16', data } };
+}
+
+/** As the records of one shard would come. */
+async function* play(
+  split: string,
+  places: readonly PlannedSequence[],
+  { shuffle, repeat = false, position = { epoch: 0, consumed: 0 } }: StreamOptions,
+  read: (place: PlannedSequence) => Promise<SequenceRecord>,
+): AsyncGenerator<StreamedRecord, void, undefined> {
+  checkPosition(split, places.length, position);
+  let { epoch, consumed } = position;
+  do {
+    const { emission } = epochOrder([places.length], epoch, shuffle);
+    const ahead: Promise<SequenceRecord>[] = [];
+    for (let next = consumed; consumed < places.length; ) {
+      for (; next < Math.min(places.length, consumed + AHEAD); next++) {
+        const reading = read(places[emission[next]!]!);
+        reading.catch(() => {}); // thrown when that record is asked for
+        ahead.push(reading);
+      }
+      const record = await ahead.shift()!;
+      yield { id: emission[consumed]!, record, position: { epoch, consumed: ++consumed } };
+    }
+    epoch++;
+    consumed = 0;
+  } while (repeat);
+}
