@@ -26,6 +26,7 @@ export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
 export type { KernelBody, KernelTarget } from './kernel.ts';
 export { literal } from './literal.ts';
+export { memoryReport, programBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';
 export {
   defineOp,
@@ -84,12 +85,10 @@ export { installAdaptivePolling } from './polling.ts';
 export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
 export {
   addLeaves,
-  memoryReport,
   type Program,
   type ProgramOutput,
   pieceCount,
   piecesOf,
-  programBytes,
   rounds,
 } from './program.ts';
 export { hashName, mix } from './random.ts';

@@ -123,6 +123,16 @@ export interface GradientSums {
   readonly tensors: readonly { readonly name: string; readonly offset: number; readonly count: number }[];
 }
 
+/** What is kept from the forward to the backward pass, in bytes: once on a device, and for each of its leaves. */
+export interface Activations {
+  readonly device: number;
+  readonly leaf: number;
+  /** The same if nothing were computed again. */
+  readonly all: { readonly device: number; readonly leaf: number };
+  /** Kernels that run again in the backward pass. */
+  readonly again: number;
+}
+
 /** A compiled function as plain data: it can be cloned to a worker, hashed and printed. */
 export interface Program {
   readonly leaves: number;
@@ -140,6 +150,8 @@ export interface Program {
   readonly state: readonly ProgramState[];
   readonly scalars: readonly string[];
   readonly sums?: GradientSums;
+  /** Absent without a backward pass. */
+  readonly activations?: Activations;
   /** Hash of the kernel texts and of the logical plan: what decides the bits. */
   readonly bitsId: string;
 }
@@ -180,31 +192,3 @@ export function addLeaves(addends: Float32Array, count: number): Float64Array {
   for (let i = 0; i < addends.length; i++) totals[i % totals.length]! += addends[i]!;
   return totals;
 }
-
-/** Device bytes of a program on a rank that owns `leavesOnRank` leaves of a round, by scope. */
-export function programBytes(
-  program: Program,
-  leavesOnRank: number = rounds(program).leaves,
-): Readonly<Record<SlotScope, number>> {
-  const bytes = { scratch: 0, leaf: 0, shared: 0, state: 0, next: 0 };
-  for (const { scope, bytes: size } of program.slots)
-    bytes[scope] += scope === 'leaf' ? size * leavesOnRank : size;
-  return bytes;
-}
-
-/** The memory plan as text: the largest slots, the sum of each scope and the peak, known before anything is allocated. */
-export function memoryReport(program: Program, leavesOnRank: number = rounds(program).leaves): string {
-  const bytes = programBytes(program, leavesOnRank);
-  const total = Object.values(bytes).reduce((a, b) => a + b, 0);
-  const largest = [...program.slots].sort((a, b) => b.bytes - a.bytes).slice(0, 8);
-  return [
-    `${program.slots.length} slots, peak ${mebibytes(total)} with ${leavesOnRank} of ${rounds(program).leaves} leaves`,
-    ...Object.entries(bytes).map(([scope, size]) => `  ${scope.padEnd(8)} ${mebibytes(size)}`),
-    'largest slots:',
-    ...largest.map(
-      (slot) => `  ${mebibytes(slot.bytes).padStart(12)}  ${slot.scope.padEnd(8)} ${slot.label}`,
-    ),
-  ].join('\n');
-}
-
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;

@@ -16,6 +16,7 @@ import type {
 } from '../program.ts';
 import type { Precision } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
+import { keptActivations } from './activations.ts';
 import { bitsId } from './bits-id.ts';
 import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
 import { fuse } from './fuse.ts';
@@ -76,7 +77,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const ordered = shortenLives(logical);
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
-  const parts = { graph, plan, sharded, scalars, logical, stages, sumLayout, bytes, bindingLimit };
+  const parts = { graph, plan, sharded, scalars, logical, ordered, stages, sumLayout, bytes, bindingLimit };
   return new Assembly(parts).program();
 }
 
@@ -109,8 +110,9 @@ interface Parts {
   readonly plan: LogicalPlan;
   readonly sharded: Sharded;
   readonly scalars: readonly string[];
-  /** As split, which is what decides the bits, and as run. */
+  /** As split, which is what decides the bits; in the order they are run; with what is computed again. */
   readonly logical: Stages;
+  readonly ordered: Stages;
   readonly stages: Stages;
   readonly sumLayout: SumLayout;
   readonly bytes: (x: Storage) => number;
@@ -127,7 +129,7 @@ class Assembly {
   }
 
   program(): Program {
-    const slots = this.assign();
+    const { slots, activations } = this.assign();
     const segments = this.parts.stages.stages.map(
       (stage): Segment => ({
         once: stage.once.flatMap((work) => this.steps(work)),
@@ -164,6 +166,7 @@ class Assembly {
       state: this.state(),
       scalars: this.parts.scalars,
       ...(sums === undefined ? {} : { sums }),
+      ...(activations === undefined ? {} : { activations }),
       bitsId: bitsId({
         plan: this.parts.plan,
         scalars: this.parts.scalars,
@@ -173,11 +176,17 @@ class Assembly {
     };
   }
 
-  private assign(): Program['slots'] {
-    const lives = pieces(liveRanges(this.parts.sharded, this.parts.stages), this.parts);
+  private assign(): Pick<Program, 'slots' | 'activations'> {
+    const { sharded, stages, ordered } = this.parts;
+    const lives = pieces(liveRanges(sharded, stages), this.parts);
     const { slots, places } = assignSlots([...lives.values()]);
     for (const [i, x] of [...lives.keys()].entries()) this.places.set(x, places[i]!);
-    return slots;
+    const kept = keptActivations(stages, lives);
+    if (kept === undefined) return { slots };
+    const again = workCount(stages) - workCount(ordered);
+    const whole = { ...this.parts, stages: ordered };
+    const all = again === 0 ? kept : keptActivations(ordered, pieces(liveRanges(sharded, ordered), whole))!;
+    return { slots, activations: { ...kept, all, again } };
   }
 
   private place(x: Storage): Place {
@@ -381,3 +390,6 @@ class Assembly {
     };
   }
 }
+
+const workCount = ({ stages }: Stages): number =>
+  stages.reduce((total, { once, leaf }) => total + once.length + leaf.length, 0);

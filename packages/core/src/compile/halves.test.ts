@@ -3,6 +3,7 @@ import { Device } from '../device.ts';
 import { NotFiniteError } from '../executor.ts';
 import { elementCount, type HostTensor } from '../host-tensor.ts';
 import { withLossScale } from '../loss-scale.ts';
+import { programBytes } from '../memory-report.ts';
 import * as nn from '../nn/index.ts';
 import { multiply } from '../ops/arithmetic.ts';
 import { conv1d } from '../ops/conv1d.ts';
@@ -10,7 +11,6 @@ import { geluSigmoid } from '../ops/elementwise.ts';
 import { matmul } from '../ops/matmul.ts';
 import { adam } from '../optim/index.ts';
 import { ones, parameter } from '../parameter.ts';
-import { programBytes } from '../program.ts';
 import { trainStep } from '../train-step.ts';
 import { build, type Compiled, compile, type Traceable } from './compile.ts';
 

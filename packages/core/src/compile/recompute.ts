@@ -48,7 +48,7 @@ function mayRunAgain({ phase, op }: Tensor): boolean {
 /** The tensor that is stored, or whose partial results are. */
 export const nodeOf = (x: Stored): Tensor => ('of' in x ? x.of : x);
 
-function isBackward(work: Work): boolean {
+export function isBackward(work: Work): boolean {
   if (work.kind !== 'kernel') return true;
   const { phase } = work.kernel.node;
   return phase === 'I' || phase === 'W';
