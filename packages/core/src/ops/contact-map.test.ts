@@ -6,7 +6,7 @@ import { hostTensor } from '../host-tensor.ts';
 import { asTensors, evaluateOnDevice } from '../testing/evaluate.ts';
 import { randomTensor } from '../testing/values.ts';
 import { maxPool2d } from './pool.ts';
-import { reverseTriangle, trianglePairs, upperTriangular } from './triangle.ts';
+import { augmentTriangle, reverseTriangle, trianglePairs, upperTriangular } from './triangle.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -45,14 +45,23 @@ it.each([
     x: hostTensor(map.shape, symmetric),
     turned: hostTensor(map.shape, symmetric.toReversed()),
   });
+  const { augment } = asTensors({ augment: hostTensor([1, 2], [1, 0]) });
+  const vector = upperTriangular(x!, { offset });
   const result = await evaluateOnDevice(device, {
-    vector: upperTriangular(x!, { offset }),
+    vector,
     flipped: upperTriangular(turned!, { offset }),
+    augmented: augmentTriangle(vector, augment!),
   });
+  expect([...result.augmented!]).toEqual([...result.flipped!]);
   expect([...result.flipped!]).toEqual(Array.from(order, (k) => result.vector![k]));
 });
 
 it('a triangle that no pair is in says so', () => {
   const { x } = asTensors({ x: hostTensor([1, 2, 2, 1], [1, 2, 3, 4]) });
   expect(() => upperTriangular(x!, { offset: 2 })).toThrow('length > offset ≥ 0');
+  const { vector, augment } = asTensors({
+    vector: hostTensor([1, 5, 1], [1, 2, 3, 4, 5]),
+    augment: hostTensor([1, 2], [1, 0]),
+  });
+  expect(() => augmentTriangle(vector!, augment!)).toThrow('2 and 3 rows have 3 and 6');
 });

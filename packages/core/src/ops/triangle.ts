@@ -1,6 +1,7 @@
 /** The upper triangle of a map of pairs as a vector, and its order. */
 import { defineOp } from '../op.ts';
-import { shapeText, type Tensor } from '../tensor.ts';
+import { sameShape, shapeText, type Tensor } from '../tensor.ts';
+import { perElement } from './per-element.ts';
 
 export interface TriangleOptions {
   /** Diagonals left out, the main one first: 2 begins at |i − j| = 2. */
@@ -37,6 +38,17 @@ export function reverseTriangle(length: number, { offset }: TriangleOptions): Ui
   return order;
 }
 
+/**
+ * The targets that belong to `augmentSequence` where they are the triangle of a map: targets [batch, pairs, tracks],
+ * augment [batch, 2] → [batch, pairs, tracks], in the order of `reverseTriangle` where a sequence is reverse-complemented.
+ * A shift leaves targets as they are.
+ *
+ * @throws when no triangle has as many pairs.
+ */
+export function augmentTriangle(targets: Tensor, augment: Tensor): Tensor {
+  return augmentOp({ targets, augment }, undefined);
+}
+
 /** Index of the pair (row, row + offset + beyond) where the first row has `rows` pairs. */
 const pairIndex = (rows: number, row: number, beyond: number): number =>
   (row * (2 * rows - row + 1)) / 2 + beyond;
@@ -53,6 +65,11 @@ fn triangle_row(k: u32, rows: u32) -> u32 {
     if (next < rows && triangle_start(next, rows) <= k) { row = next; }
   }
   return row;
+}
+fn triangle_reversed(k: u32, rows: u32) -> u32 {
+  let row = triangle_row(k, rows);
+  let beyond = k - triangle_start(row, rows);
+  return triangle_start(rows - 1u - row - beyond, rows) + beyond;
 }
 fn triangle_source(k: u32, rows: u32, length: u32, offset: u32) -> u32 {
   let row = triangle_row(k, rows);
@@ -141,6 +158,60 @@ const gradientOp = defineOp<TriangleOptions & { readonly length: number }>()({
     { inputs: { dy: [2, 28, 3] }, attrs: { offset: 2, length: 9 } },
     { inputs: { dy: [3, 15, 1] }, attrs: { offset: 0, length: 5 } },
     { inputs: { dy: [2, 1, 4] }, attrs: { offset: 3, length: 4 } },
+  ],
+});
+
+/** Rows of the triangle with this many pairs. */
+function triangleRows(pairs: number): number {
+  return (Math.sqrt(8 * pairs + 1) - 1) / 2;
+}
+
+const augmentOp = defineOp()({
+  name: 'augmentTriangle',
+  inputs: ['targets', 'augment'],
+  axes: 'batch _ tracks, batch _ -> batch _ tracks',
+  infer: ({ targets, augment }) => {
+    const [batch, pairs] = targets.shape as [number, number];
+    if (targets.shape.length !== 3 || !sameShape(augment.shape, [batch, 2])) {
+      throw new Error(
+        `augmentTriangle: targets is ${shapeText(targets.shape)} and augment ${shapeText(augment.shape)}; they must be [batch, pairs, tracks] and [batch, 2]`,
+      );
+    }
+    if (Number.isInteger(triangleRows(pairs))) return { shape: targets.shape, dtype: 'f32' };
+    const rows = Math.floor(triangleRows(pairs));
+    throw new Error(
+      `augmentTriangle: targets has ${pairs} pairs, but triangles of ${rows} and ${rows + 1} rows have ${trianglePairs(rows, { offset: 0 })} and ${trianglePairs(rows + 1, { offset: 0 })}; give the whole triangle`,
+    );
+  },
+  kernel: {
+    kind: 'shader',
+    body: ({ targets }, y) => {
+      const [, pairs, tracks] = targets.shape as [number, number, number];
+      const text = `
+        let pair = i / ${tracks}u % ${pairs}u;
+        let batch = i / ${pairs * tracks}u;
+        let mirrored = triangle_reversed(pair, ${triangleRows(pairs)}u);
+        let place = select(mirrored, pair, load_augment(2u * batch) == 0.0);
+        store(i, load_targets((batch * ${pairs}u + place) * ${tracks}u + i % ${tracks}u));`;
+      return perElement(y, text, TRIANGLE);
+    },
+  },
+  reference: ({ targets, augment }) => {
+    const [, pairs, tracks] = targets.shape as [number, number, number];
+    const order = reverseTriangle(triangleRows(pairs), { offset: 0 });
+    return targets.data.map((value, i) => {
+      const [batch, pair] = [Math.floor(i / (pairs * tracks)), Math.floor(i / tracks) % pairs];
+      if (augment.data[2 * batch] === 0) return value;
+      return targets.data[(batch * pairs + order[pair]!) * tracks + (i % tracks)]!;
+    });
+  },
+  samples: [
+    {
+      inputs: { targets: [5, 28, 3], augment: [5, 2] },
+      attrs: undefined,
+      range: { augment: [0, 2] },
+      integers: ['augment'],
+    },
   ],
 });
 
