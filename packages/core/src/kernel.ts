@@ -23,8 +23,23 @@ export interface KernelBody {
    * not named. Loads whose value is not used may be anywhere. Tensors larger than a device binds at once are bound in part.
    */
   touches?(from: number, to: number): Readonly<Record<string, Range>>;
+  /** For sums over more than a device binds at once: the same work, with sums over ranges of their terms. */
+  readonly fold?: FoldedBody;
   /** Inputs, and `y` for the output, that are accessed four elements at a time; their element counts are multiples of 4. */
   readonly vec4?: readonly string[];
+}
+
+/**
+ * A body whose sums go over the terms in `[termFrom, termTo)` only, and go on from `resumed(inside, i)`: the sum so far that
+ * element i of the output holds, if it is inside. Sums are stored as usual; the epilogue waits for the last range.
+ */
+export interface FoldedBody {
+  readonly body: string;
+  /** Workgroups `[n · row, (n + 1) · row)` sum over the same terms, `terms(n)`, of `count` in all. */
+  readonly row: number;
+  readonly count: number;
+  terms(n: number): Range;
+  touches(workgroups: Range, terms: Range): Readonly<Record<string, Range>>;
 }
 
 /** The kind of device that kernels are written for: part of the logical plan, since it decides their texts. */

@@ -232,17 +232,29 @@ class Writer implements ElementContext {
     const after = (value: string, i: string): string =>
       epilogue === undefined ? value : `${epilogue}(${i}, ${value})`;
     const wide = kernel.vec4?.includes('y') === true;
+    const fold = root.dtype === 'f32' ? kernel.fold : undefined; // unfinished sums are stored
+    const folds = this.mode === 'fold' && fold !== undefined;
     this.functions.push(
-      wide
-        ? `fn store4(i: u32, v: vec4f) { ${this.put(root, 'i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`, true)} }`
-        : `fn store(i: u32, v: f32) { ${this.put(root, 'i', after('v', 'i'), false)} }`,
+      folds
+        ? `fn store(i: u32, v: f32) {
+  if ((window[${WindowWord.progress}] & 2u) == 0u) { putY(i, v); } else { putY(i, ${after('v', 'i')}); }
+}
+fn resumed(inside: bool, i: u32) -> f32 {
+  if (inside && (window[${WindowWord.progress}] & 1u) != 0u) { return getY(i); }
+  return 0.0;
+}`
+        : wide
+          ? `fn store4(i: u32, v: vec4f) { ${this.put(root, 'i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`, true)} }`
+          : `fn store(i: u32, v: f32) { ${this.put(root, 'i', after('v', 'i'), false)} }`,
     );
     if (kernel.declarations !== undefined) this.helpers.add(kernel.declarations);
     for (const extension of kernel.enables ?? []) this.enables.add(extension);
-    return this.finish(root, kernel.body, kernel.workgroups, kernel.workgroupSize, wide, () => ({
+    const body = folds ? fold.body : kernel.body;
+    return this.finish(root, body, kernel.workgroups, kernel.workgroupSize, wide, () => ({
       units: kernel.workgroups,
-      touches: ({ units }) => {
-        const own = kernel.touches?.(...units) ?? {};
+      ...(fold === undefined ? {} : { fold }),
+      touches: ({ units, terms }) => {
+        const own = (terms === undefined ? kernel.touches?.(...units) : fold?.touches(units, terms)) ?? {};
         const touched = this.touched(own.y ?? [0, elementCount(root.shape)]);
         for (const [name, binding] of bound) {
           const all: Range = [0, elementCount(this.reads[binding]!.shape)];
@@ -319,7 +331,7 @@ class Writer implements ElementContext {
     };
     return this.finish(root, body, Math.ceil(outputs / WORKGROUP), WORKGROUP, wide, () => ({
       units: outputs,
-      fold: { row: inner / width, count, terms },
+      ...(root.dtype === 'f32' ? { fold: { row: inner / width, count, terms } } : {}), // unfinished sums are stored
       touches: ({ units, terms: own }) => {
         const row = (unit: number): number => Math.floor((unit * width) / inner);
         const rows = [row(units[0]), row(units[1] - 1)] as const;

@@ -15,6 +15,7 @@ import {
   multiplyAdd,
   type RegisterTile,
   repeat,
+  resumeSums,
   rowSpan,
   storeSums,
   TILES,
@@ -328,7 +329,15 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
   const columnTiles = Math.ceil(outputs / columnSpan(tile));
   const tiles = channelTiles * tapTiles * columnTiles;
   const tapOf = (row: number): number => Math.floor(row / channels);
-  const body = wgsl`
+  const place =
+    (t: number) =>
+    (i: number, j: number): string =>
+      `((chunk * ${size}u + tap${t}) * ${inputs}u + row${i}) * ${outputs}u + column${j}`;
+  const sumOf =
+    (t: number) =>
+    (i: number, j: number): string =>
+      `sum${t * channels + i}_${j}`;
+  const body = (fold: boolean): string => wgsl`
     let rowTile = wg % ${channelTiles}u;
     let columnTile = (wg / ${channelTiles}u) % ${columnTiles}u;
     let tapTile = (wg / ${channelTiles * columnTiles}u) % ${tapTiles}u;
@@ -339,11 +348,11 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
     let lastPosition = min(firstPosition + ${chunk.positionsPerChunk}u, ${outLength}u);
     ${tileIndices(span, inputs, outputs)}
     ${repeat(taps, (t) => `let tap${t} = tapTile * ${taps}u + ${t}u; let tapOffset${t} = tap${t} * ${dilation}u ${minus(padLeft)};`)}
-    ${declareSums(tile)}
-    for (var batch = firstBatch; batch < lastBatch; batch++) {
+    ${fold ? repeat(taps, (t) => resumeSums(span, inputs, outputs, place(t), sumOf(t)).join(' ')) : declareSums(tile)}
+    for (var batch = ${fold ? `termFrom / ${outLength}u` : 'firstBatch'}; batch < ${fold ? `(termTo + ${outLength - 1}u) / ${outLength}u` : 'lastBatch'}; batch++) {
       let xStart = batch * ${length}u;
       let dyStart = batch * ${outLength}u;
-      for (var position = firstPosition; position < lastPosition; position++) {
+      for (var position = ${fold ? 'max(termFrom, dyStart) - dyStart' : 'firstPosition'}; position < ${fold ? `min(termTo - dyStart, ${outLength}u)` : 'lastPosition'}; position++) {
         let dyRow = (dyStart + position) * ${outputs}u;
         ${repeat(
           taps,
@@ -360,28 +369,18 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
       }
     }
     ${repeat(taps, (t) => {
-      const part = storeSums(
-        span,
-        inputs,
-        outputs,
-        (i, j) => `((chunk * ${size}u + tap${t}) * ${inputs}u + row${i}) * ${outputs}u + column${j}`,
-        (i, j) => `sum${t * channels + i}_${j}`,
-      ).join('\n');
+      const part = storeSums(span, inputs, outputs, place(t), sumOf(t)).join('\n');
       return size % taps === 0 ? part : `if (tap${t} < ${size}u) {\n${part}\n}`;
     })}
   `;
-  const touches: KernelBody['touches'] = (from, to) => {
+  const touches = (workgroups: Range, terms?: Range): Record<string, Range> => {
     const radices = [channelTiles * columnTiles, tapTiles];
-    const [, tapTile, chunks] = digits([from, to], radices) as [Range, Range, Range];
-    const { positionChunks, positionsPerChunk, batchesPerChunk } = chunk;
-    const rows = (piece: number): Range => spans([piece, piece + 1], positionsPerChunk, outLength);
-    const behind = (reach: (piece: number) => Range, size: readonly [number, number]): Range =>
-      positionChunks > 1
-        ? rowsBehind(chunks, positionChunks, reach, size)
-        : spans(spans(chunks, batchesPerChunk, batch), size[0] * size[1]);
+    const [, tapTile, chunks] = digits(workgroups, radices) as [Range, Range, Range];
+    const position = terms ?? [positions(chunks[0])[0], positions(chunks[1] - 1)[1]]; // batch · outLength + position
+    const reach = (row: number): Range => sourceRows(geometry, [row, row + 1]);
     return {
-      x: behind((piece) => sourceRows(geometry, rows(piece)), [length, inputs]),
-      dy: behind(rows, [outLength, outputs]),
+      x: rowsBehind(position, outLength, reach, [length, inputs]),
+      dy: spans(position, outputs),
       y: box(
         { outer: chunks, row: spans(tapTile, taps, size), column: [0, inputs * outputs] },
         size,
@@ -389,7 +388,23 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
       ),
     };
   };
-  return { body, workgroupSize: LANES, workgroups: tiles * chunk.chunks, touches };
+  const positions = (ofChunk: number): Range => {
+    const { positionChunks, positionsPerChunk, batchesPerChunk } = chunk;
+    const piece = ofChunk % positionChunks;
+    const first = Math.floor(ofChunk / positionChunks) * batchesPerChunk;
+    const rows = spans([piece, piece + 1], positionsPerChunk, outLength);
+    return [
+      first * outLength + rows[0],
+      (Math.min(first + batchesPerChunk, batch) - 1) * outLength + rows[1],
+    ];
+  };
+  return {
+    body: body(false),
+    workgroupSize: LANES,
+    workgroups: tiles * chunk.chunks,
+    touches: (from, to) => touches([from, to]),
+    fold: { body: body(true), row: tiles, count: batch * outLength, terms: positions, touches },
+  };
 }
 
 /** Rows of x behind rows of y. */

@@ -10,6 +10,7 @@ import {
   multiplyAdd,
   type ProductShape,
   type RegisterTile,
+  resumeSums,
   rowSpan,
   storeSums,
   tileIndices,
@@ -104,8 +105,10 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
     transposeA ? `aStart + step * ${m}u + safeRow${i}` : `aStart + safeRow${i} * ${k}u + step`;
   const bIndex = (j: number): string =>
     transposeB ? `bStart + safeColumn${j} * ${k}u + step` : `bStart + step * ${n}u + safeColumn${j}`;
+  const place = (i: number, j: number): string => `yStart + row${i} * ${n}u + column${j}`;
+  const last = chunks === 1 ? `${k}u` : `min((chunk + 1u) * ${chunkSize}u, ${k}u)`;
   // Neighbouring workgroups share a column tile: its part of b stays in the cache while the rows go by.
-  const body = wgsl`
+  const body = (fold: boolean): string => wgsl`
     let rowTile = wg % ${rowTiles}u;
     let columnTile = (wg / ${rowTiles}u) % ${columnTiles}u;
     let product = wg / ${rowTiles * columnTiles}u;
@@ -115,18 +118,18 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
     let bStart = ${batchB === 1 ? '0u' : `batch * ${k * n}u`};
     let yStart = product * ${m * n}u;
     ${tileIndices(tile, m, n)}
-    ${declareSums(tile)}
-    for (var step = chunk * ${chunkSize}u; step < ${chunks === 1 ? `${k}u` : `min((chunk + 1u) * ${chunkSize}u, ${k}u)`}; step++) {
+    ${fold ? resumeSums(tile, m, n, place) : declareSums(tile)}
+    for (var step = ${fold ? 'termFrom' : `chunk * ${chunkSize}u`}; step < ${fold ? 'termTo' : last}; step++) {
       ${multiplyAdd(
         tile,
         (i) => `load_a(${aIndex(i)})`,
         (j) => `load_b(${bIndex(j)})`,
       )}
     }
-    ${storeSums(tile, m, n, (i, j) => `yStart + row${i} * ${n}u + column${j}`)}
+    ${storeSums(tile, m, n, place)}
   `;
-  const touches: KernelBody['touches'] = (from, to) => {
-    const [rowTile, columnTile, product] = digits([from, to], [rowTiles, columnTiles]) as [
+  const touches = (workgroups: Range, terms?: Range): Record<string, Range> => {
+    const [rowTile, columnTile, product] = digits(workgroups, [rowTiles, columnTiles]) as [
       Range,
       Range,
       Range,
@@ -134,7 +137,7 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
     const [batches, chunk] = digits(product, [batch]) as [Range, Range];
     const row = spans(rowTile, rowSpan(tile), m);
     const column = spans(columnTile, columnSpan(tile), n);
-    const step = spans(chunk, chunkSize, k);
+    const step = terms ?? spans(chunk, chunkSize, k);
     const [ofA, ofB] = [batchA, batchB].map((count): Range => (count === 1 ? [0, 1] : batches));
     return {
       a: transposeA
@@ -146,7 +149,22 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
       y: box({ outer: product, row, column }, m, n),
     };
   };
-  return { body, workgroupSize: LANES, workgroups: rowTiles * columnTiles * batch * chunks, touches };
+  return {
+    body: body(false),
+    workgroupSize: LANES,
+    workgroups: rowTiles * columnTiles * batch * chunks,
+    touches: (from, to) => touches([from, to]),
+    fold: {
+      body: body(true),
+      row: rowTiles * columnTiles,
+      count: k,
+      terms: (product) => {
+        const chunk = Math.floor(product / batch);
+        return spans([chunk, chunk + 1], chunkSize, k);
+      },
+      touches,
+    },
+  };
 }
 
 export function checkBatch(name: string, own: number, batch: number): void {

@@ -146,6 +146,20 @@ export function declareSums(tile: RegisterTile): string[] {
   return repeat(tile.rows, (i) => repeat(tile.columns, (j) => `var sum${i}_${j} = 0.0;`).join(' '));
 }
 
+/** As `declareSums`, for sums that go on from what `index` of the output holds: see `FoldedBody`. */
+export function resumeSums(
+  tile: RegisterTile,
+  rows: number,
+  columns: number,
+  index: (row: number, column: number) => string,
+  sum: (row: number, column: number) => string = (i, j) => `sum${i}_${j}`,
+): string[] {
+  const inside = (i: number, j: number): string => `row${i} < ${rows}u && column${j} < ${columns}u`;
+  return repeat(tile.rows, (i) =>
+    repeat(tile.columns, (j) => `var ${sum(i, j)} = resumed(${inside(i, j)}, ${index(i, j)});`).join(' '),
+  );
+}
+
 /** One step of the inner loop: `sum += left · right` for every accumulator; values of the lane axis are loaded first. */
 export function multiplyAdd(
   tile: RegisterTile,
