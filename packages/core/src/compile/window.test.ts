@@ -11,7 +11,7 @@ import { matmul } from '../ops/matmul.ts';
 import { repeat, sum } from '../ops/reduce.ts';
 import { pad, slice } from '../ops/shape.ts';
 import { adam } from '../optim/index.ts';
-import { constant, ones, parameter } from '../parameter.ts';
+import { constant, ones, type Parameter, parameter } from '../parameter.ts';
 import type { Program, Step } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
 import { randomTensor } from '../testing/values.ts';
@@ -101,6 +101,35 @@ describe('on tensors larger than one binding', () => {
         steps(program).filter(({ label, window }) => label.startsWith(name) && continues(window)).length,
         name,
       ).toBeGreaterThan(5);
+  });
+
+  test('products for GPUs have the same bits, in windows of one page each', async () => {
+    const held = (shape: readonly number[], name: string): Parameter =>
+      parameter(shape, { name, init: normal(name.length) });
+    const step = (): Traceable => {
+      const weights = [held([8], 'a'), held([4, 8, 12], 'bb'), held([12, 5], 'ccc')] as const;
+      return ({ x }) => {
+        const scaled = geluSigmoid(multiply(x!, weights[0]));
+        const y = matmul(conv1d(scaled, weights[1], { stride: 2, dilation: 3 }), weights[2]);
+        const [da, db, dc] = gradients(y, y, weights);
+        return { y, da: da!, db: db!, dc: dc! };
+      };
+    };
+    const found: Record<string, HostTensor>[] = [];
+    for (const bindingLimit of [1 << 20, 12_288]) {
+      const run = await compile(step(), {
+        device,
+        inputs: { x: [2, 701, 8] },
+        target: { kind: 'gpu' },
+        bindingLimit,
+      });
+      expect(windowCount(run.program) > 20).toBe(bindingLimit === 12_288);
+      expect(furtherPages(run.program)).toBe(0);
+      found.push(await run({ x: randomTensor([2, 701, 8], { seed: 5 }) }));
+      run.close();
+      run.state.close();
+    }
+    expect(found[1]).toEqual(found[0]);
   });
 
   test('a sum whose addends are each larger than one binding has the same bits', async () => {

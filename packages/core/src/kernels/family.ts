@@ -6,6 +6,7 @@ import {
   conv1dKernel,
   conv1dWeightGradientKernel,
 } from './conv1d.ts';
+import { conv1dInputGradientProduct, conv1dProduct, conv1dWeightGradientProduct } from './conv1d-product.ts';
 import {
   type Conv2dGeometry,
   conv2dInputGradientKernel,
@@ -13,14 +14,7 @@ import {
   conv2dWeightGradientKernel,
 } from './conv2d.ts';
 import { conv2dInputGradientProduct, conv2dProduct, conv2dWeightGradientProduct } from './conv2d-product.ts';
-import {
-  conv1dInputGradientProduct,
-  conv1dProduct,
-  conv1dWeightGradientProduct,
-  type ImplicitProduct,
-  matmulPartialsProduct,
-  matmulProduct,
-} from './implicit-product.ts';
+import { type ImplicitProduct, matmulPartialsProduct, matmulProduct } from './implicit-product.ts';
 import { type MatmulGeometry, matmulKernel, matmulPartialsKernel } from './matmul.ts';
 import { subgroupMatrixKernel } from './subgroup-matrix.ts';
 import { workgroupTileKernel } from './workgroup-tile.ts';

@@ -1,6 +1,9 @@
 /** Text shared by the families that stage tiles of both operands in workgroup memory. */
-import type { ImplicitProduct } from './implicit-product.ts';
+import type { KernelBody } from '../kernel.ts';
+import type { Range } from '../op.ts';
+import type { ImplicitProduct, ProductPart } from './implicit-product.ts';
 import { repeat } from './tile.ts';
+import { digits, spans } from './touches.ts';
 
 /** One operand's tile in workgroup memory. */
 export interface StagedTile {
@@ -101,10 +104,18 @@ export function wideOperands({ left, right }: ImplicitProduct): string[] {
 
 /** `wg` taken apart: column tiles change fastest, so that workgroups that run together share rows of the left operand. */
 export function tileStarts(
-  { groups, rows, columns }: ImplicitProduct,
+  { groups, rows, columns, touches }: ImplicitProduct,
   tile: { readonly rows: number; readonly columns: number },
-): { readonly text: string[]; readonly workgroups: number } {
+): { readonly text: string[]; readonly workgroups: number; readonly touched: Pick<KernelBody, 'touches'> } {
   const [rowTiles, columnTiles] = [Math.ceil(rows / tile.rows), Math.ceil(columns / tile.columns)];
+  const partOf = (workgroups: Range): ProductPart => {
+    const [columnTile, rowTile, group] = digits(workgroups, [columnTiles, rowTiles]) as [Range, Range, Range];
+    return {
+      group,
+      row: spans(rowTile, tile.rows, rows),
+      column: spans(columnTile, tile.columns, columns),
+    };
+  };
   return {
     text: [
       `let columnStart = wg % ${columnTiles}u * ${tile.columns}u;`,
@@ -112,6 +123,7 @@ export function tileStarts(
       `let group = wg / ${columnTiles * rowTiles}u;`,
     ],
     workgroups: columnTiles * rowTiles * groups,
+    touched: touches === undefined ? {} : { touches: (from, to) => touches(partOf([from, to])) },
   };
 }
 

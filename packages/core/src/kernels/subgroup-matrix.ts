@@ -35,7 +35,7 @@ export function subgroupMatrixKernel(
   const tile = tileOf(matrices, own);
   const steps = DEPTH * k;
   const lanes = GRID * GRID * subgroupSize;
-  const { text: starts, workgroups } = tileStarts(product, tile);
+  const { text: starts, workgroups, touched } = tileStarts(product, tile);
   const [leftPitch, rightPitch] = [steps + PADDING, tile.columns + PADDING];
   const left = stage(
     'left',
@@ -98,6 +98,7 @@ export function subgroupMatrixKernel(
     workgroupSize: lanes,
     workgroups,
     vec4: wideOperands(product),
+    ...touched,
   };
 }
 

@@ -51,6 +51,7 @@ export function rowsBehind(
   reach: (n: number) => Range,
   [rows, columns]: readonly [rows: number, columns: number],
 ): Range {
+  if (to <= from) return [0, 0];
   const last = to - 1;
   const [low] = within(reach(from % count), rows);
   const [, high] = within(reach(last % count), rows);

@@ -31,7 +31,7 @@ export function workgroupTileKernel(
   thread: ThreadTile = cheapest(TILES, (tile) => cost(product, tile)),
 ): KernelBody {
   const tile = { rows: thread.rows * GRID, columns: thread.columns * GRID };
-  const { text: starts, workgroups } = tileStarts(product, tile);
+  const { text: starts, workgroups, touched } = tileStarts(product, tile);
   const [leftPitch, rightPitch] = [tile.rows + PADDING, tile.columns + PADDING];
   const keep =
     (name: string, pitch: number) =>
@@ -83,7 +83,7 @@ export function workgroupTileKernel(
   const declarations = wgsl`
     var<workgroup> leftTile: array<f32, ${STEPS * leftPitch}>;
     var<workgroup> rightTile: array<f32, ${STEPS * rightPitch}>;`;
-  return { body, declarations, workgroupSize: LANES, workgroups, vec4: wideOperands(product) };
+  return { body, declarations, workgroupSize: LANES, workgroups, vec4: wideOperands(product), ...touched };
 }
 
 /** Workgroups that a large GPU runs at a time: two on each of 132 multiprocessors. */
