@@ -34,3 +34,25 @@ export function sequenceAndTarget(tensors: ReadonlyMap<string, HostTensor>): {
   };
   return { x: f32('x'), y: f32('target') };
 }
+
+/** `x` of a file, and several targets `[batch, bins, tracks]` beside each other as y. @throws when one is not there. */
+export function concatTargets(
+  tensors: ReadonlyMap<string, HostTensor>,
+  names: readonly string[],
+): { readonly x: HostTensor; readonly y: HostTensor } {
+  const each = names.map((name) => sequenceAndTarget(new Map([...tensors, ['target', tensors.get(name)!]])));
+  const [{ x, y: first }] = each as [(typeof each)[number]];
+  const [batch, bins] = first.shape as [number, number];
+  const widths = each.map(({ y }) => y.shape[2]!);
+  const tracks = widths.reduce((a, b) => a + b, 0);
+  const values = new Float32Array(batch * bins * tracks);
+  let from = 0;
+  for (const [k, { y }] of each.entries()) {
+    for (let row = 0; row < batch * bins; row++) {
+      const own = (y.data as Float32Array).subarray(row * widths[k]!, (row + 1) * widths[k]!);
+      values.set(own, row * tracks + from);
+    }
+    from += widths[k]!;
+  }
+  return { x, y: hostTensor([batch, bins, tracks], values) };
+}

@@ -2,12 +2,14 @@
 import { basenjiFromGolden } from './basenji/weights.ts';
 import { bassetFromGolden } from './basset/weights.ts';
 import { borzoiFromGolden } from './builder/golden.ts';
+import { enformerFromGolden } from './enformer/weights.ts';
 import type { GoldenCase } from './golden-case.ts';
 
 const MODELS: Readonly<Record<string, (config: unknown) => GoldenCase>> = {
   basset: bassetFromGolden,
   basenji2: basenjiFromGolden,
   borzoi: borzoiFromGolden,
+  enformer: enformerFromGolden,
 };
 
 /** The model that a reference file's `config` metadata (parsed JSON) describes. @throws when its `model` is unknown. */

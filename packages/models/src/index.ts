@@ -13,6 +13,14 @@ export {
 export type { ActivationName, Gelu } from './builder/shared.ts';
 export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
+export {
+  ENFORMER_TRACKS,
+  type Enformer,
+  type EnformerOptions,
+  enformer,
+  enformerFilters,
+} from './enformer/model.ts';
+export { enformerTorchWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
 export type { GoldenCase } from './golden-case.ts';
 export {

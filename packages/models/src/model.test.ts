@@ -7,6 +7,8 @@ import { basenji2, basenjiParams, HUMAN_TRACKS, MOUSE_TRACKS } from './basenji/m
 import { basenjiWeights } from './basenji/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
+import { ENFORMER_TRACKS, enformer, enformerFilters } from './enformer/model.ts';
+import { enformerTorchWeights } from './enformer/weights.ts';
 import { namedModel } from './model.ts';
 
 /** Numbers in a model, running statistics apart. */
@@ -113,4 +115,26 @@ test('a model is found by name or file', async () => {
     /no model is called 'enformer9'; there are basset, basenji2/,
   );
   await expect(namedModel(path)).rejects.toThrow(/cannot read the parameter file/);
+});
+
+test('Enformer has its published number of parameters, tower and bins', () => {
+  const both = enformer();
+  expect(count(both).trainable).toBe(251_221_292);
+  expect(count(enformer().trunk).trainable).toBe(229_845_504);
+  expect(enformerFilters()).toEqual([768, 768, 896, 1024, 1152, 1280, 1536]);
+  expect(ENFORMER_TRACKS).toEqual({ human: HUMAN_TRACKS, mouse: MOUSE_TRACKS });
+  expect(outputShape(enformer().head('mouse'), [1, 196_608, 4])).toEqual([1, 896, 1_643]);
+});
+
+test('Enformer publishes every tensor of the PyTorch file, and no other', () => {
+  const { entries } = enformerTorchWeights(enformer());
+  expect(entries).toHaveLength(273); // 287 with the 14 counters of batch norms
+  expect(entries.find(({ name }) => name === 'stem.2.to_attn_logits.weight')).toMatchObject({
+    fileShape: [768, 768, 1, 1],
+  });
+});
+
+test('Enformer refuses bins that cannot be kept, and a head it does not have', () => {
+  expect(() => enformer({ targetBins: 895 })).toThrow(/1536 bins, of which 895 cannot be kept in the middle/);
+  expect(() => enformer().head('rat')).toThrow(/no head 'rat'; it has human, mouse/);
 });

@@ -1,0 +1,98 @@
+/** Published names of Enformer's weights, and reference files of the model. */
+import { add, concat, nn, slice, type Tensor } from '@cohesin/core';
+import { fields } from '../builder/fields.ts';
+import { concatTargets, type GoldenCase } from '../golden-case.ts';
+import { type PublishedName, type WeightMap, weightMap } from '../weight-map.ts';
+import { enformer } from './model.ts';
+
+/** From the end of a layer path to the end of the published name, for the PyTorch names. */
+const TORCH: readonly (readonly [RegExp, string])[] = [
+  [/^trunk\.stem\.conv\./, 'stem.0.'],
+  [/^trunk\.stem\.pointwise\.inner\.norm\./, 'stem.1.fn.0.'],
+  [/^trunk\.stem\.pointwise\.inner\.conv\./, 'stem.1.fn.2.'],
+  [/^trunk\.stem\.pool\./, 'stem.2.to_attn_logits.'],
+  [/^trunk\.tower\.(\d+)\.block\.norm\./, 'conv_tower.$1.0.0.'],
+  [/^trunk\.tower\.(\d+)\.block\.conv\./, 'conv_tower.$1.0.2.'],
+  [/^trunk\.tower\.(\d+)\.pointwise\.inner\.norm\./, 'conv_tower.$1.1.fn.0.'],
+  [/^trunk\.tower\.(\d+)\.pointwise\.inner\.conv\./, 'conv_tower.$1.1.fn.2.'],
+  [/^trunk\.tower\.(\d+)\.pool\./, 'conv_tower.$1.2.to_attn_logits.'],
+  [/^trunk\.transformer\.(\d+)\.attention\.inner\.norm\./, 'transformer.$1.0.fn.0.'],
+  [
+    /^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.r_w_bias$/,
+    'transformer.$1.0.fn.1.rel_content_bias',
+  ],
+  [
+    /^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.r_r_bias$/,
+    'transformer.$1.0.fn.1.rel_pos_bias',
+  ],
+  [/^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.query\./, 'transformer.$1.0.fn.1.to_q.'],
+  [/^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.key\./, 'transformer.$1.0.fn.1.to_k.'],
+  [/^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.value\./, 'transformer.$1.0.fn.1.to_v.'],
+  [
+    /^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.relative_key\./,
+    'transformer.$1.0.fn.1.to_rel_k.',
+  ],
+  [/^trunk\.transformer\.(\d+)\.attention\.inner\.attention\.embedding\./, 'transformer.$1.0.fn.1.to_out.'],
+  [/^trunk\.transformer\.(\d+)\.perceptron\.inner\.norm\./, 'transformer.$1.1.fn.0.'],
+  [/^trunk\.transformer\.(\d+)\.perceptron\.inner\.expand\./, 'transformer.$1.1.fn.1.'],
+  [/^trunk\.transformer\.(\d+)\.perceptron\.inner\.contract\./, 'transformer.$1.1.fn.4.'],
+  [/^trunk\.final\.block\.norm\./, 'final_pointwise.1.0.'],
+  [/^trunk\.final\.block\.conv\./, 'final_pointwise.1.2.'],
+  [/^heads\.(\w+)\.linear\./, '_heads.$1.0.'],
+];
+
+/** PyTorch's names (`EleutherAI/enformer-official-rough`): convolutions [out, in, size], linear layers [out, in]. */
+export function enformerTorchWeights(model: nn.AnyLayer): WeightMap {
+  const publish = (path: string, shape: readonly number[]): PublishedName | undefined => {
+    const found = TORCH.find(([candidate]) => candidate.test(path));
+    if (found === undefined) return undefined; // features of relative positions, which are computed
+    const [pattern, name] = found;
+    const published = path.replace(pattern, name);
+    if (path.endsWith('.pool.weight'))
+      return { name: published, axes: 'reversed', fileShape: [...shape.toReversed(), 1, 1] };
+    return { name: published, axes: shape.length === 2 || shape.length === 3 ? 'reversed' : 'same' };
+  };
+  return weightMap(model, (path, { shape }) => publish(path, shape));
+}
+
+/** A reference file's Enformer, both heads: predictions are its tracks one organism after the other. */
+export function enformerFromGolden(config: unknown): GoldenCase {
+  const given = fields(config, 'config');
+  const tracks = (config as { readonly output_heads: Readonly<Record<string, number>> }).output_heads;
+  const both = enformer({
+    lengthBp: given.integer('seq_length'),
+    channels: given.integer('dim'),
+    filters: given.integers('filters'),
+    transformerBlocks: given.integer('depth'),
+    heads: given.integer('heads'),
+    keySize: given.integer('attn_dim_key'),
+    positionFeatures: given.integer('num_rel_pos_features'),
+    targetBins: given.integer('target_length'),
+    tracks,
+    dropout: 0,
+    attentionDropout: 0,
+    headDropout: 0,
+  });
+  const model = nn.layer(both.parts, (x: Tensor) => concat(Object.values(both(x))));
+  const names = Object.keys(tracks);
+  const ranges = names.map((_, i) => {
+    const from = names.slice(0, i).reduce((sum, name) => sum + tracks[name]!, 0);
+    return { from, to: from + tracks[names[i]!]!, axis: 2 };
+  });
+  return {
+    model,
+    loss: (prediction, target) =>
+      ranges
+        .map((range) => nn.poissonLoss(slice(prediction, range), slice(target, range)))
+        .reduce((sum, loss) => add(sum, loss)),
+    outputs: (prediction) =>
+      Object.fromEntries(names.map((name, i) => [name, slice(prediction, ranges[i]!)])),
+    inputs: (tensors) =>
+      concatTargets(
+        tensors,
+        names.map((name) => `target_${name}`),
+      ),
+    weights: enformerTorchWeights(model),
+    runningStatistics: 'keras',
+  };
+}

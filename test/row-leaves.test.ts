@@ -1,0 +1,93 @@
+import { adam, clipGlobalNorm, type HostTensor, nn, type Traceable, trainStep } from '@cohesin/core';
+import { distribute, hashState, hostTensors, type Mesh, openMesh } from '@cohesin/distributed';
+import { enformer } from '@cohesin/models';
+import { afterAll, describe, expect, test } from 'vitest';
+
+const meshes = new Map<number, Promise<Mesh>>();
+const meshOf = (devices: number): Promise<Mesh> => {
+  const mesh = meshes.get(devices) ?? openMesh({ devices });
+  meshes.set(devices, mesh);
+  return mesh;
+};
+afterAll(async () => {
+  for (const mesh of meshes.values()) await (await mesh).close();
+});
+
+const SEQUENCES = 2;
+
+/** Values that are no short binary fractions, so that every rounding shows. */
+const values = (count: number, k: number): Float32Array =>
+  Float32Array.from({ length: count }, (_, i) => Math.sin(i * 12.9898 + k) * 1.7);
+
+interface Case {
+  readonly model: () => nn.Layer;
+  readonly x: readonly number[];
+  readonly y: readonly number[];
+  readonly loss: nn.Loss;
+}
+
+/** 32 bins of 4 bp, of which 24 are kept: the outer two of 8 parts have none. */
+const ENFORMER: Case = {
+  model: () =>
+    enformer({
+      lengthBp: 128,
+      channels: 12,
+      filters: [8, 12],
+      transformerBlocks: 1,
+      heads: 2,
+      keySize: 4,
+      positionFeatures: 6,
+      targetBins: 24,
+      tracks: { human: 3 },
+    }).head('human'),
+  x: [SEQUENCES, 128, 4],
+  y: [SEQUENCES, 24, 3],
+  loss: nn.poissonLoss,
+};
+
+function step({ model, loss }: Case): Traceable {
+  const optimizer = adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.2) });
+  return trainStep({ model: model(), loss, optimizer });
+}
+
+interface Result {
+  readonly hash: string;
+  readonly losses: readonly number[];
+  readonly state: ReadonlyMap<string, HostTensor>;
+}
+
+async function trained(
+  one: Case,
+  devices: number,
+  leaves: { readonly leaves?: number; readonly leavesPerSequence?: number },
+  steps: number,
+): Promise<Result> {
+  const inputs = { x: one.x, y: one.y };
+  const run = await distribute(step(one), { mesh: await meshOf(devices), inputs, seed: 5, ...leaves });
+  const losses: number[] = [];
+  const count = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+  for (let i = 0; i < steps; i++) {
+    const y = values(count(one.y), i + 7).map(Math.abs);
+    losses.push((await run({ x: values(count(one.x), i), y })).loss!.data[0] as number);
+  }
+  await run.state.checkEqual();
+  const state = await run.state.read();
+  const hash = hashState(new Map([...state, ...hostTensors(run.host)]));
+  await run.close();
+  return { hash, losses, state };
+}
+
+describe('a small Enformer, its sequences cut into 8 parts', () => {
+  test('the same weights on 1, 2, 3 and 8 devices after 20 steps', async () => {
+    const hashes: string[] = [];
+    for (const devices of [1, 2, 3, 8])
+      hashes.push((await trained(ENFORMER, devices, { leavesPerSequence: 8 }, 20)).hash);
+    expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
+  }, 300_000);
+
+  test('the losses of whole sequences, within f32 rounding', async () => {
+    const cut = await trained(ENFORMER, 1, { leavesPerSequence: 8 }, 3);
+    const whole = await trained(ENFORMER, 1, { leaves: SEQUENCES }, 3);
+    for (const [i, loss] of cut.losses.entries()) expect(loss / whole.losses[i]!).toBeCloseTo(1, 5);
+  }, 300_000);
+});
