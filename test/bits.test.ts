@@ -154,6 +154,10 @@ describe('bad use is refused before work starts, with what to change', () => {
       /--seed is 4 but the run was started with 0/,
     );
     await refused(
+      ['train', '--model', model, ...rest, '--resume', out, '--precision', 'mixed'],
+      /--precision is mixed but the run was started with f32/,
+    );
+    await refused(
       ['train', '--model', model, ...rest, '--resume', join(dir, 'nowhere')],
       /no checkpoint found/,
     );

@@ -1,3 +1,4 @@
+import type { Precision } from '@cohesin/core';
 import type { OptionSpec, Options } from './command-line.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
@@ -11,6 +12,7 @@ export interface RunOptions {
   readonly epochs: number | undefined;
   readonly batch: number | undefined;
   readonly batchNorm: 'sequence' | 'step' | undefined;
+  readonly precision: Precision | undefined;
   readonly seed: number | undefined;
   readonly checkpointEvery: number | undefined;
   readonly resume: string | undefined;
@@ -35,6 +37,10 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     value: 'sequence|step',
     about: 'statistics over each leaf of the batch (default), or over the whole step',
   },
+  precision: {
+    value: 'f32|mixed',
+    about: 'mixed: activations of products as f16, for less memory and matrix units (default f32)',
+  },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
   'checkpoint-every': {
     value: 'K',
@@ -55,6 +61,7 @@ export function readRunOptions(options: Options): RunOptions {
     epochs: options.count('epochs'),
     batch: options.count('batch'),
     batchNorm: options.choice('batch-norm', ['sequence', 'step']),
+    precision: options.choice('precision', ['f32', 'mixed']),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
     resume: options.text('resume'),

@@ -1,3 +1,4 @@
+import type { Precision } from '@cohesin/core';
 import type { Checkpoint } from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
@@ -9,6 +10,7 @@ export interface RunPlan {
   readonly batch: number;
   readonly leaves: number;
   readonly batchNorm: 'sequence' | 'step';
+  readonly precision: Precision;
   readonly seed: number;
   readonly steps: number;
   readonly stepsPerEpoch: number;
@@ -49,6 +51,8 @@ export async function planRun(
     batchNorm:
       agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ??
       'sequence',
+    precision:
+      agree('precision', options.precision, resumed?.plan.precision as RunOptions['precision']) ?? 'f32',
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
     steps: options.steps ?? (options.epochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,

@@ -91,7 +91,7 @@ function introduce(
     `${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
   );
   output.say(
-    `batch ${plan.batch} in ${plan.leaves} leaves, batch norm over each ${plan.batchNorm === 'step' ? 'step' : 'leaf'}, ${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
+    `batch ${plan.batch} in ${plan.leaves} leaves, batch norm over each ${plan.batchNorm === 'step' ? 'step' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
   if (resumed !== undefined)
     output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);

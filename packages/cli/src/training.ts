@@ -65,6 +65,7 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
     mesh,
     leaves: plan.leaves,
     seed: plan.seed,
+    precision: plan.precision,
     inputs: trainingInputs(plan.batch, task.shapes),
   });
 }
@@ -95,7 +96,7 @@ function training(
     host: step.host,
     seed: plan.seed,
     bitsId: step.program.bitsId,
-    plan: { batch: plan.batch, leaves: plan.leaves, batchNorm: plan.batchNorm },
+    plan: { batch: plan.batch, leaves: plan.leaves, batchNorm: plan.batchNorm, precision: plan.precision },
     model: { name: task.name, id: task.id, params: task.params },
     position,
     device: mesh.info,

@@ -19,7 +19,12 @@ export interface CheckpointInfo {
   readonly seed: number;
   /** Kernel texts and logical plan: a run resumes with the same bits only if they are the same. */
   readonly bitsId: string;
-  readonly plan: { readonly batch: number; readonly leaves: number; readonly batchNorm: string };
+  readonly plan: {
+    readonly batch: number;
+    readonly leaves: number;
+    readonly batchNorm: string;
+    readonly precision: string;
+  };
   readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
   /** Where the data stream goes on. */
   readonly position: unknown;

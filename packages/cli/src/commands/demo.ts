@@ -102,6 +102,7 @@ async function firstRun(
     epochs: undefined,
     batch: undefined,
     batchNorm: undefined,
+    precision: undefined,
     seed: undefined,
     checkpointEvery: undefined,
     resume: undefined,
