@@ -1,10 +1,17 @@
 /** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
 import { parseArgs } from 'node:util';
 import { large } from './large.ts';
+import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { scaling } from './scaling.ts';
 
-const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = { kernels, peers, scaling, large };
+const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
+  kernels,
+  peers,
+  scaling,
+  large,
+  memory,
+};
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
 const names = values.only === undefined ? Object.keys(BENCHMARKS) : [values.only];

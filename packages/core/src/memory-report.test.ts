@@ -35,7 +35,7 @@ describe('the memory report', () => {
     expect(program.bitsId).toBe(whole.bitsId);
     expect(all.device + all.leaf - device - leaf).toBe(STORED);
     expect(again).toBe(1);
-    expect(memoryReport(program)).toMatch(/4\.00 MiB .*pass; 6\.00 MiB if 1 kernels did not run again/);
+    expect(memoryReport(program)).toMatch(/4\.00 MiB .*pass; 6\.00 MiB if 1 tensors were not computed again/);
   });
 
   test('divides the peak into what it is for', () => {

@@ -62,7 +62,7 @@ function activationBytes({ activations }: Program, leavesOnRank: number): number
 function recomputed({ activations }: Program, leavesOnRank: number): string {
   if (activations === undefined || activations.again === 0) return '';
   const { device, leaf } = activations.all;
-  return `; ${mebibytes(device + leaf * leavesOnRank)} if ${activations.again} kernels did not run again`;
+  return `; ${mebibytes(device + leaf * leavesOnRank)} if ${activations.again} tensors were not computed again`;
 }
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;

@@ -129,7 +129,7 @@ export interface Activations {
   readonly leaf: number;
   /** The same if nothing were computed again. */
   readonly all: { readonly device: number; readonly leaf: number };
-  /** Kernels that run again in the backward pass. */
+  /** Tensors that are computed again in the backward pass. */
   readonly again: number;
 }
 

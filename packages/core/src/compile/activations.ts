@@ -1,32 +1,39 @@
 import type { Activations } from '../program.ts';
+import type { Tensor } from '../tensor.ts';
 import type { Storage } from './lives.ts';
-import type { Live } from './memory.ts';
+import { type Live, liveBytes } from './memory.ts';
 import { isBackward, nodeOf } from './recompute.ts';
 import type { Stages } from './split.ts';
 
-/** What a plan keeps from the forward to the backward pass; undefined where there is none. */
+/** What a plan keeps from the forward to the backward pass, where that is most; undefined where there is none. */
 export function keptActivations(
   { stages }: Stages,
   lives: ReadonlyMap<Storage, Live>,
-): Pick<Activations, 'device' | 'leaf'> | undefined {
-  const boundary = firstBackward(stages);
-  if (boundary === undefined) return undefined;
-  const kept = { device: 0, leaf: 0 };
-  for (const [x, { bytes, scope, first, last }] of lives) {
-    if (typeof x === 'string' || first >= boundary || last < boundary) continue;
-    const { phase, op } = nodeOf(x);
-    if (phase === 'F' && op.kernel.kind !== 'source') kept[scope === 'leaf' ? 'leaf' : 'device'] += bytes;
-  }
-  return kept;
-}
-
-/** Position of the first work of the backward pass, as `liveRanges` counts. */
-function firstBackward(stages: Stages['stages']): number | undefined {
+  leavesOnDevice: number,
+): Omit<Activations, 'all'> | undefined {
+  const backward = new Set<number>();
+  const again = new Set<Storage>();
   let position = 0;
   for (const { once, leaf } of stages) {
-    const found = [...once, ...leaf].findIndex((work) => work.kind === 'kernel' && isBackward(work));
-    if (found >= 0) return position + found + 1;
-    position += once.length + leaf.length + 1;
+    for (const work of [...once, ...leaf]) {
+      position++;
+      if (work.kind !== 'kernel') continue;
+      if (isBackward(work)) backward.add(position);
+      if (work.kernel.again === true) again.add(work.kernel.writes);
+    }
+    position++;
   }
-  return undefined;
+  if (backward.size === 0) return undefined;
+  const forward = [...lives].filter(
+    ([x]) => typeof x !== 'string' && !again.has(x) && isActivation(nodeOf(x)),
+  );
+  const own = forward.map(([, live]) => live);
+  const total = liveBytes(own, leavesOnDevice);
+  const most = [...backward].reduce((best, at) => ((total[at] ?? 0) > (total[best] ?? 0) ? at : best));
+  const at = own.filter(({ first, last }) => first <= most && most <= last);
+  const bytes = (lives: readonly Live[]): number => lives.reduce((sum, live) => sum + live.bytes, 0);
+  const leaf = bytes(at.filter(({ scope }) => scope === 'leaf'));
+  return { device: bytes(at) - leaf, leaf, again: again.size };
 }
+
+const isActivation = ({ phase, op }: Tensor): boolean => phase === 'F' && op.kernel.kind !== 'source';

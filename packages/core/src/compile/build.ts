@@ -77,7 +77,19 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const ordered = shortenLives(logical);
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
-  const parts = { graph, plan, sharded, scalars, logical, ordered, stages, sumLayout, bytes, bindingLimit };
+  const parts = {
+    graph,
+    plan,
+    sharded,
+    scalars,
+    logical,
+    ordered,
+    stages,
+    leavesOnDevice,
+    sumLayout,
+    bytes,
+    bindingLimit,
+  };
   return new Assembly(parts).program();
 }
 
@@ -113,6 +125,7 @@ interface Parts {
   /** As split, which is what decides the bits; in the order they are run; with what is computed again. */
   readonly logical: Stages;
   readonly ordered: Stages;
+  readonly leavesOnDevice: number;
   readonly stages: Stages;
   readonly sumLayout: SumLayout;
   readonly bytes: (x: Storage) => number;
@@ -177,16 +190,15 @@ class Assembly {
   }
 
   private assign(): Pick<Program, 'slots' | 'activations'> {
-    const { sharded, stages, ordered } = this.parts;
+    const { sharded, stages, ordered, leavesOnDevice } = this.parts;
     const lives = pieces(liveRanges(sharded, stages), this.parts);
     const { slots, places } = assignSlots([...lives.values()]);
     for (const [i, x] of [...lives.keys()].entries()) this.places.set(x, places[i]!);
-    const kept = keptActivations(stages, lives);
+    const kept = keptActivations(stages, lives, leavesOnDevice);
     if (kept === undefined) return { slots };
-    const again = workCount(stages) - workCount(ordered);
-    const whole = { ...this.parts, stages: ordered };
-    const all = again === 0 ? kept : keptActivations(ordered, pieces(liveRanges(sharded, ordered), whole))!;
-    return { slots, activations: { ...kept, all, again } };
+    const whole = pieces(liveRanges(sharded, ordered), { ...this.parts, stages: ordered });
+    const { device, leaf } = kept.again === 0 ? kept : keptActivations(ordered, whole, leavesOnDevice)!;
+    return { slots, activations: { ...kept, all: { device, leaf } } };
   }
 
   private place(x: Storage): Place {
@@ -390,6 +402,3 @@ class Assembly {
     };
   }
 }
-
-const workCount = ({ stages }: Stages): number =>
-  stages.reduce((total, { once, leaf }) => total + once.length + leaf.length, 0);

@@ -5,7 +5,7 @@ import { byteLength, type Tensor } from '../tensor.ts';
 import type { Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
 import { type Lowered, type Stored, stored } from './lower.ts';
-import { assignSlots, type Live, liveBytes, pieces, slotBytes } from './memory.ts';
+import { assignSlots, type Live, lifeOf, liveBytes, pieces, slotBytes } from './memory.ts';
 import { type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
 import type { Stages } from './split.ts';
 
@@ -145,7 +145,12 @@ class Search {
   }
 
   private excess(dropped: ReadonlySet<Stored>, target: number): number {
-    const live = liveBytes(this.lives(dropped), this.planned.leavesOnDevice);
+    const { sharded, bytes, leavesOnDevice } = this.planned;
+    const ranges = liveRanges(sharded, recompute(this.planned.stages, dropped, this.forward));
+    const live = liveBytes(
+      Array.from(ranges, ([x, range]) => Object.assign(lifeOf(range), { bytes: bytes(x) })),
+      leavesOnDevice,
+    );
     return live.reduce((total, bytes) => total + Math.max(0, bytes - target), 0);
   }
 

@@ -1,4 +1,4 @@
-import { roots, topologicalOrder } from '../graph.ts';
+import { type Graph, roots, topologicalOrder } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { SlotScope } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
@@ -51,7 +51,7 @@ class Lives {
   measure(): Map<Storage, Range> {
     const { graph, layouts } = this.sharded;
     let position = 0;
-    const order = topologicalOrder(roots(graph));
+    const order = orderOf(graph);
     for (const node of order) {
       if (node.op.name === 'input')
         this.touch(node, layouts.get(node) === 'batch' ? 'leaf' : 'shared', 0).last =
@@ -122,6 +122,15 @@ class Lives {
       position = end;
     }
   }
+}
+
+const orders = new WeakMap<Graph, readonly Tensor[]>();
+
+/** The order of a graph, found once: plans are measured hundreds of times while one is chosen. */
+function orderOf(graph: Graph): readonly Tensor[] {
+  const order = orders.get(graph) ?? topologicalOrder(roots(graph));
+  orders.set(graph, order);
+  return order;
 }
 
 /** What work reads and writes. */

@@ -15,6 +15,8 @@ export interface Lowered {
   readonly label: string;
   /** What it computes. */
   readonly node: Tensor;
+  /** Whether it runs a second time, for the backward pass. */
+  readonly again?: boolean;
   readonly code: string;
   readonly reads: readonly Stored[];
   readonly writes: Stored;

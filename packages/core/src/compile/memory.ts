@@ -19,18 +19,16 @@ export interface Live {
   readonly apart: Set<Live>;
 }
 
-/** Pieces of storage as slots have to hold them: state lives for ever. */
+/** Pieces of storage as slots have to hold them. */
 export function pieces(
   ranges: ReadonlyMap<Storage, Range>,
   { sharded, stages, bytes }: { sharded: Sharded; stages: Stages; bytes: (x: Storage) => number },
 ): ReadonlyMap<Storage, Live> {
   const alone = wholeBuffers(sharded, stages);
   const lives = new Map<Storage, Live>();
-  for (const [x, { scope, first, last }] of ranges) {
-    const [label, isState] = [labelOf(x), poolOf(scope) === 'state'];
-    const life = isState ? { first: 0, last: Number.POSITIVE_INFINITY } : { first, last };
+  for (const [x, range] of ranges) {
     const isAlone = typeof x === 'string' || alone.has(x);
-    lives.set(x, { bytes: bytes(x), scope, label, ...life, alone: isAlone, apart: new Set() });
+    lives.set(x, { bytes: bytes(x), label: labelOf(x), ...lifeOf(range), alone: isAlone, apart: new Set() });
   }
   for (const work of stages.stages.flatMap(({ once, leaf }) => [...once, ...leaf])) {
     const [reads, writes] = touched(work);
@@ -42,6 +40,13 @@ export function pieces(
     }
   }
   return lives;
+}
+
+/** A range as slots see it: state lives for ever. */
+export function lifeOf({ scope, first, last }: Range): Pick<Live, 'scope' | 'first' | 'last'> {
+  return poolOf(scope) === 'state'
+    ? { scope, first: 0, last: Number.POSITIVE_INFINITY }
+    : { scope, first, last };
 }
 
 /** What is not only bound to kernels: inputs and outputs, what is gathered, and what from. */
@@ -125,7 +130,10 @@ function smallestGap({ slot, held }: Used, live: Live): { offset: number; gap: n
 }
 
 /** Bytes in use at each position of the program: no assignment of slots can do with less than the largest. */
-export function liveBytes(lives: Iterable<Live>, leavesOnDevice: number): number[] {
+export function liveBytes(
+  lives: Iterable<Pick<Live, 'bytes' | 'scope' | 'first' | 'last'>>,
+  leavesOnDevice: number,
+): number[] {
   const changes: number[] = [];
   for (const { bytes, scope, first, last } of lives) {
     const size = scope === 'leaf' ? bytes * leavesOnDevice : bytes;

@@ -82,7 +82,7 @@ export function recompute(stages: Stages, dropped: ReadonlySet<Stored>, { produc
       for (const { reads } of kernels) ensure(reads, at);
       const writes = secondIdentity(x);
       for (const kernel of kernels) {
-        const second = { ...renamed(kernel), writes, label: `${kernel.label} again` };
+        const second = { ...renamed(kernel), writes, label: `${kernel.label} again`, again: true };
         at[list].push({ kind: 'kernel', kernel: second });
       }
       again.set(x, writes);
@@ -93,8 +93,9 @@ export function recompute(stages: Stages, dropped: ReadonlySet<Stored>, { produc
     for (const list of ['once', 'leaf'] as const) {
       for (const work of stage[list]) {
         if (isBackward(work)) ensure(touched(work)[0], { ...lists, list });
-        const reads = isBackward(work) && work.kind === 'kernel';
-        lists[list].push(reads ? { kind: 'kernel', kernel: renamed(work.kernel) } : work);
+        const changes =
+          isBackward(work) && work.kind === 'kernel' && work.kernel.reads.some((x) => again.has(x));
+        lists[list].push(changes ? { kind: 'kernel', kernel: renamed(work.kernel) } : work);
       }
     }
     return { ...stage, once: lists.once, leaf: lists.leaf };
