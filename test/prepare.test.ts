@@ -352,7 +352,10 @@ describe('cohesin prepare', () => {
   });
 
   it.each([
-    [['--targets', 'a', '--tracks', 'b'], 'needs --targets FILE or --tracks'],
+    [
+      ['--targets', 'a', '--tracks', 'b'],
+      'needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool',
+    ],
     [['--tracks', 'none.bw', '--statistic', 'total'], 'sum_stat is "total"; choose sum, mean, max'],
     [['--tracks', 'none.bw'], 'none.bw: ENOENT'],
   ])('%j is refused with code 78', async (args, message) => {

@@ -2,6 +2,8 @@
 
 export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
 export type { Compression } from './compression.ts';
+export { type ContactTransform, type ContactWindow, contactTargets } from './contacts/contact-target.ts';
+export { type ContactMap, type CoolerOptions, openCooler } from './contacts/cooler.ts';
 export {
   type BatchOptions,
   type Dataset,
@@ -24,7 +26,12 @@ export { type BedRow, type Interval, readBed } from './intervals.ts';
 export type { Shuffle } from './order.ts';
 export type { Division } from './prepare/contigs.ts';
 export { type IntervalDataset, openIntervals } from './prepare/direct.ts';
-export { PREPARE_DEFAULTS, type PrepareOptions, type TrackSource } from './prepare/options.ts';
+export {
+  type ContactOptions,
+  PREPARE_DEFAULTS,
+  type PrepareOptions,
+  type TrackSource,
+} from './prepare/options.ts';
 export { type PreparePlan, planPrepare } from './prepare/plan.ts';
 export { type PrepareProgress, type PrepareResult, runPrepare } from './prepare/prepare.ts';
 export type { Provenance } from './prepare/provenance.ts';

@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import {
+  type ContactOptions,
   type Division,
   PREPARE_DEFAULTS,
   type PrepareOptions,
@@ -21,6 +22,7 @@ export const prepare: Command = {
     'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
     'cohesin prepare --genome hg38.fa --targets targets.txt --gaps gaps.bed --blacklist blacklist.bed --valid 0.05 --test 0.05 --out data/hg38',
     'cohesin prepare --genome hg38.fa --targets targets.txt --sequences sequences.bed --length 196608 --crop 40960 --out data/enformer',
+    'cohesin prepare --genome hg38.fa --contacts h1.mcool --bin 2048 --length 1048576 --crop 65536 --smooth 1 --break 8388608 --unmappable-limit 0.3 --out data/akita',
     'cohesin prepare --genome hg38.2bit --targets targets.txt --folds 8 --out data/folds --check',
   ],
   options: {
@@ -30,13 +32,22 @@ export const prepare: Command = {
       about: 'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description',
     },
     tracks: { value: 'A.bw,B.bw', about: 'bigWig files, instead of a table' },
+    contacts: {
+      value: 'A.cool,B.mcool',
+      about: 'contact maps, instead of tracks; --bin chooses the resolution',
+    },
+    diagonal: { value: 'N', about: 'of --contacts: the first diagonal that is a target (default 2)' },
+    smooth: { value: 'BINS', about: 'of --contacts: standard deviation of a Gaussian (default 0: none)' },
     statistic: {
       value: 'NAME',
       about:
         'of --tracks, over a bin: mean (default), sum, max, median, peak, sum_sqrt, mean_sqrt, sum_exp75',
     },
     scale: { value: 'X', about: 'of --tracks: values are multiplied by it' },
-    clip: { value: 'X', about: 'of --tracks: larger values become X' },
+    clip: {
+      value: 'X',
+      about: 'of --tracks: larger values become X; of --contacts: logarithms end at ±X (default 2)',
+    },
     'clip-soft': { value: 'X', about: 'of --tracks: larger values become X - 1 + sqrt(value - X + 1)' },
     out: { value: 'DIR', about: 'a new folder' },
     length: { value: 'BP', about: 'bases per sequence (default 131072)' },
@@ -112,6 +123,8 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
   const sequenceLengthBp = options.count('length') ?? defaults.sequenceLengthBp;
   const memory = options.count('memory');
   const chromosomes = options.text('chromosomes')?.split(',');
+  const contacts = readContacts(options);
+  const poolWidthBp = options.count('bin') ?? defaults.poolWidthBp;
   return {
     ...defaults,
     genome: options.required('genome'),
@@ -119,17 +132,19 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
     split: readSplit(options),
     sequenceLengthBp,
     cropBp: options.count('crop', 0) ?? defaults.cropBp,
-    poolWidthBp: options.count('bin') ?? defaults.poolWidthBp,
+    poolWidthBp,
+    ...(contacts && { contacts }),
     ...(chromosomes && { chromosomes }),
     ...readBeds(options),
     unmappableLimit: number(options, 'unmappable-limit') ?? defaults.unmappableLimit,
     unmappableClip: number(options, 'unmappable-clip') ?? defaults.unmappableClip,
     strideTrainBp: stride(options, 'stride', sequenceLengthBp),
     strideTestBp: stride(options, 'stride-test', sequenceLengthBp),
-    snapBp: options.count('snap') ?? defaults.snapBp,
+    snapBp: options.count('snap') ?? (contacts ? poolWidthBp : defaults.snapBp),
     breakAboveBp: options.count('break') ?? defaults.breakAboveBp,
     interpolate: options.flag('interpolate'),
     absent: options.flag('absent-as-zero') ? 'zero' : 'error',
+    lengthToleranceBp: options.count('length-tolerance', 0) ?? defaults.lengthToleranceBp,
     precision: options.choice('precision', ['f64', 'f32', 'f16']) ?? defaults.precision,
     published: options.flag('published'),
     sequence: options.flag('one-hot') ? 'one-hot' : 'codes',
@@ -141,27 +156,49 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
   };
 }
 
-const TRACK_OPTIONS = ['statistic', 'scale', 'clip', 'clip-soft'] as const;
+function readContacts(options: Options): ContactOptions | undefined {
+  if (options.text('contacts') !== undefined) {
+    const [diagonalOffset, clip, smoothing] = [
+      options.count('diagonal'),
+      number(options, 'clip'),
+      number(options, 'smooth'),
+    ];
+    return { diagonalOffset: diagonalOffset ?? 2, clip: clip ?? 2, smoothing: smoothing ?? 0 }; // akita_data_read.py
+  }
+  const idle = ['diagonal', 'smooth'].filter((name) => options.text(name) !== undefined);
+  if (idle.length > 0) throw new UsageError(`--${idle[0]} goes with --contacts`);
+  return undefined;
+}
+
+const BIGWIG_OPTIONS = ['statistic', 'scale', 'clip-soft'] as const;
 
 async function readTracks(options: Options): Promise<readonly TrackSource[]> {
-  const [table, files] = [options.text('targets'), options.text('tracks')];
-  if ((table === undefined) === (files === undefined))
-    throw new UsageError('cohesin prepare needs --targets FILE or --tracks A.bw,B.bw, and not both');
-  if (table !== undefined) {
-    const idle = TRACK_OPTIONS.filter((name) => options.text(name) !== undefined);
-    if (idle.length > 0) throw new UsageError(`--${idle[0]} goes with --tracks; in a table it is a column`);
-    return await readTrackTable(table);
+  const sources = ['targets', 'tracks', 'contacts'].filter((name) => options.text(name) !== undefined);
+  if (sources.length !== 1)
+    throw new UsageError(
+      'cohesin prepare needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool',
+    );
+  const [kind] = sources;
+  const idle = BIGWIG_OPTIONS.filter((name) => kind !== 'tracks' && options.text(name) !== undefined);
+  if (idle.length > 0) throw new UsageError(`--${idle[0]} goes with --tracks; in a table it is a column`);
+  if (kind === 'targets') {
+    if (options.text('clip') !== undefined)
+      throw new UsageError('--clip goes with --tracks; in a table it is a column');
+    return await readTrackTable(options.required('targets'));
   }
   const [clip, clipSoft] = [number(options, 'clip'), number(options, 'clip-soft')];
-  return files!.split(',').map((file) => ({
-    file,
-    identifier: basename(file).replace(/\.(bw|bigwig)$/i, ''),
-    description: basename(file),
-    statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
-    scale: number(options, 'scale') ?? 1,
-    ...(clip === undefined ? {} : { clip }),
-    ...(clipSoft === undefined ? {} : { clipSoft }),
-  }));
+  return options
+    .required(kind!)
+    .split(',')
+    .map((file) => ({
+      file,
+      identifier: basename(file).replace(/\.(bw|bigwig|m?cool)$/i, ''),
+      description: basename(file),
+      statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
+      scale: number(options, 'scale') ?? 1,
+      ...(clip === undefined ? {} : { clip }),
+      ...(clipSoft === undefined ? {} : { clipSoft }),
+    }));
 }
 
 const DEFAULT_SHARE = '0.05'; // basenji_data.py
@@ -225,7 +262,7 @@ function announce(plan: PreparePlan, output: Output): void {
   for (const text of warnings) output.say(`warning: ${text}`);
   const splits = Object.entries(records).map(([split, count]) => `${count} ${split}`);
   output.say(
-    `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} tracks in ${targetLength} bins of ${options.poolWidthBp} bp; up to ${Math.ceil(Math.min(memoryMiB, (memoryMiB / groupSize) * sequences.length))} MiB of targets in memory`,
+    `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} ${options.contacts ? 'contact maps' : 'tracks'} of ${targetLength} targets in bins of ${options.poolWidthBp} bp; up to ${Math.ceil(Math.min(memoryMiB, (memoryMiB / groupSize) * sequences.length))} MiB of targets in memory`,
   );
 }
 

@@ -1,8 +1,10 @@
 /** Says what a file or a folder is and whether it is sound. */
 import { open, stat } from 'node:fs/promises';
 import { explain } from '@cohesin/core';
+import { isCooler } from '../contacts/cooler.ts';
 import { sniff } from '../sniff.ts';
 import { inspectBed } from './bed.ts';
+import { inspectContacts } from './contacts.ts';
 import { inspectDataset } from './dataset.ts';
 import { inspectGenome } from './genome.ts';
 import { type Inspection, Notes } from './inspection.ts';
@@ -18,7 +20,7 @@ export interface InspectOptions {
 type Inspector = (path: string, notes: Notes, options: InspectOptions) => Promise<void>;
 
 /**
- * What is at `path`: a data set's folder, TFRecords, a genome, a bigWig, BED or weights, told by content. Reads all of
+ * What is at `path`: a data set's folder, TFRecords, a genome, a bigWig, BED, a cooler or weights, told by content. Reads all of
  * it, so damage anywhere is found; damage is in `problems`, not thrown.
  *
  * @throws when there is nothing, or nothing of a known kind
@@ -45,7 +47,8 @@ async function choose(path: string): Promise<Inspector> {
   const magic = start.length >= 4 ? start.readUInt32BE(0) : 0;
   if (BIG_WIG.includes(magic)) return inspectBigWig;
   if (TWO_BIT.includes(magic) || start[0] === 0x3e) return inspectGenome;
-  if (magic === ZIP || magic === HDF5 || start[8] === 0x7b) return inspectWeights;
+  if (magic === HDF5) return (await isCooler(path)) ? inspectContacts : inspectWeights;
+  if (magic === ZIP || start[8] === 0x7b) return inspectWeights;
   const looks = sniff(start);
   const bgzf = looks === 'gzip' && start[3] === 4 && start[12] === 0x42;
   if (bgzf && /\.(fa|fasta|fna)\.gz$/i.test(path)) return inspectGenome;
@@ -53,7 +56,7 @@ async function choose(path: string): Promise<Inspector> {
   if (/\.(bed|bedgraph|bg|narrowPeak|broadPeak|bedpe)(\.gz)?$/i.test(path)) return inspectBed;
   if (looks !== 'unknown' && looks !== 'text') return inspectRecords;
   throw new Error(
-    `${path}: of no known kind; it begins with ${looks === 'text' ? JSON.stringify(start.toString('utf8', 0, 30)) : start.toString('hex', 0, 8)}. Known are TFRecord data sets and files, FASTA, 2bit, bigWig, BED, and weights (safetensors, Keras, PyTorch, TensorFlow)`,
+    `${path}: of no known kind; it begins with ${looks === 'text' ? JSON.stringify(start.toString('utf8', 0, 30)) : start.toString('hex', 0, 8)}. Known are TFRecord data sets and files, FASTA, 2bit, bigWig, BED, cooler, and weights (safetensors, Keras, PyTorch, TensorFlow)`,
   );
 }
 

@@ -5,9 +5,9 @@ import type { Interval } from '../intervals.ts';
 import { epochOrder } from '../order.ts';
 import type { SequenceRecord } from '../record.ts';
 import { checkPosition, type StreamedRecord, type StreamOptions } from '../shards.ts';
-import { openBigWig, type Track } from '../track.ts';
+import { beyondBp } from './options.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
-import { readBins } from './read-bins.ts';
+import { openTargets, type TargetReader } from './target-reader.ts';
 
 /** A plan's sequences by random access, in the same orders and with the same positions as from files. Close it. */
 export interface IntervalDataset extends ShardSet {
@@ -27,13 +27,13 @@ const AHEAD = 4;
 /** Opens every track of a plan, and keeps them open. */
 export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset> {
   const { options, targetLength, sequences } = plan;
-  const tracks: Track[] = [];
+  const tracks: TargetReader[] = [];
   const close = async (): Promise<void> => {
     for (const track of tracks) await track.close();
     await plan.genome.close();
   };
   try {
-    for (const { file } of options.tracks) tracks.push(await openBigWig(file));
+    for (const column of options.tracks.keys()) tracks.push(await openTargets(plan, column));
   } catch (error) {
     await close();
     throw error;
@@ -66,7 +66,7 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
 
 function checkInterval({ chrom, startBp, endBp }: Interval, plan: PreparePlan): void {
   const { options, genome, trackNames } = plan;
-  const coreBp = options.sequenceLengthBp - 2 * options.cropBp;
+  const coreBp = options.sequenceLengthBp - 2 * beyondBp(options);
   const length = genome.chromosomes.get(chrom);
   if (length === undefined) throw new Error(`${genome.path}: no chromosome ${chrom}`);
   if (options.absent === 'error' && trackNames.some((names) => !names.has(chrom)))
@@ -81,18 +81,18 @@ function checkInterval({ chrom, startBp, endBp }: Interval, plan: PreparePlan): 
 
 async function readRecord(
   plan: PreparePlan,
-  tracks: readonly Track[],
+  tracks: readonly TargetReader[],
   place: Interval & { readonly unmappable?: Uint8Array },
 ): Promise<SequenceRecord> {
-  const { options, genome, trackNames, targetLength } = plan;
+  const { options, genome, targetLength } = plan;
   const { chrom, startBp, endBp } = place;
+  const beyond = beyondBp(options);
   const data = new Uint16Array(targetLength * tracks.length);
   for (const [column, track] of tracks.entries()) {
-    const name = trackNames[column]!.get(chrom);
-    const bins = await readBins({ track, name }, place, options.tracks[column]!, plan);
+    const bins = await track.read(place);
     for (let bin = 0; bin < targetLength; bin++) data[bin * tracks.length + column] = bins[bin]!;
   }
-  const sequence = await readPadded(genome, chrom, startBp - options.cropBp, endBp + options.cropBp);
+  const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
   return { sequence, targets: { dtype: 'f16', data } };
 }
 

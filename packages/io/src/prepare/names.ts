@@ -30,23 +30,28 @@ export function nameIn(has: (name: string) => boolean, chrom: string): string | 
 }
 
 /**
- * The names in a file with lengths of the chromosomes of the genome that are used. Other lengths are errors, other names notes.
+ * The names in a file with lengths of the chromosomes of the genome that are used. Other lengths are
+ * errors, or warnings within `toleranceBp`; other names are notes.
  * Chromosomes the file lacks are left out.
  */
 export function matchLengths(
   used: ReadonlyMap<string, number>,
   path: string,
   other: ReadonlyMap<string, number>,
+  toleranceBp: number,
   findings: Findings,
 ): Map<string, string> {
   const names = new Map<string, string>();
   const wrong: string[] = [];
+  const near: string[] = [];
   for (const [chrom, length] of used) {
     const name = nameIn((candidate) => other.has(candidate), chrom);
     if (name === undefined) continue;
     names.set(chrom, name);
-    if (other.get(name) !== length)
-      wrong.push(`${name} has ${other.get(name)} bp but the genome's ${chrom} has ${length}`);
+    const found = other.get(name)!;
+    if (found === length) continue;
+    const list = Math.abs(found - length) <= toleranceBp ? near : wrong;
+    list.push(`${name} has ${found} bp but the genome's ${chrom} has ${length}`);
   }
   if (names.size === 0) {
     findings.errors.push(
@@ -58,6 +63,10 @@ export function matchLengths(
       `${path}: ${wrong.length} of ${names.size} chromosomes have other lengths, so it is of another assembly: ${someNames(wrong, 3)}`,
     );
   }
+  if (near.length > 0)
+    findings.warnings.push(
+      `${path}: ${near.length} chromosomes have other lengths, by up to ${toleranceBp} bp: ${someNames(near, 3)}`,
+    );
   const renamed = [...names].filter(([chrom, name]) => chrom !== name);
   if (renamed.length > 0)
     findings.notes.push(

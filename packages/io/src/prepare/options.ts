@@ -4,7 +4,7 @@ import type { Precision, TrackTransform } from './targets.ts';
 
 /** One column of the targets. */
 export interface TrackSource extends TrackTransform {
-  /** A bigWig file. */
+  /** A bigWig file, or a cooler file for contact maps. */
   readonly file: string;
   readonly identifier: string;
   readonly description: string;
@@ -12,10 +12,22 @@ export interface TrackSource extends TrackTransform {
   readonly strandPair?: number;
 }
 
+/** Akita's: logarithms of observed over expected contacts. */
+export interface ContactOptions {
+  /** The first diagonal that is a target. */
+  readonly diagonalOffset: number;
+  /** Logarithms end here, on both sides of 0. */
+  readonly clip: number;
+  /** Standard deviation of the Gaussian that smooths, in bins; 0 for none. */
+  readonly smoothing: number;
+}
+
 export interface PrepareOptions {
   /** FASTA, plain or BGZF, or 2bit. */
   readonly genome: string;
   readonly tracks: readonly TrackSource[];
+  /** The tracks are contact maps in cooler files with bins of `poolWidthBp`, not bigWigs. */
+  readonly contacts?: ContactOptions;
   /** Bases per sequence. */
   readonly sequenceLengthBp: number;
   /** Bases at each end of a sequence without targets. */
@@ -46,6 +58,8 @@ export interface PrepareOptions {
   readonly interpolate: boolean;
   /** A track without a chromosome: an error, or zeros. */
   readonly absent: 'error' | 'zero';
+  /** A chromosome's length in a track may differ from the genome's by this, in bp. */
+  readonly lengthToleranceBp: number;
   readonly precision: Precision;
   /** The transforms of Borzoi's paper. */
   readonly published: boolean;
@@ -75,6 +89,7 @@ export const PREPARE_DEFAULTS: Omit<
   breakAboveBp: 786_432,
   interpolate: false,
   absent: 'error',
+  lengthToleranceBp: 0,
   precision: 'f64',
   published: false,
   sequence: 'codes',
@@ -84,6 +99,14 @@ export const PREPARE_DEFAULTS: Omit<
   recordsPerShard: 256,
   memoryBytes: 256 * 2 ** 20,
 };
+
+/**
+ * Bases of a sequence beyond its place, at each end: places are where the targets are. A place of contact maps is the
+ * whole sequence, as in Akita's `sequences.bed`.
+ */
+export function beyondBp({ contacts, cropBp }: PrepareOptions): number {
+  return contacts ? 0 : cropBp;
+}
 
 /** Everything that is wrong with the numbers alone, each with what to change. */
 export function wrongOptions(options: PrepareOptions): string[] {
@@ -109,6 +132,7 @@ export function wrongOptions(options: PrepareOptions): string[] {
   ] as const;
   for (const name of positive) whole(name, 1);
   whole('cropBp', 0);
+  whole('lengthToleranceBp', 0);
   whole('seed', 0);
   share('unmappableLimit', options.unmappableLimit);
   share('unmappableClip', options.unmappableClip);
@@ -118,6 +142,7 @@ export function wrongOptions(options: PrepareOptions): string[] {
       `sequenceLengthBp ${sequenceLengthBp} - 2 × cropBp ${cropBp} leaves ${coreBp} bp, which are not whole bins of poolWidthBp ${poolWidthBp}`,
     );
   }
+  if (options.contacts) wrong.push(...wrongContacts(options, options.contacts));
   for (const name of ['strideTrainBp', 'strideTestBp'] as const) {
     if (options[name] % snapBp !== 0)
       wrong.push(`${name} ${options[name]} is no multiple of snapBp ${snapBp}`);
@@ -145,5 +170,25 @@ export function wrongOptions(options: PrepareOptions): string[] {
         `track ${identifier}: strandPair ${strandPair} names no track; they count from 0 to ${options.tracks.length - 1}`,
       );
   }
+  return wrong;
+}
+
+function wrongContacts(
+  options: PrepareOptions,
+  { diagonalOffset, clip, smoothing }: ContactOptions,
+): string[] {
+  const { sequenceLengthBp, cropBp, poolWidthBp, snapBp } = options;
+  const wrong: string[] = [];
+  const side = (sequenceLengthBp - 2 * cropBp) / poolWidthBp - diagonalOffset;
+  if (snapBp % poolWidthBp !== 0 || cropBp % poolWidthBp !== 0 || sequenceLengthBp % poolWidthBp !== 0)
+    wrong.push(
+      `contact maps have whole bins: snapBp ${snapBp}, cropBp ${cropBp} and sequenceLengthBp ${sequenceLengthBp} must be multiples of poolWidthBp ${poolWidthBp}`,
+    );
+  if (!(Number.isSafeInteger(diagonalOffset) && diagonalOffset >= 1 && side >= 1))
+    wrong.push(
+      `diagonalOffset is ${diagonalOffset}; it must be a whole number from 1 that leaves some of the map`,
+    );
+  if (!(clip > 0) || !(smoothing >= 0))
+    wrong.push(`clip ${clip} must be above 0 and smoothing ${smoothing} not below`);
   return wrong;
 }

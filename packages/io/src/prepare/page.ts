@@ -15,8 +15,8 @@ export function provenancePage(provenance: Provenance): string {
   const total = Object.values(records).reduce((sum, count) => sum + count, 0);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Data set: ${total} sequences</title><style>${STYLE}</style></head><body>
-<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} tracks in ${provenance.targetLength} bins of ${poolWidthBp} bp</h1>
-<p>${cropBp} bp at each end have no targets. ${dropped.unmappable} sequences were dropped as unmappable, ${dropped.sampled} by sampling. Written ${plain(written)}.</p>
+<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} tracks of ${provenance.targetLength} targets in bins of ${poolWidthBp} bp</h1>
+<p>${cropBp} bp at each end have no targets. ${dropped.unmappable} sequences were dropped as unmappable, ${dropped.sampled} by sampling, ${dropped.filtered} as filtered from a contact map. Written ${plain(written)}.</p>
 ${warnings.map((text) => `<p class="warn">${plain(text)}</p>`).join('\n')}
 <h2>Splits</h2>
 ${table(

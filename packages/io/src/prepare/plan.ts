@@ -1,12 +1,13 @@
 /** Looks at every input before any work: what will be made, and what is wrong. */
 import { mix } from '@cohesin/core';
 import { someNames } from '../bases.ts';
+import { openCooler } from '../contacts/cooler.ts';
 import { type Genome, openGenome } from '../genome.ts';
 import { type Interval, type IntervalSet, unite } from '../intervals.ts';
-import { openBigWig } from '../track.ts';
+import { openBigWig, type Track } from '../track.ts';
 import { divide, findContigs, type SplitContig, splitRank } from './contigs.ts';
 import { Findings, matchLengths, nameIn, readPlaces } from './names.ts';
-import { type PrepareOptions, wrongOptions } from './options.ts';
+import { beyondBp, type PrepareOptions, wrongOptions } from './options.ts';
 import { type Core, cutSequences, importSequences, splitOverlaps, unmappableBins } from './sequences.ts';
 
 /** A sequence to be written. */
@@ -30,7 +31,7 @@ export interface PreparePlan {
   readonly blacklist: IntervalSet;
   readonly warnings: readonly string[];
   readonly notes: readonly string[];
-  /** Bins per sequence. */
+  /** Bins per sequence, or elements of the upper triangle. */
   readonly targetLength: number;
   /** Sequences whose targets are in memory together. */
   readonly groupSize: number;
@@ -59,16 +60,16 @@ export async function planPrepare(options: PrepareOptions): Promise<PreparePlan>
     const blacklist = unite(await places(options.blacklist), BLACKLIST_MARGIN_BP);
     const unmappable = unite(await places(options.unmappable));
     findings.stop();
-    const coreBp = options.sequenceLengthBp - 2 * options.cropBp;
+    const coreBp = options.sequenceLengthBp - 2 * beyondBp(options);
     const contigs =
       options.split.kind === 'sequences' ? [] : contigsOf(used, options, { gaps, ...(limit && { limit }) });
     const cores = await coresOf(contigs, coreBp, options, genome, findings);
     findings.stop();
-    const trackNames = await matchTracks(options, chromosomesOf(cores, genome), findings);
+    const trackNames = await matchTracks(options, chromosomesOf(cores, genome), cores, findings);
     const { sequences, dropped } = selected(cores, unmappable, options);
     checkSplits(sequences, dropped, options, findings);
     findings.stop();
-    const targetLength = coreBp / options.poolWidthBp;
+    const targetLength = countTargets(options);
     const bytesPerSequence = 2 * targetLength * options.tracks.length;
     const groupSize = Math.max(1, Math.floor(options.memoryBytes / bytesPerSequence));
     const { warnings, notes } = findings;
@@ -120,7 +121,7 @@ function contigsOf(
   sets: { gaps: IntervalSet; limit?: IntervalSet },
 ): SplitContig[] {
   if (options.split.kind === 'sequences') return [];
-  const leastBp = options.sequenceLengthBp - 2 * options.cropBp;
+  const leastBp = options.sequenceLengthBp - 2 * beyondBp(options);
   const contigs = findContigs(used, { leastBp, breakAboveBp: options.breakAboveBp, ...sets });
   return divide(contigs, options.split, randomNumbers(options.seed, 0));
 }
@@ -170,28 +171,60 @@ function chromosomesOf(cores: readonly Core[], genome: Genome): ReadonlyMap<stri
 }
 
 async function matchTracks(
-  { tracks, absent }: PrepareOptions,
+  { tracks, absent, contacts, poolWidthBp, lengthToleranceBp }: PrepareOptions,
   used: ReadonlyMap<string, number>,
+  cores: readonly Core[],
   findings: Findings,
 ): Promise<Map<string, string>[]> {
   const matched: Map<string, string>[] = [];
   for (const { file } of tracks) {
-    const track = await openBigWig(file).catch((error: Error) => {
+    const opened = contacts ? openCooler(file, { binBp: poolWidthBp }) : readHeader(file);
+    const track = await opened.catch((error: Error) => {
       findings.errors.push(error.message);
     });
-    const names = track ? matchLengths(used, file, track.chromosomes, findings) : new Map<string, string>();
+    const names = track
+      ? matchLengths(used, file, track.chromosomes, lengthToleranceBp, findings)
+      : new Map<string, string>();
     matched.push(names);
-    await track?.close();
+    const beyond = track ? cores.filter((core) => core.endBp > lengthIn(track.chromosomes, names, core)) : [];
+    if (beyond.length > 0 && lengthToleranceBp > 0)
+      findings.errors.push(
+        `${file}: ends before ${beyond.length} of the sequences, first ${place(beyond[0]!)}; leave the ends out with --limit`,
+      );
     const missing = [...used.keys()].filter((chrom) => !names.has(chrom));
     if (track === undefined || missing.length === 0 || names.size === 0) continue;
     const text = `${file}: has no data on ${missing.length} of ${used.size} chromosomes: ${someNames(missing)}`;
-    if (absent === 'zero') findings.warnings.push(`${text}; they count as 0`);
+    if (absent === 'zero' && !contacts) findings.warnings.push(`${text}; they count as 0`);
     else
       findings.errors.push(
         `${text}; choose chromosomes that every track has (${someNames([...names.keys()], 30)}), or let them count as zeros`,
       );
   }
   return matched;
+}
+
+/** Of a sequence's chromosome in a track; without end where the track lacks it. */
+function lengthIn(
+  lengths: ReadonlyMap<string, number>,
+  names: ReadonlyMap<string, string>,
+  { chrom }: Core,
+): number {
+  return lengths.get(names.get(chrom) ?? '') ?? Number.POSITIVE_INFINITY;
+}
+
+/** A bigWig's chromosomes. */
+async function readHeader(file: string): Promise<Pick<Track, 'chromosomes'>> {
+  const track = await openBigWig(file);
+  await track.close();
+  return track;
+}
+
+/** Bins, or elements of the upper triangle, of a sequence. */
+function countTargets({ sequenceLengthBp, cropBp, poolWidthBp, contacts }: PrepareOptions): number {
+  const bins = (sequenceLengthBp - 2 * cropBp) / poolWidthBp;
+  if (!contacts) return bins;
+  const side = bins - contacts.diagonalOffset;
+  return (side * (side + 1)) / 2;
 }
 
 function selected(
@@ -256,7 +289,7 @@ function checkSplits(
   if (sequences.length > 0 && empty.length === 0) return;
   const found = [...counts].map(([name, count]) => `${name} ${count}`).join(', ') || 'none at all';
   findings.errors.push(
-    `no sequences in ${empty.join(', ') || 'any split'} (sequences: ${found}; ${dropped.unmappable} dropped as unmappable): a contig must hold ${options.sequenceLengthBp - 2 * options.cropBp} bp, and the chromosomes chosen must hold contigs; lower breakAboveBp (${options.breakAboveBp}) where fractions or folds have too few contigs to choose from`,
+    `no sequences in ${empty.join(', ') || 'any split'} (sequences: ${found}; ${dropped.unmappable} dropped as unmappable): a contig must hold a sequence's targets, and the chromosomes chosen must hold contigs; lower breakAboveBp (${options.breakAboveBp}) where fractions or folds have too few contigs to choose from`,
   );
 }
 

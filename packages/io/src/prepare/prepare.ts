@@ -1,14 +1,14 @@
 /** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { FilteredWindowError } from '../contacts/contact-target.ts';
 import { readPadded } from '../genome.ts';
-import { openBigWig } from '../track.ts';
 import { type DatasetExample, writeDataset } from '../write-dataset.ts';
-import type { TrackSource } from './options.ts';
+import { beyondBp, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
-import { readBins } from './read-bins.ts';
+import { openTargets } from './target-reader.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
 
 export interface PrepareResult {
@@ -36,6 +36,7 @@ export async function runPrepare(
   const { options, contigs, targetLength } = plan;
   const counts = options.tracks.map(() => new TrackCount());
   const inputs = await describeInputs(options);
+  const filtered: PlannedSequence[] = [];
   let provenance: Provenance | undefined;
   const records = await writeDataset(dir, {
     sequenceLengthBp: options.sequenceLengthBp,
@@ -45,14 +46,15 @@ export async function runPrepare(
     targets: options.tracks.map(tableRow),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
-    examples: examples(plan, counts, progress),
+    examples: examples(plan, counts, filtered, progress),
+    ...(options.contacts ? { diagonalOffset: options.contacts.diagonalOffset } : {}),
     alsoWrite: async (folder, written) => {
       const rows = contigs.map(
         ({ chrom, startBp, endBp, split }) => `${chrom}\t${startBp}\t${endBp}\t${split}\n`,
       );
       if (rows.length > 0) await writeFile(join(folder, 'contigs.bed'), rows.join(''), { flush: true });
       const tracks = counts.map((count, i) => count.summary(options.tracks[i]!));
-      provenance = await provenanceOf(plan, inputs, written, tracks);
+      provenance = await provenanceOf(plan, inputs, written, tracks, filtered.length);
       await writeFile(join(folder, 'provenance.json'), `${JSON.stringify(provenance, undefined, 2)}\n`, {
         flush: true,
       });
@@ -77,22 +79,31 @@ function tableRow(track: TrackSource): DatasetTarget {
 
 type DatasetTarget = Parameters<typeof writeDataset>[1]['targets'][number];
 
+/** Sequences with a contact map that has no valid contact are left out and counted. */
 async function* examples(
   plan: PreparePlan,
   counts: readonly TrackCount[],
+  filtered: PlannedSequence[],
   progress: PrepareProgress,
 ): AsyncGenerator<DatasetExample> {
-  const { sequences, groupSize, genome } = plan;
-  const { tracks, cropBp } = plan.options;
+  const { sequences, groupSize, genome, options } = plan;
+  const { tracks } = options;
+  const beyond = beyondBp(options);
   const total = sequences.length * tracks.length;
   for (let from = 0; from < sequences.length; from += groupSize) {
     const group = sequences.slice(from, from + groupSize);
     const targets = await readGroup(plan, group, counts, (done) =>
       progress(from * tracks.length + done, total),
     );
-    for (const [i, { chrom, startBp, endBp, split }] of group.entries()) {
-      const sequence = await readPadded(genome, chrom, startBp - cropBp, endBp + cropBp);
-      yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data: targets[i]! } };
+    for (const [i, place] of group.entries()) {
+      const { chrom, startBp, endBp, split } = place;
+      const data = targets[i];
+      if (data === undefined) {
+        filtered.push(place);
+        continue;
+      }
+      const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
+      yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data } };
     }
   }
 }
@@ -103,22 +114,28 @@ async function readGroup(
   group: readonly PlannedSequence[],
   counts: readonly TrackCount[],
   progress: (done: number) => void,
-): Promise<Uint16Array[]> {
+): Promise<(Uint16Array | undefined)[]> {
   const { options, targetLength } = plan;
   const count = options.tracks.length;
-  const targets = group.map(() => new Uint16Array(targetLength * count));
-  for (const [column, source] of options.tracks.entries()) {
-    const track = await openBigWig(source.file);
+  const targets: (Uint16Array | undefined)[] = group.map(() => new Uint16Array(targetLength * count));
+  for (const column of options.tracks.keys()) {
+    const reader = await openTargets(plan, column);
     try {
       for (const [i, sequence] of group.entries()) {
-        const name = plan.trackNames[column]!.get(sequence.chrom);
-        const bins = await readBins({ track, name }, sequence, source, plan, counts[column]);
-        for (let bin = 0; bin < targetLength; bin++) targets[i]![bin * count + column] = bins[bin]!;
+        const values = await reader.read(sequence, counts[column]).catch(filteredOnly);
+        const row = targets[i];
+        if (values === undefined) targets[i] = undefined;
+        else if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values[at]!;
         progress(column * group.length + i + 1);
       }
     } finally {
-      await track.close();
+      await reader.close();
     }
   }
   return targets;
+}
+
+function filteredOnly(error: unknown): undefined {
+  if (error instanceof FilteredWindowError) return undefined;
+  throw error;
 }

@@ -25,7 +25,8 @@ export interface Provenance {
   /** The tracks' own names of chromosomes, where they differ. */
   readonly renamed: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly records: Readonly<Record<string, number>>;
-  readonly dropped: PreparePlan['dropped'];
+  /** Sequences left out, by why; `filtered`: a contact map has no valid contact there. */
+  readonly dropped: Readonly<Record<'unmappable' | 'sampled' | 'filtered', number>>;
   readonly targetLength: number;
   readonly tracks: readonly TrackSummary[];
   readonly warnings: readonly string[];
@@ -65,6 +66,7 @@ export async function provenanceOf(
   inputs: readonly InputFile[],
   records: Readonly<Record<string, number>>,
   tracks: readonly TrackSummary[],
+  filtered: number,
 ): Promise<Provenance> {
   const { options, genome, trackNames, sequences, dropped, targetLength } = plan;
   const used = new Set(sequences.map(({ chrom }) => chrom));
@@ -80,10 +82,16 @@ export async function provenanceOf(
     chromosomes: Object.fromEntries([...genome.chromosomes].filter(([chrom]) => used.has(chrom))),
     renamed: Object.fromEntries(renamed),
     records,
-    dropped,
+    dropped: { ...dropped, filtered },
     targetLength,
     tracks,
-    warnings: [...plan.warnings, ...trackWarnings(tracks)],
+    warnings: [
+      ...plan.warnings,
+      ...(filtered > 0
+        ? [`${filtered} sequences were left out: a contact map has no valid contact there`]
+        : []),
+      ...trackWarnings(tracks, options.contacts !== undefined),
+    ],
   };
 }
 

@@ -76,15 +76,15 @@ export class TrackCount {
   }
 }
 
-/** What someone should know before training on these tracks. */
-export function trackWarnings(tracks: readonly TrackSummary[]): string[] {
+/** What someone should know before training on these tracks; `signed` ones may be below 0. */
+export function trackWarnings(tracks: readonly TrackSummary[], signed: boolean): string[] {
   return tracks.flatMap(
     ({ identifier, file, min, max, zeroFraction, clippedFraction, overflowed, missingFraction }) => {
       const said: string[] = [];
       const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
       if (zeroFraction === 1)
         said.push(`is zero everywhere (${percent(missingFraction)} of its bp have no value)`);
-      if (min < 0) said.push(`has values below 0 (least ${min}); Poisson losses need none`);
+      if (min < 0 && !signed) said.push(`has values below 0 (least ${min}); Poisson losses need none`);
       if (overflowed > 0) said.push(`has ${overflowed} bins beyond f16, held to ±65504; scale or clip it`);
       if (clippedFraction > 0.01)
         said.push(`has ${percent(clippedFraction)} of its bins clipped, up to ${max}`);

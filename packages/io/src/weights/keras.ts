@@ -79,7 +79,8 @@ function hdf5Library(): Promise<Library> {
   return library;
 }
 
-async function withFile<Result>(
+/** Opens a file for `body` only. @throws with the first cause that the HDF5 library gives */
+export async function withFile<Result>(
   path: string,
   mode: 'r' | 'w',
   body: (file: File, library: Library) => Result,
@@ -107,7 +108,7 @@ function explained(cause: unknown, path: string): unknown {
 }
 
 /** What stands at a path, if anything. */
-function entityAt(group: Group, path: string): unknown {
+export function entityAt(group: Group, path: string): unknown {
   let at: unknown = group;
   for (const name of path.split('/')) {
     const isThere =
