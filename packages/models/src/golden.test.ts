@@ -97,10 +97,10 @@ test('Basenji2 gives the predictions and losses of the reference', async () => {
     expect(worst(found[name]!, tensors.get(`extra/${name}`)!)).toBeLessThan(1e-5);
 });
 
-test.skipIf(!existsSync(SHARED))(
-  'Borzoi gives the predictions and loss of the reference (../shared/golden/models)',
-  async () => {
-    const { found, tensors } = await run('borzoi', SHARED);
+test.skipIf(!existsSync(SHARED)).each(['akita', 'borzoi'])(
+  '%s gives the predictions and loss of the reference (../shared/golden/models)',
+  async (name) => {
+    const { found, tensors } = await run(name, SHARED);
     expect(worst(found.pred!, tensors.get('eval_output/pred')!)).toBeLessThan(2e-5);
     expect(worst(found.loss!, tensors.get('eval_loss')!)).toBeLessThan(1e-5);
   },
@@ -178,6 +178,6 @@ test('a convolution weight changes places as PyTorch has it', async () => {
 
 test('an unknown model lists the known ones', () => {
   expect(() => fromGolden({ model: 'basset2' })).toThrow(
-    /expected one of basset, basenji2, .*found "basset2"/,
+    /expected one of akita, basset, basenji2, .*found "basset2"/,
   );
 });

@@ -1,11 +1,12 @@
 /** Reference files to models. */
 import { basenjiFromGolden } from './basenji/weights.ts';
 import { bassetFromGolden } from './basset/weights.ts';
-import { borzoiFromGolden } from './builder/golden.ts';
+import { akitaFromGolden, borzoiFromGolden } from './builder/golden.ts';
 import { enformerFromGolden } from './enformer/weights.ts';
 import type { GoldenCase } from './golden-case.ts';
 
 const MODELS: Readonly<Record<string, (config: unknown) => GoldenCase>> = {
+  akita: akitaFromGolden,
   basset: bassetFromGolden,
   basenji2: basenjiFromGolden,
   borzoi: borzoiFromGolden,

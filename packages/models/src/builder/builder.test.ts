@@ -215,6 +215,10 @@ test.each<[string, Readonly<Record<string, unknown>>, readonly number[]]>([
   ['transformer', { key_size: 3, heads: 2, num_position_features: 4 }, [2, 64, 7]],
   ['transformer_tower', { key_size: 3, heads: 2, dense_expansion: 0 }, [2, 64, 7]],
   ['dense_nac', { units: 5 }, [2, 64, 7]],
+  ['conv_dna', { filters: 6, residual: true, dropout_residual: 0.1, pool_size: 2 }, [2, 32, 7]],
+  ['dilated_dense', { filters: 3, repeat: 3 }, [2, 64, 7]],
+  ['center_slice', { center: 10 }, [2, 10, 7]],
+  ['center_average', { center: 10 }, [2, 1, 7]],
 ])('%s with %o gives %o', (name, options, shape) => {
   const first = { name: 'conv_dna', filters: 4, kernel_size: 3 };
   const built = modelFromParams(file({ model: { seq_length: 64, trunk: [first, { name, ...options }] } }));
@@ -230,6 +234,73 @@ test('unet_concat puts both tensors side by side and keeps the channels of the l
     'trunk.1.dense.weight': [15, 9],
     'trunk.1.conv.weight': [3, 9, 6],
   });
+});
+
+/** An Akita as published but for its sizes. */
+const CONTACTS = {
+  seq_length: 256,
+  target_length: 32,
+  target_crop: 3,
+  diagonal_offset: 2,
+  activation: 'relu',
+  norm_type: undefined,
+  batch_norm: true,
+  trunk: [{ name: 'conv_tower', filters_init: 6, filters_mult: 1, kernel_size: 5, pool_size: 2, repeat: 3 }],
+  head_human: [
+    { name: 'one_to_two', operation: 'mean' },
+    { name: 'concat_dist_2d' },
+    { name: 'conv_block_2d', filters: 5, kernel_size: 3 },
+    { name: 'symmetrize_2d' },
+    { name: 'dilated_residual_2d', filters: 4, kernel_size: 3, rate_mult: 1.75, repeat: 2, dropout: 0.1 },
+    { name: 'cropping_2d', cropping: 3 },
+    { name: 'upper_tri', diagonal_offset: 2 },
+    { name: 'final', units: 7, activation: 'linear' },
+  ],
+};
+
+test('contact maps end as the pairs of their upper triangle', () => {
+  const built = modelFromParams(file({ model: CONTACTS }));
+  const pairs = (24 * 25) / 2; // 26 bins, without the first two diagonals
+  expect(outputShape(built)).toEqual([2, pairs, 7]);
+  expect(built.config).toMatchObject({ targetLength: pairs, binBp: 8, cropBp: 24, link: 'linear' });
+  expect(built.config.triangle).toEqual({ length: 26, offset: 2 });
+  expect(shapes(built.model)).toMatchObject({
+    'head.2.conv2d.weight': [3, 3, 7, 5],
+    'head.4.1.dilated.conv2d.weight': [3, 3, 5, 4],
+    'head.4.1.pointwise.norm.weight': [5],
+    'head.7.dense.weight': [5, 7],
+  });
+});
+
+test.each([
+  [{ name: 'conv_block_2d' }, /'conv_block_2d' takes a map of pairs, but a sequence of bins comes in/],
+  [[{ name: 'one_to_two' }, { name: 'conv_block' }], /'conv_block' takes a sequence of bins, but a map/],
+  [
+    [{ name: 'one_to_two' }, { name: 'cropping_2d', cropping: 16 }],
+    /16 bins on every side are more than the 32/,
+  ],
+  [
+    [{ name: 'one_to_two' }, { name: 'upper_tri', diagonal_offset: 32 }],
+    /no pair of 32 bins is 32 bins apart/,
+  ],
+  [[{ name: 'one_to_two' }, { name: 'conv_block_2d', pool_size: 3 }], /3 does not divide the 32 bins/],
+])('a head %o is refused', (head_human, message) => {
+  expect(() => modelFromParams(file({ model: { ...CONTACTS, head_human } }))).toThrow(message);
+});
+
+test('what a file states of its map must be so', () => {
+  const stated = (change: object): unknown => file({ model: { ...CONTACTS, ...change } });
+  expect(modelFromParams(stated({ target_length: 26 })).config.triangle?.length).toBe(26);
+  expect(() => modelFromParams(stated({ target_length: 30 }))).toThrow(
+    /states 30 but its blocks give 26 bins/,
+  );
+  expect(() => modelFromParams(stated({ target_crop: 2 }))).toThrow(/states 2 but its blocks give 3/);
+  expect(() => modelFromParams(stated({ diagonal_offset: 1 }))).toThrow(/states 1 but its blocks give 2/);
+});
+
+test('positions that count differently are built, and refused when they are to be trained', () => {
+  const { train } = modelFromParams(file({ train: { loss: 'poisson_mn', weight_range: 8, weight_exp: 6 } }));
+  expect(() => lossOf(train)).toThrow(/weight_range: positions are not weighted here, found 8/);
 });
 
 test.each([

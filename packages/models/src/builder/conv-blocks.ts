@@ -1,8 +1,9 @@
 /** Blocks with convolutions. */
-import { add, nn, type Tensor } from '@cohesin/core';
+import { add, concat, nn, type Tensor } from '@cohesin/core';
 import { type ConvOptions, convolution, convolved, pooling, readConv } from './convolution.ts';
 import type { Fields } from './fields.ts';
 import { type Block, chain, checkResidual, type Flow, readDropout, scaleLayer, through } from './flow.ts';
+import { makeNac } from './nac-blocks.ts';
 import { dilationRates, readTowerFilters } from './rounding.ts';
 import {
   ACTIVATION_NAMES,
@@ -10,6 +11,8 @@ import {
   activationOf,
   blockShared,
   normalization,
+  type Part,
+  part,
   type Shared,
 } from './shared.ts';
 import { kept } from './skips.ts';
@@ -31,19 +34,45 @@ export function convBlock(options: Fields, shared: Shared, input: Flow): Block {
   return makeConvBlock(readConvBlock(options, shared, input), input);
 }
 
-/** `conv_dna`, a first block on DNA: convolution, norm, activation, dropout, max-pool; shapes as `convBlock`. */
+/**
+ * `conv_dna`, a first block on DNA: convolution, norm, activation, dropout, pool; shapes as `convBlock`. If residual, a
+ * pointwise `conv_nac` scaled from 0 is added in place of norm and activation.
+ */
 export function convDna(options: Fields, shared: Shared, input: Flow): Block {
+  const { where } = options;
   const read = readConv(options, shared, { filters: input.channels, size: 15 });
-  const own = { ...read, bias: options.flag('use_bias', read.bias) };
-  const conv = convolution(own, input.channels, options.where);
-  const norm = normalization(own.filters, own);
+  const isResidual = options.flag('residual', false);
+  const residualDropout = readDropout(options, 'dropout_residual');
+  const own = { ...read, bias: options.flag('use_bias', read.bias && !isResidual) };
+  const conv = convolution(own, input.channels, where);
   const dropout = nn.dropout({ rate: own.dropout });
   const pool = pooling(own, own.filters);
-  const activation = activationOf(own.activation, own.gelu);
-  const layer = nn.layer({ ...conv.parts, ...norm.parts, dropout, ...pool.parts }, (x: Tensor) =>
-    through([conv.layer, norm.layer, activation, dropout, pool.layer], x),
+  const middle = isResidual
+    ? residualDna({ ...own, dropout: residualDropout }, where)
+    : normAndActivation(own);
+  const layer = nn.layer({ ...conv.parts, ...middle.parts, dropout, ...pool.parts }, (x: Tensor) =>
+    through([conv.layer, middle.layer, dropout, pool.layer], x),
   );
   return { layer, output: convolved(own, input) };
+}
+
+function normAndActivation(options: ConvOptions): Part {
+  const norm = normalization(options.filters, options);
+  const activation = activationOf(options.activation, options.gelu);
+  return { parts: norm.parts, layer: nn.layer({}, (x: Tensor) => through([norm.layer, activation], x)) };
+}
+
+function residualDna(options: ConvOptions, where: string): Part {
+  const flow = { length: 1, channels: options.filters, binBp: 1, cropBp: 0 }; // only the channels count
+  const nac = makeNac(
+    { ...options, where, size: 1, stride: 1, pool: 1, bias: true, residual: false },
+    flow,
+  ).layer;
+  const scale = scaleLayer(options.filters);
+  return part(
+    'residual',
+    nn.layer({ nac, scale }, (x: Tensor) => add(x, scale(nac(x)))),
+  );
 }
 
 /** `conv_tower`: `conv_block`s with more filters from one to the next, each kept for U-net blocks. */
@@ -93,6 +122,27 @@ export function dilatedResidual(options: Fields, shared: Shared, input: Flow): B
       layer: residual(dilated.layer, pointwise.layer, own.norm === undefined ? flow.channels : 0),
       output: flow,
     };
+  };
+  return chain(
+    rates.map((dilation) => (flow: Flow) => step(dilation, flow)),
+    input,
+  );
+}
+
+/** `dilated_dense`: repeated x ← [x, conv_block(x)] side by side, the dilation growing: Basenji1's. */
+export function dilatedDense(options: Fields, shared: Shared, input: Flow): Block {
+  const rates = dilationRates({
+    multiplier: options.number('rate_mult', 2),
+    repeat: options.integer('repeat', 1),
+  });
+  const size = options.integer('kernel_size', 3);
+  const filters = options.integer('filters');
+  options.skip('dropout'); // upstream takes it and does not use it
+  const each = { ...readConvBlock(options, shared, input), filters, size, dropout: 0, pool: 1, stride: 1 };
+  const step = (dilation: number, flow: Flow): Block => {
+    const block = makeConvBlock({ ...each, dilation }, flow);
+    const layer = nn.layer({ block: block.layer }, (x: Tensor) => concat([x, block.layer(x)], { axis: 2 }));
+    return { layer, output: { ...flow, channels: flow.channels + filters } };
   };
   return chain(
     rates.map((dilation) => (flow: Flow) => step(dilation, flow)),

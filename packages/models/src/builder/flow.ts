@@ -3,7 +3,7 @@ import { multiply, nn, parameter, type Tensor } from '@cohesin/core';
 import type { Fields } from './fields.ts';
 import type { ActivationName, Shared } from './shared.ts';
 
-/** What flows from block to block: [batch, length, channels]. */
+/** What flows from block to block: [batch, length, channels], or of a map [batch, length, length, channels]. */
 export interface Flow {
   readonly length: number;
   readonly channels: number;
@@ -11,6 +11,9 @@ export interface Flow {
   readonly binBp: number;
   /** Bases cut off so far at each end. */
   readonly cropBp: number;
+  readonly map?: true;
+  /** The map whose upper triangle the rows are: its bins, and how many diagonals are left out. */
+  readonly triangle?: { readonly length: number; readonly offset: number };
   /** The activation of a head's last layer, which a loss has to fit. */
   readonly activation?: ActivationName;
 }
@@ -53,6 +56,13 @@ export function readDropout(options: Fields, name = 'dropout', otherwise = 0): n
   const rate = options.number(name, otherwise);
   if (rate >= 0 && rate < 1) return rate;
   throw new Error(`${options.where}.${name}: expected a number in [0, 1), found ${rate}`);
+}
+
+/** A whole number of at least 0. */
+export function readCount(options: Fields, name: string, otherwise?: number): number {
+  const count = options.number(name, otherwise);
+  if (Number.isInteger(count) && count >= 0) return count;
+  throw new Error(`${options.where}.${name}: expected a whole number ≥ 0, found ${count}`);
 }
 
 /** A scale per channel that starts at 0, so that a residual branch starts as nothing: basenji's `Scale`. */

@@ -38,6 +38,12 @@ export function borzoiFromGolden(config: unknown): GoldenCase {
   return { ...built, loss: (p, t) => nn.poissonMultinomialLoss(p, t, options) };
 }
 
+/** A reference file's Akita: the mean squared error. */
+export function akitaFromGolden(config: unknown): GoldenCase {
+  const { extra: _, ...built } = builtFromGolden(config);
+  return { ...built, loss: nn.mseLoss };
+}
+
 /** The same JSON without any `dropout`. */
 function withoutDropout(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutDropout);

@@ -30,6 +30,8 @@ export interface ModelConfig {
   };
   /** The track that each track becomes on the other strand, when stated. */
   readonly strandPair: readonly number[] | undefined;
+  /** Where the rows are pairs of bins: the map whose upper triangle they are, and how many diagonals it leaves out. */
+  readonly triangle?: Flow['triangle'] & {};
 }
 
 /** A model with what its file says about it. */
@@ -73,7 +75,7 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   const headName = chooseHead(model, params, head);
   const output = blocks(model, headName, shared, trunk.output);
   const config = readConfig(model, sequenceLengthBp, output.output);
-  model.skip('verbose');
+  model.skip('verbose', 'ensemble_rc', 'ensemble_shifts'); // of evaluation
   model.finish();
 
   const parts = { trunk: trunk.layer, head: output.layer };
@@ -139,6 +141,7 @@ function readConfig(model: Fields, sequenceLengthBp: number, output: Flow): Mode
     link: output.activation ?? 'linear',
     augment: { reverseComplement: model.flag('augment_rc', false), shiftBp: readShift(model) },
     strandPair: readStrandPair(model, channels),
+    ...(output.triangle && { triangle: output.triangle }),
   };
   checkStated(model, config);
   return config;
@@ -166,9 +169,12 @@ function readStrandPair(model: Fields, tracks: number): readonly number[] | unde
 
 /** What a file states beside the blocks must be what comes of them. */
 function checkStated(model: Fields, config: ModelConfig): void {
-  const { targetLength, targets, binBp, cropBp } = config;
-  const uncropped = targetLength + (2 * cropBp) / binBp; // published Basenji2 states the bins before it crops
-  equal(model, 'target_length', targetLength, 'bins', uncropped);
+  const { targets, binBp, cropBp, triangle } = config;
+  const bins = triangle?.length ?? config.targetLength;
+  const uncropped = bins + (2 * cropBp) / binBp; // published Basenji2 and Akita state the bins before they crop
+  equal(model, 'target_length', bins, 'bins', uncropped);
+  equal(model, 'target_crop', cropBp / binBp, 'bins cropped at each end');
+  if (triangle !== undefined) equal(model, 'diagonal_offset', triangle.offset, 'diagonals left out');
   equal(model, 'target_pool', binBp, 'bp per bin');
   equal(model, 'num_targets', targets, 'tracks');
 }

@@ -7,7 +7,7 @@ import { dilationRates, readTowerFilters } from './rounding.ts';
 import { activationOf, normalization, type Shared } from './shared.ts';
 import { kept } from './skips.ts';
 
-interface NacOptions extends ConvOptions {
+export interface NacOptions extends ConvOptions {
   readonly where: string;
   readonly residual: boolean;
 }
@@ -85,7 +85,8 @@ function readNac(options: Fields, shared: Shared, input: Flow): NacOptions {
   };
 }
 
-function makeNac(options: NacOptions, input: Flow): Block {
+/** A `conv_nac` from options that are read. */
+export function makeNac(options: NacOptions, input: Flow): Block {
   const { where, filters } = options;
   if (options.residual) checkResidual(where, input, convolved({ ...options, pool: 1 }, input));
   const norm = normalization(input.channels, options);

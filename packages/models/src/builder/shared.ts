@@ -160,6 +160,10 @@ export interface Part {
 export const part = (name: string, layer: nn.Layer): Part => ({ parts: { [name]: layer }, layer });
 export const NO_PART: Part = { parts: {}, layer: undefined };
 
+interface NormOptions extends Pick<nn.BatchNormOptions, 'gamma' | 'variance'> {
+  readonly prefix?: string;
+}
+
 /**
  * The norm that holds for a block, as in Keras: the part `norm` or `layer_norm`, after a prefix where a block has two.
  * Gamma from `zeros` makes a residual branch start as nothing.
@@ -167,11 +171,11 @@ export const NO_PART: Part = { parts: {}, layer: undefined };
 export function normalization(
   channels: number,
   { norm, momentum, epsilon }: Shared,
-  { gamma = 'ones', prefix = '' }: { readonly gamma?: 'ones' | 'zeros'; readonly prefix?: string } = {},
+  { gamma = 'ones', prefix = '', variance = 'biased' }: NormOptions = {},
 ): Part {
   if (norm === undefined) return NO_PART;
   if (norm === 'batch')
-    return part(`${prefix}norm`, nn.batchNorm({ channels, momentum, epsilon, gamma, variance: 'biased' }));
+    return part(`${prefix}norm`, nn.batchNorm({ channels, momentum, epsilon, gamma, variance }));
   return part(`${prefix}layer_norm`, nn.layerNorm({ channels, epsilon, gamma }));
 }
 

@@ -39,6 +39,8 @@ export interface TrainConfig {
   readonly loss: (typeof LOSSES)[number] | 'bce_logits_sum';
   /** Of `poisson_mn`: the weight of the totals. */
   readonly totalWeight: number;
+  /** Of `poisson_mn`: how much more positions in the middle count than those at the ends. Only 1 can be trained. */
+  readonly weightRange: number;
   readonly batchSize: number;
   readonly shuffleBuffer: number | undefined;
   /** Epochs without a better validation Pearson r (`bce`: loss) before training ends. */
@@ -71,12 +73,14 @@ export function readTraining(train: unknown, where = 'train'): TrainConfig {
     maxNorm: undefined,
     loss: given.choice('loss', LOSSES, 'poisson'),
     totalWeight: given.number('total_weight', 1),
+    weightRange: given.number('weight_range', 1),
     batchSize: given.integer('batch_size', 64),
     shuffleBuffer: optional(given, 'shuffle_buffer'),
     patience: given.integer('patience', 20),
     minEpochs: given.integer('train_epochs_min', 1),
-    maxEpochs: given.integer('train_epochs_max', 10_000),
+    maxEpochs: given.integer('train_epochs_max', given.integer('train_epochs', 10_000)),
   };
+  given.skip('weight_exp');
   given.finish();
   return config;
 }
@@ -85,8 +89,12 @@ function optional(given: Fields, name: string): number | undefined {
   return given.has(name) ? given.number(name) : undefined;
 }
 
-/** The loss of a model trained so. */
-export function lossOf({ loss, totalWeight }: TrainConfig): nn.Loss {
+/** The loss of a model trained so. @throws when it weights positions, which no loss here does. */
+export function lossOf({ loss, totalWeight, weightRange }: TrainConfig): nn.Loss {
+  if (loss === 'poisson_mn' && weightRange !== 1)
+    throw new Error(
+      `train.weight_range: positions are not weighted here, found ${weightRange}; set it to 1 to train with equal weights`,
+    );
   switch (loss) {
     case 'poisson':
       return nn.poissonLoss;
