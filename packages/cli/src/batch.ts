@@ -1,6 +1,7 @@
 import {
   augmentSequence,
   augmentTargets,
+  augmentTriangle,
   buffer,
   type Example,
   type InputSpec,
@@ -53,6 +54,8 @@ export interface TargetView {
   readonly cropBins: number;
   /** Shape of one sequence's prediction. */
   readonly outputShape: readonly number[];
+  /** Whether bins are pairs of bins, the triangle of a contact map. */
+  readonly isTriangle: boolean;
 }
 
 /** Decodes a step's inputs on the device: x [batch, length, 4], y [batch, …outputShape]. */
@@ -61,11 +64,14 @@ export function prepareTraining({
   strandPair,
   cropBins,
   outputShape,
+  isTriangle,
 }: TargetView): (inputs: Readonly<Record<string, Tensor>>) => Example {
   const partners = Float32Array.from(strandPair);
   const pairs = buffer([tracks], { name: 'data/strand_pair', init: () => partners });
   return ({ codes, targets, augment }) => {
-    const turned = augmentTargets(targets!, augment!, pairs); // [batch, bins, tracks]
+    const turned = isTriangle
+      ? augmentTriangle(targets!, augment!)
+      : augmentTargets(targets!, augment!, pairs); // [batch, bins, tracks]
     const bins = turned.shape[1]!;
     const y = cropBins === 0 ? turned : slice(turned, { from: cropBins, to: bins - cropBins });
     return { x: augmentSequence(codes!, augment!), y: reshape(y, [-1, ...outputShape]) };

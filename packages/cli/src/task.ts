@@ -75,7 +75,13 @@ function taskOf(params: unknown, name: string, dataset: Dataset, built: BuiltMod
       tracks,
       targetDType: 'f16',
     },
-    view: { tracks, strandPair, cropBins, outputShape: config.outputShape },
+    view: {
+      tracks,
+      strandPair,
+      cropBins,
+      outputShape: config.outputShape,
+      isTriangle: config.triangle !== undefined,
+    },
     augment: config.augment,
     metric: train.loss.startsWith('bce') ? 'auroc' : 'pearson',
   };

@@ -1,0 +1,46 @@
+import { compile, Device, hostTensor, reverseTriangle, trianglePairs } from '@cohesin/core';
+import { f32ToF16 } from '@cohesin/io';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { prepareTraining, type TargetView, trainingInputs } from './batch.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open();
+});
+afterAll(() => device.close());
+
+test('targets of a contact map turn around with their sequence, as the triangle of the turned map', async () => {
+  const [bins, offset, tracks] = [7, 2, 3];
+  const pairs = trianglePairs(bins, { offset });
+  const view: TargetView = {
+    tracks,
+    strandPair: [0, 1, 2],
+    cropBins: 0,
+    outputShape: [pairs, tracks],
+    isTriangle: true,
+  };
+  const shapes = { sequenceLengthBp: 16, targetLength: pairs, tracks, targetDType: 'f16' } as const;
+  const prepare = prepareTraining(view);
+  const step = await compile((inputs) => ({ y: prepare(inputs).y }), {
+    device,
+    inputs: trainingInputs(2, shapes),
+  });
+  const targets = Float32Array.from({ length: 2 * pairs * tracks }, (_, i) => i);
+  const { y } = await step({
+    codes: new Uint8Array(2 * 16),
+    targets: f32ToF16(targets),
+    augment: hostTensor([2, 2], [0, 1, 1, 0]),
+  });
+  const order = reverseTriangle(bins, { offset });
+  const place = (i: number): number => {
+    const [sequence, pair, track] = [
+      Math.floor(i / (pairs * tracks)),
+      Math.floor(i / tracks) % pairs,
+      i % tracks,
+    ];
+    return (sequence * pairs + (sequence === 1 ? order[pair]! : pair)) * tracks + track;
+  };
+  expect(y!.shape).toEqual([2, pairs, tracks]);
+  expect([...y!.data]).toEqual(Array.from(targets, (_, i) => targets[place(i)]));
+  expect([...order]).not.toEqual([...order.keys()]);
+});
