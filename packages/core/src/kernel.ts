@@ -30,7 +30,7 @@ export interface KernelBody {
 }
 
 /**
- * A body whose sums go over the terms in `[termFrom, termTo)` only, and go on from `resumed(inside, i)`: the sum so far that
+ * A body whose sums go over those of a workgroup's terms that lie in `[termFrom, termTo)`, and go on from `resumed(inside, i)`: the sum so far that
  * element i of the output holds, if it is inside. Sums are stored as usual; the epilogue waits for the last range.
  */
 export interface FoldedBody {

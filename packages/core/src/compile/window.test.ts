@@ -43,10 +43,10 @@ function continues(window: Step['window']): boolean {
 }
 
 /** Runs a function whole and in windows; gives the program of the windows. */
-async function expectSame(fn: () => Traceable, shape: readonly number[]): Promise<Program> {
+async function expectSame(fn: () => Traceable, shape: readonly number[], limit = LIMIT): Promise<Program> {
   const x = randomTensor(shape, { seed: 5 });
   const whole = await runAt(device, fn(), undefined, { x });
-  const parts = await runAt(device, fn(), LIMIT, { x });
+  const parts = await runAt(device, fn(), limit, { x });
   expect(windowCount(whole.program)).toBe(0);
   expect(windowCount(parts.program)).toBeGreaterThan(2);
   expect(parts.program.bitsId).toBe(whole.program.bitsId);
@@ -130,6 +130,32 @@ describe('on tensors larger than one binding', () => {
       run.state.close();
     }
     expect(found[1]).toEqual(found[0]);
+  });
+
+  test('sums that fit into one binding stand beside sums that are continued', async () => {
+    const convolved = (): Traceable => {
+      const weight = parameter([5, 64, 4], { name: 'weight', init: normal(3) });
+      return ({ x }) => ({ slope: gradients(sum(square(conv1d(x!, weight))), constant(1), [weight])[0]! });
+    };
+    const multiplied = (): Traceable => {
+      const weight = parameter([64, 4], { name: 'weight', init: normal(3) });
+      return ({ x }) => ({ slope: gradients(sum(square(matmul(x!, weight))), constant(1), [weight])[0]! });
+    };
+    // 10 chunks of 100 rows of 256 bytes: the first and the last reach 102 rows of x, the others 104
+    const convolution = await expectSame(convolved, [1, 1000, 64], 103 * 256);
+    // 15 chunks of 63 rows and one of 55
+    const product = await expectSame(multiplied, [1, 1000, 64], 60 * 256);
+    for (const [program, name, chunks] of [
+      [convolution, 'conv1dWeightGradient', 10],
+      [product, 'matmulPartials', 16],
+    ] as const) {
+      const parts = steps(program).filter(({ label }) => label.startsWith(name));
+      expect(
+        parts.some(({ window }) => continues(window)),
+        name,
+      ).toBe(true);
+      expect(parts.length, name).toBeLessThan(2 * chunks);
+    }
   });
 
   test('a sum whose addends are each larger than one binding has the same bits', async () => {

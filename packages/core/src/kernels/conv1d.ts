@@ -349,10 +349,10 @@ function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTil
     ${tileIndices(span, inputs, outputs)}
     ${repeat(taps, (t) => `let tap${t} = tapTile * ${taps}u + ${t}u; let tapOffset${t} = tap${t} * ${dilation}u ${minus(padLeft)};`)}
     ${fold ? repeat(taps, (t) => resumeSums(span, inputs, outputs, place(t), sumOf(t)).join(' ')) : declareSums(tile)}
-    for (var batch = ${fold ? `termFrom / ${outLength}u` : 'firstBatch'}; batch < ${fold ? `(termTo + ${outLength - 1}u) / ${outLength}u` : 'lastBatch'}; batch++) {
+    for (var batch = ${fold ? `max(firstBatch, termFrom / ${outLength}u)` : 'firstBatch'}; batch < ${fold ? `min(lastBatch, (termTo - 1u) / ${outLength}u + 1u)` : 'lastBatch'}; batch++) {
       let xStart = batch * ${length}u;
       let dyStart = batch * ${outLength}u;
-      for (var position = ${fold ? 'max(termFrom, dyStart) - dyStart' : 'firstPosition'}; position < ${fold ? `min(termTo - dyStart, ${outLength}u)` : 'lastPosition'}; position++) {
+      for (var position = ${fold ? 'max(firstPosition, max(termFrom, dyStart) - dyStart)' : 'firstPosition'}; position < ${fold ? 'min(lastPosition, termTo - dyStart)' : 'lastPosition'}; position++) {
         let dyRow = (dyStart + position) * ${outputs}u;
         ${repeat(
           taps,

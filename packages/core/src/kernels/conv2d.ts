@@ -15,6 +15,7 @@ import {
   multiplyAdd,
   type RegisterTile,
   repeat,
+  resumeSums,
   rowSpan,
   storeSums,
   TILES,
@@ -260,7 +261,17 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
   const source = (t: number): string => `let place${t} = position + tapColumn${t};
     let inside${t} = rowInside${t} && place${t} < ${width}u;
     let source${t} = rowStart${t} + select(0u, place${t} * ${inputs}u, inside${t});`;
-  const body = wgsl`
+  const index =
+    (t: number) =>
+    (i: number, j: number): string =>
+      `((chunk * ${size}u + tap${t}) * ${inputs}u + row${i}) * ${outputs}u + column${j}`;
+  const sumOf =
+    (t: number) =>
+    (i: number, j: number): string =>
+      `sum${t * channels + i}_${j}`;
+  const first = `chunk * ${rows}u`;
+  const end = `min((chunk + 1u) * ${rows}u, ${batch * outHeight}u)`;
+  const body = (fold: boolean): string => wgsl`
     let rowTile = wg % ${channelTiles}u;
     let columnTile = (wg / ${channelTiles}u) % ${columnTiles}u;
     let tapTile = (wg / ${channelTiles * columnTiles}u) % ${tapTiles}u;
@@ -268,8 +279,8 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
     let positions = select(0u, ${outWidth}u, chunk < ${chunks}u); // of unknown length: not unrolled by the driver
     ${tileIndices(span, inputs, outputs)}
     ${repeat(taps, tap)}
-    ${declareSums(tile)}
-    for (var mapRow = chunk * ${rows}u; mapRow < min((chunk + 1u) * ${rows}u, ${batch * outHeight}u); mapRow++) {
+    ${fold ? repeat(taps, (t) => resumeSums(span, inputs, outputs, index(t), sumOf(t)).join(' ')) : declareSums(tile)}
+    for (var mapRow = ${fold ? `max(${first}, termFrom)` : first}; mapRow < ${fold ? `min(${end}, termTo)` : end}; mapRow++) {
       let map = mapRow / ${outHeight}u;
       let row = mapRow % ${outHeight}u;
       ${repeat(taps, sourceRow)}
@@ -284,22 +295,14 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       }
     }
     ${repeat(taps, (t) => {
-      const part = storeSums(
-        span,
-        inputs,
-        outputs,
-        (i, j) => `((chunk * ${size}u + tap${t}) * ${inputs}u + row${i}) * ${outputs}u + column${j}`,
-        (i, j) => `sum${t * channels + i}_${j}`,
-      ).join('\n');
+      const part = storeSums(span, inputs, outputs, index(t), sumOf(t)).join('\n');
       return size % taps === 0 ? part : `if (tap${t} < ${size}u) {\n${part}\n}`;
     })}
   `;
-  const touches: KernelBody['touches'] = (from, to) => {
-    const [tapTile, ofChunk] = digits([from, to], [channelTiles * columnTiles, tapTiles]).slice(1) as [
-      Range,
-      Range,
-    ];
-    const mapRow = spans(ofChunk, rows, batch * outHeight);
+  const touches = (workgroups: Range, terms?: Range): Record<string, Range> => {
+    const radices = [channelTiles * columnTiles, tapTiles];
+    const [, tapTile, ofChunk] = digits(workgroups, radices) as [Range, Range, Range];
+    const mapRow = terms ?? spans(ofChunk, rows, batch * outHeight);
     const reach = (row: number): Range => [row - padTop, row - padTop + (sizeHeight - 1) * dilation + 1];
     const weights = inputs * outputs;
     return {
@@ -308,5 +311,17 @@ function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTil
       y: box({ outer: ofChunk, row: spans(tapTile, taps, size), column: [0, weights] }, size, weights),
     };
   };
-  return { body, workgroupSize: LANES, workgroups: tiles * chunks, touches };
+  return {
+    body: body(false),
+    workgroupSize: LANES,
+    workgroups: tiles * chunks,
+    touches: (from, to) => touches([from, to]),
+    fold: {
+      body: body(true),
+      row: tiles,
+      count: batch * outHeight,
+      terms: (chunk) => spans([chunk, chunk + 1], rows, batch * outHeight),
+      touches,
+    },
+  };
 }

@@ -106,6 +106,7 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
   const bIndex = (j: number): string =>
     transposeB ? `bStart + safeColumn${j} * ${k}u + step` : `bStart + step * ${n}u + safeColumn${j}`;
   const place = (i: number, j: number): string => `yStart + row${i} * ${n}u + column${j}`;
+  const first = `chunk * ${chunkSize}u`;
   const last = chunks === 1 ? `${k}u` : `min((chunk + 1u) * ${chunkSize}u, ${k}u)`;
   // Neighbouring workgroups share a column tile: its part of b stays in the cache while the rows go by.
   const body = (fold: boolean): string => wgsl`
@@ -119,7 +120,7 @@ function productKernel(geometry: MatmulGeometry, tile: RegisterTile, chunks: num
     let yStart = product * ${m * n}u;
     ${tileIndices(tile, m, n)}
     ${fold ? resumeSums(tile, m, n, place) : declareSums(tile)}
-    for (var step = ${fold ? 'termFrom' : `chunk * ${chunkSize}u`}; step < ${fold ? 'termTo' : last}; step++) {
+    for (var step = ${fold ? `max(${first}, termFrom)` : first}; step < ${fold ? `min(${last}, termTo)` : last}; step++) {
       ${multiplyAdd(
         tile,
         (i) => `load_a(${aIndex(i)})`,
