@@ -93,7 +93,7 @@ export function conv1dInputGradientProduct(geometry: Conv1dGeometry): ImplicitPr
         : `(${row} / ${phaseRows}u * ${length}u + ${row} % ${phaseRows}u * ${stride}u + group) * ${inputs}u + ${column}`,
     ...(length % stride === 0
       ? {}
-      : { isRow: (row: string) => `${row} % ${phaseRows}u * ${stride}u + group < ${length}u` }),
+      : { isInside: (row: string) => `${row} % ${phaseRows}u * ${stride}u + group < ${length}u` }),
     touches: ({ row, column }) => ({
       dy: rowsBehind(row, phaseRows, (n) => rowsReached(geometry, n), [outLength, outputs]),
       y:

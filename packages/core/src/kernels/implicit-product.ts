@@ -25,8 +25,8 @@ export interface ImplicitProduct {
   readonly right: Operand;
   /** Flat index into y. */
   readonly place: (row: string, column: string) => string;
-  /** Rows of the product that are rows of y; all unless given. */
-  readonly isRow?: (row: string) => string;
+  /** Elements of the product that are elements of y; all unless given. */
+  readonly isInside?: (row: string, column: string) => string;
   /** Elements of inputs and of y behind a part of the product: see `KernelBody.touches`. */
   readonly touches?: (part: ProductPart) => Readonly<Record<string, Range>>;
 }

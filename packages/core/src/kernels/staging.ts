@@ -129,7 +129,11 @@ export function tileStarts(
 
 /** Stores `value` at `row` and `column` if the product has them. */
 export function storeInside(product: ImplicitProduct, value: string): string {
-  const { rows, columns, place, isRow } = product;
-  const inside = [`row < ${rows}u`, `column < ${columns}u`, ...(isRow === undefined ? [] : [isRow('row')])];
+  const { rows, columns, place, isInside } = product;
+  const inside = [
+    `row < ${rows}u`,
+    `column < ${columns}u`,
+    ...(isInside === undefined ? [] : [isInside('row', 'column')]),
+  ];
   return `if (${inside.join(' && ')}) { store(${place('row', 'column')}, ${value}); }`;
 }

@@ -7,7 +7,10 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
-import * as kernels from '../kernels/attention.ts';
+import * as registers from '../kernels/attention.ts';
+import * as products from '../kernels/attention-product.ts';
+import type { ImplicitProduct } from '../kernels/implicit-product.ts';
+import { workgroupTileKernel } from '../kernels/workgroup-tile.ts';
 import { defineOp, type Named, type OpCall, type Reference, type Rows } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { permute } from './permute.ts';
@@ -37,7 +40,10 @@ interface Product {
   readonly left: Layout;
   readonly right: Layout;
   readonly result: Layout;
-  readonly kernel: (sizes: kernels.AttentionSizes) => KernelBody;
+  /** For software drivers. */
+  readonly kernel: (sizes: registers.AttentionSizes) => KernelBody;
+  /** For GPUs. */
+  readonly product: (sizes: registers.AttentionSizes) => ImplicitProduct;
   readonly gradient?: (dy: Tensor, inputs: Named<Operands, Tensor>) => Named<Operands, () => Tensor>;
 }
 
@@ -64,11 +70,12 @@ function defineProduct(name: string, product: Product): OpCall<Operands, Attrs> 
     infer: (specs, attrs) => ({ shape: shape(result, sizesOf(name, product, specs, attrs)), dtype: 'f32' }),
     kernel: {
       kind: 'shader',
-      body: (specs, _, attrs) => {
+      body: (specs, _, attrs, target) => {
         const { batch, query, head, key, channel } = sizesOf(name, product, specs, attrs);
         const { own } = attrs;
         const queryStart = own === undefined ? '0' : `(${own.start} + i32(frame.leaf) * ${own.size})`;
-        return kernel({ batch, queries: query, heads: head, keys: key, channels: channel, queryStart });
+        const sizes = { batch, queries: query, heads: head, keys: key, channels: channel, queryStart };
+        return target.kind === 'software' ? kernel(sizes) : workgroupTileKernel(product.product(sizes));
       },
     },
     linear: true,
@@ -149,7 +156,8 @@ const queryKeyOp = defineProduct('queryKey', {
   left: QUERIES,
   right: KEY_COLUMNS,
   result: LOGITS,
-  kernel: kernels.queryKeyKernel,
+  kernel: registers.queryKeyKernel,
+  product: products.queryKeyProduct,
   gradient: (dy, { left, right }) => ({
     left: () => sumOverKeysOp({ left: dy, right: permute(right, [0, 3, 1, 2]) }, WHOLE),
     right: () => permute(sumOverQueriesOp({ left: dy, right: left }, WHOLE), [0, 2, 3, 1]),
@@ -160,7 +168,8 @@ const sumOverKeysOp = defineProduct('sumOverKeys', {
   left: LOGITS,
   right: KEYS,
   result: QUERIES,
-  kernel: kernels.sumOverKeysKernel,
+  kernel: registers.sumOverKeysKernel,
+  product: products.sumOverKeysProduct,
   gradient: (dy, { left, right }) => ({
     left: () => queryKeyOp({ left: dy, right: permute(right, [0, 2, 3, 1]) }, WHOLE),
     right: () => sumOverQueriesOp({ left, right: dy }, WHOLE),
@@ -171,14 +180,16 @@ const sumOverQueriesOp = defineProduct('sumOverQueries', {
   left: LOGITS,
   right: QUERIES,
   result: KEYS,
-  kernel: kernels.sumOverQueriesKernel,
+  kernel: registers.sumOverQueriesKernel,
+  product: products.sumOverQueriesProduct,
 });
 
 const relativeQueryKeyOp = defineProduct('relativeQueryKey', {
   left: QUERIES,
   right: DISTANCE_COLUMNS,
   result: LOGITS,
-  kernel: kernels.relativeQueryKeyKernel,
+  kernel: registers.relativeQueryKeyKernel,
+  product: products.relativeQueryKeyProduct,
   gradient: (dy, { left, right }) => ({
     left: () => sumOverDistancesOp({ left: dy, right: permute(right, [2, 0, 1]) }, WHOLE),
     right: () => permute(sumByDistanceOp({ left: dy, right: left }, WHOLE), [1, 2, 0]),
@@ -189,14 +200,16 @@ const sumOverDistancesOp = defineProduct('sumOverDistances', {
   left: LOGITS,
   right: DISTANCES,
   result: QUERIES,
-  kernel: kernels.sumOverDistancesKernel,
+  kernel: registers.sumOverDistancesKernel,
+  product: products.sumOverDistancesProduct,
 });
 
 const sumByDistanceOp = defineProduct('sumByDistance', {
   left: LOGITS,
   right: QUERIES,
   result: DISTANCES,
-  kernel: kernels.sumByDistanceKernel,
+  kernel: registers.sumByDistanceKernel,
+  product: products.sumByDistanceProduct,
 });
 
 /** q [batch, query, head, channel] · k [batch, head, channel, key] → [batch, query, head, key]. */
