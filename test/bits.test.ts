@@ -46,16 +46,20 @@ async function sameBits(name: string, common: readonly string[]): Promise<void> 
 }
 
 describe('the same weights on any number of devices, also after a kill', () => {
-  test.each(['sequence', 'step'])(
-    'a small Basenji2, batch norm over each %s',
-    async (group) => {
-      const data = await simulateData(join(dir, group), {
+  test.each([
+    ['sequence', 1],
+    ['step', 1],
+    ['sequence', 4],
+  ] as const)(
+    'a small Basenji2, batch norm over each %s, sequences cut into %s',
+    async (group, parts) => {
+      const data = await simulateData(join(dir, `${group}-${parts}`), {
         ...SMALL_DATA,
         sequences: { train: 20, valid: 3 },
       });
-      const model = join(dir, `${group}.json`);
+      const model = join(dir, `${group}-${parts}.json`);
       await writeFile(model, JSON.stringify(SMALL_BASENJI));
-      await sameBits(group, [
+      await sameBits(`${group}-${parts}`, [
         '--model',
         model,
         '--data',
@@ -66,6 +70,8 @@ describe('the same weights on any number of devices, also after a kill', () => {
         '11',
         '--batch-norm',
         group,
+        '--parts',
+        String(parts),
       ]);
     },
     600_000,

@@ -3,6 +3,7 @@ import { type Distributed, type DistributedState, distribute, type Mesh } from '
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
 import { auroc, foldSums, pearson, sequenceSums, type TrackMetric, type TrackSums } from '@cohesin/models';
 import { packRecords, predictionInputs, preparePrediction } from './batch.ts';
+import { leavesOfPlan } from './run-plan.ts';
 import { leavesOf, type Task } from './task.ts';
 
 /** A model in inference mode on a mesh. */
@@ -28,14 +29,16 @@ export interface EvaluatorOptions {
   readonly state: DistributedState | undefined;
   /** Sequences in a leaf: part of what decides the bits, as in training. */
   readonly sequencesPerLeaf: number;
+  /** Parts of each sequence, which devices share; 1 by default. */
+  readonly parts?: number;
 }
 
-/** Compiles inference: every device works on one leaf at a time. */
+/** Compiles inference: every device works on one leaf at a time, or on its parts of one sequence. */
 export async function openEvaluator(
   task: Task,
-  { mesh, state, sequencesPerLeaf }: EvaluatorOptions,
+  { mesh, state, sequencesPerLeaf, parts = 1 }: EvaluatorOptions,
 ): Promise<Evaluator> {
-  const leaves = mesh.ranks.length;
+  const leaves = parts > 1 ? 1 : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
   const step = predictStep({
     model: task.built.predict,
@@ -44,7 +47,7 @@ export async function openEvaluator(
   });
   const predict = await distribute(step, {
     mesh,
-    leaves,
+    ...leavesOfPlan({ leaves, parts }),
     inputs: predictionInputs(batch, task.shapes),
     ...(state === undefined ? {} : { state }),
   });

@@ -12,6 +12,7 @@ export interface RunOptions {
   readonly epochs: number | undefined;
   readonly batch: number | undefined;
   readonly batchNorm: 'sequence' | 'step' | undefined;
+  readonly parts: number | undefined;
   readonly precision: Precision | undefined;
   readonly seed: number | undefined;
   readonly checkpointEvery: number | undefined;
@@ -41,6 +42,10 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     value: 'f32|mixed',
     about: 'mixed: activations of products as f16, for less memory and matrix units (default f32)',
   },
+  parts: {
+    value: 'P',
+    about: 'cut each sequence into P parts along its rows, which devices share (default 1: whole sequences)',
+  },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
   'checkpoint-every': {
     value: 'K',
@@ -62,6 +67,7 @@ export function readRunOptions(options: Options): RunOptions {
     batch: options.count('batch'),
     batchNorm: options.choice('batch-norm', ['sequence', 'step']),
     precision: options.choice('precision', ['f32', 'mixed']),
+    parts: options.count('parts'),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
     resume: options.text('resume'),

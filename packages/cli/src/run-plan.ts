@@ -8,7 +8,10 @@ import { DEFAULT_CLIP_NORM, leavesOf, type Task } from './task.ts';
 /** Everything a run does that its command line leaves open. */
 export interface RunPlan {
   readonly batch: number;
+  /** Leaves of the batch; of whole sequences unless these are cut into parts. */
   readonly leaves: number;
+  /** Parts of each sequence; 1 for leaves of whole sequences. */
+  readonly parts: number;
   readonly batchNorm: 'sequence' | 'step';
   readonly precision: Precision;
   readonly seed: number;
@@ -36,18 +39,16 @@ export async function planRun(
 ): Promise<RunPlan> {
   const { train } = task.built;
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
-  const leaves = resumed?.plan.leaves ?? leavesOf(batch, task.shapes.sequenceLengthBp);
-  if (options.devices > leaves) {
-    throw new UsageError(
-      `--devices is ${options.devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, or a larger --batch`,
-    );
-  }
+  const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
+  const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, task.shapes.sequenceLengthBp));
+  checkDevices(options.devices, { batch, leaves, parts });
   const sequences = await task.dataset.count('train');
   if (sequences === 0) throw new UsageError('the data set has no training sequences');
   const stepsPerEpoch = Math.max(1, Math.floor(sequences / batch));
   return {
     batch,
     leaves,
+    parts,
     batchNorm:
       agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ??
       'sequence',
@@ -62,6 +63,27 @@ export async function planRun(
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
   };
+}
+
+/** @throws UsageError when some devices would have nothing to do. */
+function checkDevices(
+  devices: number,
+  { batch, leaves, parts }: Pick<RunPlan, 'batch' | 'leaves' | 'parts'>,
+): void {
+  if (devices <= (parts > 1 ? parts : leaves)) return;
+  throw new UsageError(
+    parts > 1
+      ? `--devices is ${devices} but a sequence is cut into ${parts} parts; use at most ${parts} devices, or more --parts`
+      : `--devices is ${devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, a larger --batch, or --parts to share sequences`,
+  );
+}
+
+/** How a batch is cut into leaves, as `distribute` takes it. */
+export function leavesOfPlan({
+  leaves,
+  parts,
+}: Pick<RunPlan, 'leaves' | 'parts'>): { readonly leaves: number } | { readonly leavesPerSequence: number } {
+  return parts > 1 ? { leavesPerSequence: parts } : { leaves };
 }
 
 /** Real tracks seldom have mean 1, so gradients are clipped unless the file says how. */

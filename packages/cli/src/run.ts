@@ -91,7 +91,7 @@ function introduce(
     `${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
   );
   output.say(
-    `batch ${plan.batch} in ${plan.leaves} leaves, batch norm over each ${plan.batchNorm === 'step' ? 'step' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
+    `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
   if (resumed !== undefined)
     output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
@@ -142,7 +142,8 @@ class Run {
   private async evaluator(): Promise<Evaluator | undefined> {
     const { task, mesh, step, plan } = this.training;
     if ((task.dataset.splits.valid?.files.length ?? 0) === 0) return undefined;
-    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf: plan.batch / plan.leaves });
+    const { batch, leaves, parts } = plan;
+    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf: batch / leaves, parts });
   }
 
   private async steps(events: EventLog, evaluator: Evaluator | undefined): Promise<void> {

@@ -13,7 +13,7 @@ import {
 import type { RecordBatch, StreamPosition } from '@cohesin/io';
 import { lossOf, optimizerOf } from '@cohesin/models';
 import { drawAugmentation, packRecords, prepareTraining, trainingInputs } from './batch.ts';
-import type { RunPlan } from './run-plan.ts';
+import { leavesOfPlan, type RunPlan } from './run-plan.ts';
 import type { Task } from './task.ts';
 
 /** A model in training on a mesh, fed from its data set. */
@@ -63,7 +63,7 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
   });
   return distribute(step, {
     mesh,
-    leaves: plan.leaves,
+    ...leavesOfPlan(plan),
     seed: plan.seed,
     precision: plan.precision,
     inputs: trainingInputs(plan.batch, task.shapes),
@@ -96,7 +96,7 @@ function training(
     host: step.host,
     seed: plan.seed,
     bitsId: step.program.bitsId,
-    plan: { batch: plan.batch, leaves: plan.leaves, batchNorm: plan.batchNorm, precision: plan.precision },
+    plan: savedPlan(plan),
     model: { name: task.name, id: task.id, params: task.params },
     position,
     device: mesh.info,
@@ -144,4 +144,9 @@ function inputsOf(
 ): Record<string, TypedArray> {
   const augment = drawAugmentation(task.augment, seed, step * batch, batch);
   return { ...packRecords(records, batch, task.shapes), augment };
+}
+
+/** What decides the bits, for the checkpoint. */
+function savedPlan({ batch, leaves, parts, batchNorm, precision }: RunPlan): CheckpointInfo['plan'] {
+  return { batch, leaves, parts, batchNorm, precision };
 }

@@ -22,6 +22,8 @@ export interface CheckpointInfo {
   readonly plan: {
     readonly batch: number;
     readonly leaves: number;
+    /** Parts that each sequence is cut into. */
+    readonly parts: number;
     readonly batchNorm: string;
     readonly precision: string;
   };

@@ -103,6 +103,7 @@ async function firstRun(
     batch: undefined,
     batchNorm: undefined,
     precision: undefined,
+    parts: undefined,
     seed: undefined,
     checkpointEvery: undefined,
     resume: undefined,
