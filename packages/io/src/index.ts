@@ -18,6 +18,7 @@ export { TfRecordError, type TfRecordErrorKind, type TfRecordFault } from './err
 export { type EventLog, openEventLog } from './events.ts';
 export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
+export { type FragmentOptions, openFragments, type Strand } from './fragments.ts';
 export { type SmoothOptions, smoothMap } from './gaussian.ts';
 export { type Genome, openGenome, readPadded } from './genome.ts';
 export { type InspectOptions, inspect } from './inspect/inspect.ts';

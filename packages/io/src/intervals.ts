@@ -1,6 +1,5 @@
 /** Places on a genome, half-open, in bp from 0; sets of them, and BED files. */
 import { open } from 'node:fs/promises';
-import { createInterface } from 'node:readline';
 import { createGunzip } from 'node:zlib';
 import { explain } from '@cohesin/core';
 
@@ -37,26 +36,33 @@ export async function* readBed(path: string): AsyncGenerator<BedRow, void, undef
     const { buffer } = await handle.read(Buffer.alloc(2), 0, 2, 0);
     const bytes = handle.createReadStream({ start: 0, autoClose: false });
     const input = buffer.readUInt16BE(0) === 0x1f8b ? bytes.pipe(createGunzip()) : bytes;
-    const failed = new Promise<never>((_, reject) =>
-      input.once('error', (cause: Error) => reject(new Error(`${path}: ${cause.message}`, { cause }))),
-    );
-    failed.catch(() => {});
-    let line = 0;
-    const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })[Symbol.asyncIterator]();
-    for (;;) {
-      const next = await Promise.race([lines.next(), failed]);
-      if (next.done) break;
-      line++;
-      if (!/^(\s*$|#|track\b|browser\b)/.test(next.value)) yield parseRow(next.value, line, path);
+    input.setEncoding('utf8');
+    // A pipe does not pass on the errors of what is piped: a damaged gzip ends its own stream with one.
+    bytes.once('error', (error) => input.destroy(error));
+    let [line, rest] = [0, ''];
+    for await (const chunk of input) {
+      const lines = `${rest}${chunk}`.split('\n');
+      rest = lines.pop()!;
+      for (const text of lines) {
+        line++;
+        if (isRow(text)) yield parseRow(text, line, path);
+      }
     }
+    if (isRow(rest)) yield parseRow(rest, line + 1, path);
   } catch (cause) {
-    throw explain(path, cause);
+    const damaged = cause instanceof Error && 'code' in cause && String(cause.code).startsWith('Z_');
+    throw damaged ? new Error(`${path}: ${cause.message}`, { cause }) : explain(path, cause);
   } finally {
     await handle.close();
   }
 }
 
-function parseRow(text: string, line: number, path: string): BedRow {
+function isRow(text: string): boolean {
+  return !/^(\s*$|#|track\b|browser\b)/.test(text);
+}
+
+function parseRow(written: string, line: number, path: string): BedRow {
+  const text = written.endsWith('\r') ? written.slice(0, -1) : written;
   const [chrom, start, end, ...rest] = text.includes('\t') ? text.split('\t') : text.trim().split(/\s+/);
   const [startBp, endBp] = [Number(start), Number(end)];
   const sound = /^\d+$/.test(start ?? '') && /^\d+$/.test(end?.trim() ?? '') && Number.isSafeInteger(endBp);

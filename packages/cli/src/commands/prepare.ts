@@ -22,6 +22,7 @@ export const prepare: Command = {
     'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
     'cohesin prepare --genome hg38.fa --targets targets.txt --gaps gaps.bed --blacklist blacklist.bed --valid 0.05 --test 0.05 --out data/hg38',
     'cohesin prepare --genome hg38.fa --targets targets.txt --sequences sequences.bed --length 196608 --crop 40960 --out data/enformer',
+    'cohesin prepare --genome hg38.fa --tracks plus.bw,minus.bw --statistic sum --peaks summits.narrowPeak --bin 1 --length 2114 --crop 557 --valid chr8,chr20 --test chr1 --out data/bpnet',
     'cohesin prepare --genome hg38.fa --contacts h1.mcool --bin 2048 --length 1048576 --crop 65536 --smooth 1 --break 8388608 --unmappable-limit 0.3 --out data/akita',
     'cohesin prepare --genome hg38.2bit --targets targets.txt --folds 8 --out data/folds --check',
   ],
@@ -29,9 +30,13 @@ export const prepare: Command = {
     genome: { value: 'FILE', about: 'FASTA (plain, or .gz by bgzip) or 2bit' },
     targets: {
       value: 'FILE',
-      about: 'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description',
+      about:
+        'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description; of fragments strand, shift_plus, shift_minus',
     },
-    tracks: { value: 'A.bw,B.bw', about: 'bigWig files, instead of a table' },
+    tracks: {
+      value: 'A.bw,B.bed.gz',
+      about: 'bigWig files, or fragments in BED or BEDPE whose ends are counted, instead of a table',
+    },
     contacts: {
       value: 'A.cool,B.mcool',
       about: 'contact maps, instead of tracks; --bin chooses the resolution',
@@ -192,7 +197,7 @@ async function readTracks(options: Options): Promise<readonly TrackSource[]> {
     .split(',')
     .map((file) => ({
       file,
-      identifier: basename(file).replace(/\.(bw|bigwig|m?cool)$/i, ''),
+      identifier: basename(file).replace(/\.(bw|bigwig|m?cool|bed(pe)?(\.gz)?)$/i, ''),
       description: basename(file),
       statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
       scale: number(options, 'scale') ?? 1,
@@ -226,7 +231,7 @@ function readParts(valid: string | undefined, test: string | undefined): Divisio
 }
 
 function readBeds(options: Options): Partial<PrepareOptions> {
-  const names = ['gaps', 'limit', 'blacklist', 'unmappable'] as const;
+  const names = ['gaps', 'limit', 'blacklist', 'unmappable', 'peaks'] as const;
   return Object.fromEntries(
     names.flatMap((name) => (options.text(name) === undefined ? [] : [[name, options.text(name)]])),
   );

@@ -59,7 +59,8 @@ export function divide(contigs: readonly Interval[], division: Division, draw: (
   return rejoined(assign(contigs, division, draw));
 }
 
-function assign(contigs: readonly Interval[], division: Division, draw: () => number): SplitContig[] {
+/** Each contig's split. */
+export function assign(contigs: readonly Interval[], division: Division, draw: () => number): SplitContig[] {
   if (division.kind === 'chromosomes') {
     const splitOf = ({ chrom }: Interval): string =>
       division.test.includes(chrom) ? 'test' : division.valid.includes(chrom) ? 'valid' : 'train';

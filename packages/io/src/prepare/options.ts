@@ -1,13 +1,16 @@
 /** What `prepare` is asked to do, with the defaults of basenji_data.py. */
+import type { FragmentOptions } from '../fragments.ts';
 import type { Division } from './contigs.ts';
 import type { Precision, TrackTransform } from './targets.ts';
 
 /** One column of the targets. */
 export interface TrackSource extends TrackTransform {
-  /** A bigWig file, or a cooler file for contact maps. */
+  /** A bigWig file, fragments in BED or BEDPE (`.bed`, `.bedpe`, `.gz`), or a cooler file for contact maps. */
   readonly file: string;
   readonly identifier: string;
   readonly description: string;
+  /** Of fragments: which ends count, and by how many bp they are moved. */
+  readonly fragments?: FragmentOptions;
   /** The track that this one turns into on the other strand, by its place in the list. */
   readonly strandPair?: number;
 }
@@ -36,6 +39,11 @@ export interface PrepareOptions {
   readonly poolWidthBp: number;
   /** How contigs are divided; or the path of a `sequences.bed`, whose places and splits are used as they are. */
   readonly split: Division | { readonly kind: 'sequences'; readonly path: string };
+  /**
+   * A BED or narrowPeak file: one sequence for each row, centred on its summit (column 10) or its middle, instead of
+   * sequences along contigs. Splits are then by chromosome.
+   */
+  readonly peaks?: string;
   /** Only these chromosomes of the genome. */
   readonly chromosomes?: readonly string[];
   /** BED files. */
@@ -155,6 +163,7 @@ export function wrongOptions(options: PrepareOptions): string[] {
     const both = split.valid.filter((name) => split.test.includes(name));
     if (both.length > 0) wrong.push(`${both.join(', ')} is in both valid and test`);
   }
+  if (options.peaks !== undefined) wrong.push(...wrongPeaks(options));
   if (options.tracks.length === 0) wrong.push('there are no tracks; name at least one bigWig');
   for (const { identifier, statistic, scale, clip = 1, clipSoft = 1, strandPair } of options.tracks) {
     if (!Number.isFinite(scale) || !(clip > 0) || !(clipSoft > 0))
@@ -190,5 +199,15 @@ function wrongContacts(
     );
   if (!(clip > 0) || !(smoothing >= 0))
     wrong.push(`clip ${clip} must be above 0 and smoothing ${smoothing} not below`);
+  return wrong;
+}
+
+function wrongPeaks({ split, gaps, limit, contacts }: PrepareOptions): string[] {
+  const wrong: string[] = [];
+  if (split.kind !== 'chromosomes')
+    wrong.push('peaks are divided by chromosome; name those of valid and test');
+  if (gaps !== undefined || limit !== undefined)
+    wrong.push('gaps and limit shape contigs, and peaks need none; leave them out');
+  if (contacts) wrong.push('peaks are for tracks; contact maps begin at bins');
   return wrong;
 }

@@ -1,14 +1,21 @@
 /** Looks at every input before any work: what will be made, and what is wrong. */
 import { mix } from '@cohesin/core';
 import { someNames } from '../bases.ts';
-import { openCooler } from '../contacts/cooler.ts';
 import { type Genome, openGenome } from '../genome.ts';
 import { type Interval, type IntervalSet, unite } from '../intervals.ts';
-import { openBigWig, type Track } from '../track.ts';
-import { divide, findContigs, type SplitContig, splitRank } from './contigs.ts';
-import { Findings, matchLengths, nameIn, readPlaces } from './names.ts';
+import type { Track } from '../track.ts';
+import { assign, divide, findContigs, type SplitContig, splitRank } from './contigs.ts';
+import { matchTracks } from './match-tracks.ts';
+import { Findings, nameIn, readPlaces } from './names.ts';
 import { beyondBp, type PrepareOptions, wrongOptions } from './options.ts';
-import { type Core, cutSequences, importSequences, splitOverlaps, unmappableBins } from './sequences.ts';
+import {
+  type Core,
+  centreOnPeaks,
+  cutSequences,
+  importSequences,
+  splitOverlaps,
+  unmappableBins,
+} from './sequences.ts';
 
 /** A sequence to be written. */
 export interface PlannedSequence extends Core {
@@ -22,6 +29,8 @@ export interface PreparePlan {
   readonly genome: Genome;
   /** For each track its own names of the chromosomes it has. */
   readonly trackNames: readonly ReadonlyMap<string, string>[];
+  /** The tracks, by their place in the list, that are fragments: they are held in memory, 4 bytes an end. */
+  readonly fragments: ReadonlyMap<number, Track>;
   /** None where a `sequences.bed` is used. */
   readonly contigs: readonly SplitContig[];
   /** In the order they are written. */
@@ -62,10 +71,21 @@ export async function planPrepare(options: PrepareOptions): Promise<PreparePlan>
     findings.stop();
     const coreBp = options.sequenceLengthBp - 2 * beyondBp(options);
     const contigs =
-      options.split.kind === 'sequences' ? [] : contigsOf(used, options, { gaps, ...(limit && { limit }) });
-    const cores = await coresOf(contigs, coreBp, options, genome, findings);
+      options.split.kind === 'sequences' || options.peaks !== undefined
+        ? []
+        : contigsOf(used, options, { gaps, ...(limit && { limit }) });
+    const cores =
+      options.peaks === undefined
+        ? await coresOf(contigs, coreBp, options, genome, findings)
+        : await peakCores(options.peaks, coreBp, used, options, findings);
     findings.stop();
-    const trackNames = await matchTracks(options, chromosomesOf(cores, genome), cores, findings);
+    const { trackNames, fragments } = await matchTracks(
+      options,
+      chromosomesOf(cores, genome),
+      genome.chromosomes,
+      cores,
+      findings,
+    );
     const { sequences, dropped } = selected(cores, unmappable, options);
     checkSplits(sequences, dropped, options, findings);
     findings.stop();
@@ -77,6 +97,7 @@ export async function planPrepare(options: PrepareOptions): Promise<PreparePlan>
       options,
       genome,
       trackNames,
+      fragments,
       contigs,
       sequences,
       dropped,
@@ -161,6 +182,27 @@ async function coresOf(
   return cores;
 }
 
+async function peakCores(
+  path: string,
+  coreBp: number,
+  used: ReadonlyMap<string, number>,
+  options: PrepareOptions,
+  findings: Findings,
+): Promise<readonly Core[]> {
+  const { cores, unknown, outside } = await centreOnPeaks(path, coreBp, used);
+  const total = cores.length + unknown + outside;
+  if (unknown > 0)
+    findings.warnings.push(
+      `${path}: ${unknown} of ${total} peaks are on chromosomes that are not used; they are passed over`,
+    );
+  if (outside > 0)
+    findings.warnings.push(
+      `${path}: ${outside} of ${total} peaks are nearer than ${coreBp / 2} bp to an end of their chromosome; they are left out`,
+    );
+  if (options.split.kind !== 'chromosomes') return [];
+  return assign(cores, options.split, () => 0).toSorted((a, b) => splitRank(a.split) - splitRank(b.split));
+}
+
 function place({ chrom, startBp, endBp }: Interval): string {
   return `${chrom}:${startBp}-${endBp}`;
 }
@@ -168,55 +210,6 @@ function place({ chrom, startBp, endBp }: Interval): string {
 function chromosomesOf(cores: readonly Core[], genome: Genome): ReadonlyMap<string, number> {
   const names = new Set(cores.map(({ chrom }) => chrom));
   return new Map([...genome.chromosomes].filter(([name]) => names.has(name)));
-}
-
-async function matchTracks(
-  { tracks, absent, contacts, poolWidthBp, lengthToleranceBp }: PrepareOptions,
-  used: ReadonlyMap<string, number>,
-  cores: readonly Core[],
-  findings: Findings,
-): Promise<Map<string, string>[]> {
-  const matched: Map<string, string>[] = [];
-  for (const { file } of tracks) {
-    const opened = contacts ? openCooler(file, { binBp: poolWidthBp }) : readHeader(file);
-    const track = await opened.catch((error: Error) => {
-      findings.errors.push(error.message);
-    });
-    const names = track
-      ? matchLengths(used, file, track.chromosomes, lengthToleranceBp, findings)
-      : new Map<string, string>();
-    matched.push(names);
-    const beyond = track ? cores.filter((core) => core.endBp > lengthIn(track.chromosomes, names, core)) : [];
-    if (beyond.length > 0 && lengthToleranceBp > 0)
-      findings.errors.push(
-        `${file}: ends before ${beyond.length} of the sequences, first ${place(beyond[0]!)}; leave the ends out with --limit`,
-      );
-    const missing = [...used.keys()].filter((chrom) => !names.has(chrom));
-    if (track === undefined || missing.length === 0 || names.size === 0) continue;
-    const text = `${file}: has no data on ${missing.length} of ${used.size} chromosomes: ${someNames(missing)}`;
-    if (absent === 'zero' && !contacts) findings.warnings.push(`${text}; they count as 0`);
-    else
-      findings.errors.push(
-        `${text}; choose chromosomes that every track has (${someNames([...names.keys()], 30)}), or let them count as zeros`,
-      );
-  }
-  return matched;
-}
-
-/** Of a sequence's chromosome in a track; without end where the track lacks it. */
-function lengthIn(
-  lengths: ReadonlyMap<string, number>,
-  names: ReadonlyMap<string, string>,
-  { chrom }: Core,
-): number {
-  return lengths.get(names.get(chrom) ?? '') ?? Number.POSITIVE_INFINITY;
-}
-
-/** A bigWig's chromosomes. */
-async function readHeader(file: string): Promise<Pick<Track, 'chromosomes'>> {
-  const track = await openBigWig(file);
-  await track.close();
-  return track;
 }
 
 /** Bins, or elements of the upper triangle, of a sequence. */

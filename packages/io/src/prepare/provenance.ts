@@ -38,9 +38,18 @@ export interface Provenance {
  * @throws when one cannot be read
  */
 export async function describeInputs(options: PrepareOptions): Promise<readonly InputFile[]> {
-  const { genome, gaps, limit, blacklist, unmappable, split, tracks } = options;
+  const { genome, gaps, limit, blacklist, unmappable, peaks, split, tracks } = options;
   const sequences = split.kind === 'sequences' ? split.path : undefined;
-  const named = [genome, gaps, limit, blacklist, unmappable, sequences, ...tracks.map(({ file }) => file)];
+  const named = [
+    genome,
+    gaps,
+    limit,
+    blacklist,
+    unmappable,
+    peaks,
+    sequences,
+    ...tracks.map(({ file }) => file),
+  ];
   const inputs: InputFile[] = [];
   for (const path of new Set(named)) if (path !== undefined) inputs.push(await describeFile(path));
   return inputs;

@@ -1,6 +1,7 @@
 /** Sequences cut from contigs, or read from a `sequences.bed`; and which of their bins cannot be mapped to. */
 import { type Interval, type IntervalSet, readBed, within } from '../intervals.ts';
 import { type SplitContig, splitRank } from './contigs.ts';
+import { nameIn } from './names.ts';
 
 /** The place of a sequence's targets: the sequence itself extends `cropBp` beyond at both ends. */
 export interface Core extends Interval {
@@ -50,6 +51,31 @@ export async function importSequences(path: string, coreBp: number): Promise<Cor
     cores.push({ chrom, startBp: startBp + margin, endBp: endBp - margin, split });
   }
   return cores.toSorted((a, b) => splitRank(a.split) - splitRank(b.split));
+}
+
+const SUMMIT_COLUMN = 6; // of those after the third: narrowPeak's tenth, -1 where there is none
+
+/** Cores of `coreBp` around the summits, or the middles, of a BED file's rows under the genome's names; each once. */
+export async function centreOnPeaks(
+  path: string,
+  coreBp: number,
+  genome: ReadonlyMap<string, number>,
+): Promise<{ readonly cores: readonly Interval[]; readonly unknown: number; readonly outside: number }> {
+  const cores = new Map<string, Interval>();
+  let [unknown, outside] = [0, 0];
+  for await (const { chrom: written, startBp, endBp, rest } of readBed(path)) {
+    const chrom = nameIn((name) => genome.has(name), written);
+    if (chrom === undefined) {
+      unknown++;
+      continue;
+    }
+    const summit = Number(rest[SUMMIT_COLUMN] ?? -1);
+    const centre = summit >= 0 ? startBp + summit : Math.floor((startBp + endBp) / 2);
+    const start = centre - Math.floor(coreBp / 2);
+    if (start < 0 || start + coreBp > genome.get(chrom)!) outside++;
+    else cores.set(`${chrom} ${start}`, { chrom, startBp: start, endBp: start + coreBp });
+  }
+  return { cores: [...cores.values()], unknown, outside };
 }
 
 /** An edge of an unmappable stretch in less than this share of a bin does not count. basenji_data.py */

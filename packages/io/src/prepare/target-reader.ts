@@ -2,6 +2,7 @@
 import { contactTargets } from '../contacts/contact-target.ts';
 import { type ContactMap, openCooler } from '../contacts/cooler.ts';
 import { f16ToF32, f32ToF16 } from '../float16.ts';
+import { openFragments } from '../fragments.ts';
 import { type Interval, type Span, within } from '../intervals.ts';
 import { openBigWig, type Track } from '../track.ts';
 import type { ContactOptions, PrepareOptions, TrackSource } from './options.ts';
@@ -34,9 +35,23 @@ export async function openTargets(plan: PreparePlan, column: number): Promise<Ta
     const read = (place: Place, count?: TrackCount) => readContacts(map, names, place, plan, contacts, count);
     return { read, close: async () => {} };
   }
-  const track = await openBigWig(source.file);
+  const track = plan.fragments.get(column) ?? (await openSignal(source, plan.genome.chromosomes));
   const read = (place: Place, count?: TrackCount) => readBins(track, names, place, source, plan, count);
   return { read, close: () => track.close() };
+}
+
+/** Whether a track is read as fragments. */
+export function isFragments({ file }: TrackSource): boolean {
+  return /\.(bed|bedpe)(\.gz)?$/i.test(file);
+}
+
+/** A bigWig, or fragments told by the name of their file. */
+export async function openSignal(source: TrackSource, genome: ReadonlyMap<string, number>): Promise<Track> {
+  const { file, fragments } = source;
+  if (isFragments(source)) return await openFragments(file, genome, fragments);
+  if (fragments)
+    throw new Error(`${file}: strands and shifts are of fragments, files named .bed or .bedpe (.gz)`);
+  return await openBigWig(file);
 }
 
 async function readContacts(

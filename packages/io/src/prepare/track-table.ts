@@ -1,7 +1,9 @@
-/** Tracks from a `targets.txt`: index, identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description. */
+/** Tracks from a `targets.txt`: index, identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description;
+ * of fragments strand (+, -, both), shift_plus and shift_minus too. */
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explain } from '@cohesin/core';
+import type { FragmentOptions } from '../fragments.ts';
 import { parseTargets, type TargetTrack } from '../targets-table.ts';
 import type { TrackSource } from './options.ts';
 import { SUM_STATISTICS, type SumStatistic } from './targets.ts';
@@ -15,6 +17,9 @@ const COLUMNS = [
   'scale',
   'sum_stat',
   'strand_pair',
+  'strand',
+  'shift_plus',
+  'shift_minus',
   'description',
 ];
 const PASSED_OVER = ['genome'];
@@ -48,6 +53,7 @@ function toSource(
   if (file === '') throw new Error(`${where}: column file is empty`);
   const hard = number(clip, 'clip', where);
   const clipSoft = number(soft, 'clip_soft', where);
+  const fragments = toFragments(columns, where);
   return {
     file: resolve(folder, file),
     identifier: identifier || file,
@@ -56,8 +62,18 @@ function toSource(
     scale: number(scale, 'scale', where) ?? 1,
     ...(hard === undefined ? {} : { clip: hard }),
     ...(clipSoft === undefined ? {} : { clipSoft }),
+    ...(fragments && { fragments }),
     ...(strandPair === undefined ? {} : { strandPair }),
   };
+}
+
+function toFragments(columns: Readonly<Record<string, string>>, where: string): FragmentOptions | undefined {
+  const { strand = '', shift_plus: plus, shift_minus: minus } = columns;
+  const shiftBp = [number(plus, 'shift_plus', where) ?? 0, number(minus, 'shift_minus', where) ?? 0] as const;
+  if (strand === '' && shiftBp[0] === 0 && shiftBp[1] === 0) return undefined;
+  if (strand !== '' && strand !== '+' && strand !== '-' && strand !== 'both')
+    throw new Error(`${where}: strand is ${JSON.stringify(strand)}; choose +, - or both`);
+  return { strand: strand === '' ? 'both' : strand, shiftBp };
 }
 
 function number(cell: string | undefined, column: string, where: string): number | undefined {

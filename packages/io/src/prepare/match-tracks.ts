@@ -1,0 +1,61 @@
+/** Tracks against the genome, before any work: names, lengths, and chromosomes that one of them lacks. */
+import { someNames } from '../bases.ts';
+import { openCooler } from '../contacts/cooler.ts';
+import type { Track } from '../track.ts';
+import { type Findings, matchLengths } from './names.ts';
+import type { PrepareOptions } from './options.ts';
+import type { Core } from './sequences.ts';
+import { isFragments, openSignal } from './target-reader.ts';
+
+/**
+ * For each track its own names of the chromosomes it has, after its lengths were compared. Fragments are read whole, and
+ * kept.
+ */
+export async function matchTracks(
+  { tracks, absent, contacts, poolWidthBp, lengthToleranceBp }: PrepareOptions,
+  used: ReadonlyMap<string, number>,
+  genome: ReadonlyMap<string, number>,
+  cores: readonly Core[],
+  findings: Findings,
+): Promise<{ trackNames: Map<string, string>[]; fragments: Map<number, Track> }> {
+  const trackNames: Map<string, string>[] = [];
+  const fragments = new Map<number, Track>();
+  for (const [column, source] of tracks.entries()) {
+    const { file } = source;
+    const opened = contacts ? openCooler(file, { binBp: poolWidthBp }) : openSignal(source, genome);
+    const track = await opened.catch((error: Error) => {
+      findings.errors.push(error.message);
+    });
+    const names = track
+      ? matchLengths(used, file, track.chromosomes, lengthToleranceBp, findings)
+      : new Map<string, string>();
+    trackNames.push(names);
+    if (track && 'close' in track) {
+      if (isFragments(source)) fragments.set(column, track);
+      else await track.close();
+    }
+    const beyond = track ? cores.filter((core) => core.endBp > lengthIn(track.chromosomes, names, core)) : [];
+    if (beyond.length > 0 && lengthToleranceBp > 0)
+      findings.errors.push(
+        `${file}: ends before ${beyond.length} of the sequences, first ${beyond[0]!.chrom}:${beyond[0]!.startBp}-${beyond[0]!.endBp}; leave the ends out with --limit`,
+      );
+    const missing = [...used.keys()].filter((chrom) => !names.has(chrom));
+    if (track === undefined || missing.length === 0 || names.size === 0) continue;
+    const text = `${file}: has no data on ${missing.length} of ${used.size} chromosomes: ${someNames(missing)}`;
+    if (absent === 'zero' && !contacts) findings.warnings.push(`${text}; they count as 0`);
+    else
+      findings.errors.push(
+        `${text}; choose chromosomes that every track has (${someNames([...names.keys()], 30)}), or let them count as zeros`,
+      );
+  }
+  return { trackNames, fragments };
+}
+
+/** Of a sequence's chromosome in a track; without end where the track lacks it. */
+function lengthIn(
+  lengths: ReadonlyMap<string, number>,
+  names: ReadonlyMap<string, string>,
+  { chrom }: Core,
+): number {
+  return lengths.get(names.get(chrom) ?? '') ?? Number.POSITIVE_INFINITY;
+}
