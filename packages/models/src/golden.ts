@@ -1,5 +1,6 @@
 /** Reference files to models. */
 import { basenjiFromGolden } from './basenji/weights.ts';
+import { basenji1FromGolden } from './basenji1/weights.ts';
 import { bassetFromGolden } from './basset/weights.ts';
 import { akitaFromGolden, borzoiFromGolden } from './builder/golden.ts';
 import { enformerFromGolden } from './enformer/weights.ts';
@@ -9,6 +10,7 @@ const MODELS: Readonly<Record<string, (config: unknown) => GoldenCase>> = {
   akita: akitaFromGolden,
   basset: bassetFromGolden,
   basenji2: basenjiFromGolden,
+  basenji1: basenji1FromGolden,
   borzoi: borzoiFromGolden,
   enformer: enformerFromGolden,
 };

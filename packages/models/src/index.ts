@@ -1,5 +1,14 @@
+export * from './akita/model.ts';
+export * from './akita/weights.ts';
 export * from './basenji/model.ts';
 export * from './basenji/weights.ts';
+export {
+  type Basenji1,
+  type Basenji1Layer,
+  type Basenji1Options,
+  basenji1,
+} from './basenji1/model.ts';
+export { basenji1Weights } from './basenji1/weights.ts';
 export * from './basset/model.ts';
 export * from './basset/weights.ts';
 export {

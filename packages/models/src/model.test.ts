@@ -3,8 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build, nn, predictStep } from '@cohesin/core';
 import { expect, test } from 'vitest';
+import { akita } from './akita/model.ts';
+import { akitaWeights } from './akita/weights.ts';
 import { basenji2, basenjiParams, HUMAN_TRACKS, MOUSE_TRACKS } from './basenji/model.ts';
 import { basenjiWeights } from './basenji/weights.ts';
+import { basenji1 } from './basenji1/model.ts';
+import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
 import { ENFORMER_TRACKS, enformer, enformerFilters } from './enformer/model.ts';
@@ -92,6 +96,72 @@ test('Basset has the published names of its Torch7 file', () => {
   );
 });
 
+test('Akita has its published number of parameters', () => {
+  expect(count(akita().model)).toEqual({ trainable: 746_149, all: 751_653 });
+});
+
+test('Akita has the pairs of 448 bins of 2,048 bp', () => {
+  const { model, config, train } = akita();
+  expect(outputShape(model, [1, 1_048_576, 4])).toEqual([1, 99_681, 5]);
+  expect(config).toMatchObject({
+    targetLength: 99_681,
+    binBp: 2_048,
+    cropBp: 65_536,
+    triangle: { length: 448, offset: 2 },
+    augment: { reverseComplement: true, shiftBp: 11 },
+    link: 'linear',
+  });
+  expect(train).toMatchObject({
+    optimizer: 'sgd',
+    learningRate: 0.0065,
+    momentum: 0.99575,
+    clipNorm: 10,
+    batchSize: 2,
+    patience: 12,
+    loss: 'mse',
+  });
+});
+
+test('Akita has the published names in its Keras file', () => {
+  const { entries } = akitaWeights(akita().model);
+  const shape = (name: string): readonly number[] | undefined =>
+    entries.find(({ name: published }) => published === `model_weights/${name}:0`)?.shape;
+  expect(entries).toHaveLength(41 * 5 + 2);
+  expect(shape('conv1d_27/conv1d_27/kernel')).toEqual([5, 96, 64]);
+  expect(shape('conv2d/conv2d/kernel')).toEqual([3, 3, 65, 48]);
+  expect(shape('conv2d_11/conv2d_11/kernel')).toEqual([3, 3, 48, 24]);
+  expect(shape('batch_normalization_40/batch_normalization_40/gamma')).toEqual([48]);
+  expect(shape('dense/dense/kernel')).toEqual([48, 5]);
+});
+
+test('Basenji1 has its published number of parameters, bins and names', () => {
+  const model = basenji1();
+  expect(count(model).trainable).toBe(15_190_636);
+  expect([model.binBp, model.bins]).toEqual([128, 960]);
+  expect(outputShape(model, [1, 131_072, 4])).toEqual([1, 960, 4_229]);
+  const shapes = new Map(basenji1Weights(model).entries.map(({ name, shape }) => [name, shape]));
+  expect(shapes.get('conv.11.weight')).toEqual([3, 1_257, 108]);
+  expect(shapes.get('bn.12.bias')).toEqual([1_365]);
+  expect(shapes.get('final.weight')).toEqual([1, 1_365, 4_229]);
+  expect(() => basenji1({ bufferBp: 4_000 })).toThrow(
+    'lengthBp 131072 and bufferBp 4000 must be multiples of the 128 bp of a bin',
+  );
+});
+
+test('Basenji1 is trained as published', async () => {
+  const { config, train } = await namedModel('basenji1');
+  expect(config).toMatchObject({ targetLength: 960, cropBp: 4_096, link: 'exp_linear' });
+  expect(train).toMatchObject({
+    optimizer: 'adam',
+    learningRate: 0.002063,
+    betas: [0.97, 0.98],
+    epsilon: 1e-8,
+    globalClipNorm: 1,
+    loss: 'poisson_full',
+    batchSize: 2,
+  });
+});
+
 test('a model is found by name or file', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'cohesin-model-'));
   const path = join(folder, 'params.json');
@@ -107,6 +177,7 @@ test('a model is found by name or file', async () => {
     learningRate: 0.002,
   });
   expect((await namedModel('basenji2')).config.outputShape).toEqual([896, 5_313]);
+  expect((await namedModel('akita')).config.outputShape).toEqual([99_681, 5]);
   await expect(namedModel(path)).rejects.toThrow(/params\.json: model\.trunk\[3\]\.cropping: 64 rows/);
   await writeFile(path, JSON.stringify(basenjiParams({ ...small, cropBins: 16, targets: 3 })));
   expect((await namedModel(path)).config.outputShape).toEqual([96, 3]);

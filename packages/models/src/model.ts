@@ -1,6 +1,9 @@
 /** Models by name or file. */
 import { readFile } from 'node:fs/promises';
+import { akita } from './akita/model.ts';
 import { basenji2 } from './basenji/model.ts';
+import { basenji1 } from './basenji1/model.ts';
+import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
 import { type BuilderOptions, type BuiltModel, modelFromParams } from './builder/model.ts';
@@ -9,10 +12,12 @@ import { readTraining } from './builder/training.ts';
 const NAMED: Readonly<Record<string, () => BuiltModel>> = {
   basset: () => bassetAsPublished(),
   basenji2: () => basenji2(),
+  basenji1: () => basenji1AsPublished(),
+  akita: () => akita(),
 };
 
 /**
- * A published model by name (`basset`, `basenji2`), or the model of a Basenji or baskerville parameter file.
+ * A published model by name (`basset`, `basenji2`, `basenji1`, `akita`), or the model of a Basenji or baskerville parameter file.
  *
  * @throws when there is no such name, the file cannot be read, or it describes no model that can be built.
  */
@@ -67,5 +72,40 @@ function bassetAsPublished(): BuiltModel {
       loss: 'bce_logits_sum',
     },
     published: () => [{ format: 'torch', map: bassetWeights(model) }],
+  };
+}
+
+/** Basenji1 with the sizes and training of its paper; the augmentation is the paper's, its parameter file states none. */
+function basenji1AsPublished(): BuiltModel {
+  const [lengthBp, targets] = [131_072, 4_229];
+  const model = basenji1({ lengthBp, targets });
+  const { binBp, bins } = model;
+  return {
+    model,
+    predict: model,
+    config: {
+      sequenceLengthBp: lengthBp,
+      targetLength: bins,
+      targets,
+      binBp,
+      cropBp: (lengthBp - bins * binBp) / 2,
+      outputShape: [bins, targets],
+      link: 'exp_linear',
+      augment: { reverseComplement: true, shiftBp: 3 },
+      strandPair: undefined,
+    },
+    train: {
+      ...readTraining({
+        optimizer: 'adam',
+        learning_rate: 0.002_063,
+        adam_beta1: 0.97,
+        adam_beta2: 0.98,
+        global_clipnorm: 1, // where params.txt is silent
+        batch_size: 2,
+      }),
+      epsilon: 1e-8, // TensorFlow 1
+      loss: 'poisson_full',
+    },
+    published: () => [{ format: 'torch', map: basenji1Weights(model) }],
   };
 }

@@ -417,6 +417,17 @@ test('a data set must fit, and may hold the bins that the model crops', () => {
   );
 });
 
+test('a data set of maps must have the crop and the diagonals of the model', () => {
+  const { config } = modelFromParams(file({ model: CONTACTS }));
+  const sizes = { sequenceLengthBp: 256, targetLength: 300, numTargets: 7, poolWidthBp: 8, cropBp: 24 };
+  const data = { ...sizes, diagonalOffset: 2 };
+  expect(checkData(config, data)).toEqual({ cropBins: 0 });
+  expect(() => checkData(config, sizes)).toThrow(/diagonals left out: the model has 2, the data no map/);
+  expect(() => checkData(config, { ...data, targetLength: 304, cropBp: 8 })).toThrow(
+    /pairs of bins: the model gives 300 after cropping 24 bp, the data has 304 after 8 bp; .* cropping_2d/,
+  );
+});
+
 test('sizes are rounded as Basenji rounds them', () => {
   expect([0.5, 1.5, 2.5, 2.4, 2.6].map(roundHalfEven)).toEqual([0, 2, 2, 2, 3]);
   expect(towerFilters({ first: 339, multiplier: 1.1776, repeat: 6 })).toEqual([339, 399, 470, 554, 652, 768]);

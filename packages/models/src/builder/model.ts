@@ -22,7 +22,7 @@ export interface ModelConfig {
   /** Shape of one sequence's output. */
   readonly outputShape: readonly number[];
   /** What makes predictions of the last linear layer; part of the model, unless the model gives logits. */
-  readonly link: ActivationName;
+  readonly link: ActivationName | 'exp_linear';
   readonly augment: {
     readonly reverseComplement: boolean;
     /** Training sequences are shifted by up to this many bases to either side. */
@@ -195,11 +195,13 @@ export interface DataSizes {
   readonly numTargets: number;
   readonly poolWidthBp: number;
   readonly cropBp: number;
+  /** Of contact maps: diagonals left out. */
+  readonly diagonalOffset?: number;
 }
 
 /**
- * Whether a data set fits a model. A data set may hold the bins that the model crops; then `cropBins` at each end of
- * its targets are to be left out.
+ * Whether a data set fits a model. A data set of tracks may hold the bins that the model crops; then `cropBins` at each
+ * end of its targets are to be left out.
  *
  * @throws with both sides of every size that differs.
  */
@@ -208,18 +210,21 @@ export function checkData(config: ModelConfig, data: DataSizes): { readonly crop
     ['sequence length in bp', config.sequenceLengthBp, data.sequenceLengthBp, 'model.seq_length'],
     ['bp per bin', config.binBp, data.poolWidthBp, 'the pool sizes'],
     ['tracks', config.targets, data.numTargets, 'the units of the head'],
+    ['diagonals left out', config.triangle?.offset, data.diagonalOffset, 'the diagonal_offset of upper_tri'],
   ] as const;
   const faults = differing
     .filter(([, model, given]) => model !== given)
     .map(
       ([what, model, given, change]) =>
-        `${what}: the model has ${model}, the data ${given}; change ${change}`,
+        `${what}: the model has ${model ?? 'no map'}, the data ${given ?? 'no map'}; change ${change}`,
     );
   const cropBins = (config.cropBp - data.cropBp) / config.binBp;
-  const bins = config.targetLength + 2 * cropBins;
-  if (faults.length === 0 && (cropBins < 0 || !Number.isInteger(cropBins) || bins !== data.targetLength)) {
+  const rows = config.targetLength + 2 * cropBins;
+  const isCropped = cropBins >= 0 && Number.isInteger(cropBins) && rows === data.targetLength;
+  const isMap = config.triangle !== undefined;
+  if (faults.length === 0 && (!isCropped || (isMap && cropBins > 0))) {
     faults.push(
-      `bins: the model gives ${config.targetLength} after cropping ${config.cropBp} bp, the data has ${data.targetLength} after ${data.cropBp} bp; change the model's Cropping1D`,
+      `${isMap ? 'pairs of bins' : 'bins'}: the model gives ${config.targetLength} after cropping ${config.cropBp} bp, the data has ${data.targetLength} after ${data.cropBp} bp; change the model's ${isMap ? 'cropping_2d' : 'Cropping1D'}`,
     );
   }
   if (faults.length > 0) throw new Error(`the data does not fit the model:\n  ${faults.join('\n  ')}`);

@@ -26,6 +26,7 @@ export interface TrainConfig {
   readonly momentum: number;
   /** Of `adam` and `adamw`. */
   readonly betas: readonly [number, number];
+  readonly epsilon: number;
   readonly weightDecay: number;
   /** Of `rmsprop`: the decay of the mean square. */
   readonly alpha: number;
@@ -35,8 +36,8 @@ export interface TrainConfig {
   readonly globalClipNorm: number | undefined;
   /** The longest weights of one output unit after an update. */
   readonly maxNorm: number | undefined;
-  /** `bce` takes probabilities, `bce_logits_sum` logits, added up over batch and targets. */
-  readonly loss: (typeof LOSSES)[number] | 'bce_logits_sum';
+  /** `bce` takes probabilities, `bce_logits_sum` logits, added up over batch and targets; `poisson_full` has all terms. */
+  readonly loss: (typeof LOSSES)[number] | 'bce_logits_sum' | 'poisson_full';
   /** Of `poisson_mn`: the weight of the totals. */
   readonly totalWeight: number;
   /** Of `poisson_mn`: how much more positions in the middle count than those at the ends. Only 1 can be trained. */
@@ -66,6 +67,7 @@ export function readTraining(train: unknown, where = 'train'): TrainConfig {
     warmupSteps: given.number('warmup_steps', 0),
     momentum: given.number('momentum', 0.99),
     betas: [given.number('adam_beta1', 0.9), given.number('adam_beta2', 0.999)],
+    epsilon: 1e-7, // Keras
     weightDecay: given.number('weight_decay', 0),
     alpha: 0.98,
     clipNorm,
@@ -106,12 +108,14 @@ export function lossOf({ loss, totalWeight, weightRange }: TrainConfig): nn.Loss
       return nn.bceProbabilities;
     case 'bce_logits_sum':
       return (logits, t) => nn.bceWithLogits(logits, t, { reduction: 'sum' });
+    case 'poisson_full':
+      return nn.fullPoissonLoss;
   }
 }
 
 /** The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's. */
 export function optimizerOf(config: TrainConfig): Optimizer {
-  const { momentum, alpha, weightDecay, betas, maxNorm } = config;
+  const { momentum, alpha, weightDecay, betas, epsilon, maxNorm } = config;
   const [beta1, beta2] = betas;
   const shared = {
     learningRate: rateOf(config),
@@ -122,9 +126,9 @@ export function optimizerOf(config: TrainConfig): Optimizer {
     case 'sgd':
       return sgd({ ...shared, momentum, form: 'keras' });
     case 'adam':
-      return adamw({ ...shared, beta1, beta2, weightDecay: 0, form: 'keras' });
+      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay: 0, form: 'keras' });
     case 'adamw':
-      return adamw({ ...shared, beta1, beta2, weightDecay, form: 'keras' });
+      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay, form: 'keras' });
     case 'rmsprop':
       return rmsprop({ ...shared, alpha });
   }
