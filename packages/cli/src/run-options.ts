@@ -21,7 +21,7 @@ export interface RunOptions {
 
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   model: {
-    value: 'basset|basenji2|FILE.json',
+    value: 'basset|basenji2|basenji1|akita|FILE.json',
     about: 'a published model, or a Basenji or Baskerville params file',
   },
   data: { value: 'DIR', about: 'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr' },

@@ -89,9 +89,12 @@ function taskOf(params: unknown, name: string, dataset: Dataset, built: BuiltMod
 
 async function readParams(path: string): Promise<string> {
   return readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new Error(`${path}: cannot read the parameter file; give its path, or one of basset, basenji2`, {
-      cause,
-    });
+    throw new Error(
+      `${path}: cannot read the parameter file; give its path, or one of basset, basenji2, basenji1, akita`,
+      {
+        cause,
+      },
+    );
   });
 }
 

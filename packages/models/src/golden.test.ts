@@ -142,16 +142,19 @@ test("Basenji2 in mixed precision follows the reference's losses under Adam with
   step.close();
 });
 
-test.each(['basset', 'basenji2', 'basenji1', 'akita'])('weights of %s are the same after a round trip', async (name) => {
-  const { golden, tensors } = await read(name);
-  const published = weightsOf(tensors);
-  expect(golden.weights.fromCohesin(golden.weights.toCohesin(published))).toEqual(published);
-  const own = initialState(nn.parameters(golden.model), 7);
-  expect(golden.weights.toCohesin(golden.weights.fromCohesin(own))).toEqual(own);
-  expect(golden.weights.trainable.toCohesin(under(tensors, 'grad/')).size).toBe(
-    under(tensors, 'weight/').size,
-  );
-});
+test.each(['basset', 'basenji2', 'basenji1', 'akita'])(
+  'weights of %s are the same after a round trip',
+  async (name) => {
+    const { golden, tensors } = await read(name);
+    const published = weightsOf(tensors);
+    expect(golden.weights.fromCohesin(golden.weights.toCohesin(published))).toEqual(published);
+    const own = initialState(nn.parameters(golden.model), 7);
+    expect(golden.weights.toCohesin(golden.weights.fromCohesin(own))).toEqual(own);
+    expect(golden.weights.trainable.toCohesin(under(tensors, 'grad/')).size).toBe(
+      under(tensors, 'weight/').size,
+    );
+  },
+);
 
 test('weights that do not fit are listed, and none is loaded', async () => {
   const { golden, tensors } = await read('basset');

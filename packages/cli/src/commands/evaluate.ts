@@ -21,7 +21,10 @@ export const evaluate: Command = {
       value: 'DIR',
       about: "a run's folder (its newest checkpoint) or one of its checkpoints/step-N",
     },
-    model: { value: 'FILE.json|basset|basenji2', about: 'with --weights, instead of --checkpoint' },
+    model: {
+      value: 'FILE.json|basset|basenji2|basenji1|akita',
+      about: 'with --weights, instead of --checkpoint',
+    },
     weights: {
       value: 'FILE',
       about: 'a Keras, PyTorch, TensorFlow or safetensors file, under published names or our own',
