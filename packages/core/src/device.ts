@@ -24,14 +24,14 @@ export const INSTANCE_FLAGS: string[] = [
   'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia',
   'disable-dawn-features=timestamp_quantization,lazy_clear_resource_on_first_use',
 ];
-const WANTED_FEATURES = [
+export const WANTED_FEATURES: readonly string[] = [
   'timestamp-query',
   'shader-f16',
   'subgroups',
   'subgroup-size-control',
   'chromium-experimental-subgroup-matrix',
 ];
-const RAISED_LIMITS = [
+export const RAISED_LIMITS = [
   'maxBufferSize',
   'maxStorageBufferBindingSize',
   'maxStorageBuffersPerShaderStage',

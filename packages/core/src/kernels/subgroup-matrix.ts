@@ -23,13 +23,15 @@ export interface MatrixTile {
 }
 
 const SIZES = [1, 2, 4];
-const TILES: readonly MatrixTile[] = SIZES.flatMap((rows) => SIZES.map((columns) => ({ rows, columns })));
+export const MATRIX_TILES: readonly MatrixTile[] = SIZES.flatMap((rows) =>
+  SIZES.map((columns) => ({ rows, columns })),
+);
 
 /** The kernel of a product, by default with the cheapest tile; inputs and output are named as the product names them. */
 export function subgroupMatrixKernel(
   product: ImplicitProduct,
   matrices: SubgroupMatrices,
-  own: MatrixTile = cheapest(TILES, (tile) => cost(product, matrices, tile)),
+  own: MatrixTile = cheapest(MATRIX_TILES, (tile) => cost(product, matrices, tile)),
 ): KernelBody {
   const { m, n, k, subgroupSize } = matrices;
   const tile = tileOf(matrices, own);

@@ -23,12 +23,14 @@ export interface ThreadTile {
 }
 
 const SIZES = [1, 2, 4, 8];
-const TILES: readonly ThreadTile[] = SIZES.flatMap((rows) => SIZES.map((columns) => ({ rows, columns })));
+export const THREAD_TILES: readonly ThreadTile[] = SIZES.flatMap((rows) =>
+  SIZES.map((columns) => ({ rows, columns })),
+);
 
 /** The kernel of a product, by default with the cheapest tile; inputs and output are named as the product names them. */
 export function workgroupTileKernel(
   product: ImplicitProduct,
-  thread: ThreadTile = cheapest(TILES, (tile) => cost(product, tile)),
+  thread: ThreadTile = cheapest(THREAD_TILES, (tile) => cost(product, tile)),
 ): KernelBody {
   const tile = { rows: thread.rows * GRID, columns: thread.columns * GRID };
   const { text: starts, workgroups, touched } = tileStarts(product, tile);
