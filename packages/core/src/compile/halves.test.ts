@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Device } from '../device.ts';
+import { create } from 'webgpu';
+import { Device, INSTANCE_FLAGS, WANTED_FEATURES } from '../device.ts';
 import { NotFiniteError } from '../executor.ts';
 import { elementCount, type HostTensor } from '../host-tensor.ts';
 import { withLossScale } from '../loss-scale.ts';
@@ -135,6 +136,22 @@ test('on subgroup matrices it trains like f32 too', async ({ skip }) => {
   }
   const [f32, half] = losses as [number[], number[]];
   for (const [i, loss] of half.entries()) expect(Math.abs(loss / f32[i]! - 1)).toBeLessThan(0.01);
+});
+
+test("a step for a GPU's 16 × 16 × 16 matrices is valid throughout: Dawn's null backend reads it", async () => {
+  const matrices = { m: 16, n: 16, k: 16, subgroupSize: 32 };
+  const { program } = build(training(), { ...mixed, target: { kind: 'tensor-core', matrices } });
+  const instance = create(['backend=null', ...INSTANCE_FLAGS]);
+  const adapter = await instance.requestAdapter();
+  const requiredFeatures = WANTED_FEATURES.filter((name) => adapter!.features.has(name)) as GPUFeatureName[];
+  const gpu = await adapter!.requestDevice({ requiredFeatures });
+  expect(program.shaders.filter((code) => code.includes('subgroupMatrixMultiplyAccumulate')).length).toBe(8);
+  for (const code of program.shaders) {
+    const { messages } = await gpu.createShaderModule({ code }).getCompilationInfo();
+    expect(messages.filter(({ type }) => type !== 'info').map(({ message }) => message)).toEqual([]);
+  }
+  gpu.destroy();
+  void instance; // Dawn crashes when it is collected before its devices
 });
 
 test('windows of tensors stored as f16 change no bit', async () => {
