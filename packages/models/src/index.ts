@@ -29,7 +29,8 @@ export {
   enformer,
   enformerFilters,
 } from './enformer/model.ts';
-export { enformerTorchWeights } from './enformer/weights.ts';
+export { enformerSonnetWeights } from './enformer/sonnet.ts';
+export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
 export type { GoldenCase } from './golden-case.ts';
 export {

@@ -11,6 +11,9 @@ import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
 import type { BuiltModel } from './builder/model.ts';
 import { kerasWeights } from './builder/weights.ts';
+import { enformer } from './enformer/model.ts';
+import { enformerSonnetWeights } from './enformer/sonnet.ts';
+import { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 import { loadWeights, type Published, saveWeights } from './load-weights.ts';
 import type { WeightMap } from './weight-map.ts';
 
@@ -43,19 +46,31 @@ function smallBasset(): Published {
 function values(model: nn.AnyLayer): Map<string, HostTensor> {
   const drawn = initialState(nn.parameters(model), 3);
   return new Map(
-    [...drawn].map(([name, { shape, data }], i) => [
-      name,
-      hostTensor(
-        shape,
-        Float32Array.from(data as Float32Array, (x, j) => x + i + j / 8),
-      ),
-    ]),
+    [...drawn].map(([name, tensor], i) => {
+      if (name.endsWith('.positions')) return [name, tensor]; // computed, in no file
+      const moved = Float32Array.from(tensor.data as Float32Array, (x, j) => x + i + j / 8);
+      return [name, hostTensor(tensor.shape, moved)];
+    }),
   );
+}
+
+function smallEnformer(): Published {
+  const sizes = { lengthBp: 1_024, channels: 24, filters: [12, 16, 24], heads: 2, keySize: 4 };
+  const tracks = { human: 5, mouse: 3 };
+  const model = enformer({ ...sizes, transformerBlocks: 2, positionFeatures: 12, targetBins: 4, tracks });
+  return { model, published: () => enformerWeights(model) };
 }
 
 const MODELS: readonly (readonly [string, Published, WeightFormat, string])[] = [
   ['Basset', smallBasset(), 'torch', 'conv_bn.1.running_var'],
   ['Basenji2', smallBasenji(), 'keras', 'model_weights/conv1d_8/conv1d_8/kernel:0'],
+  ['Enformer', smallEnformer(), 'torch', 'transformer.1.0.fn.1.rel_content_bias'],
+  [
+    'Enformer',
+    smallEnformer(),
+    'tensorflow',
+    'enformer/trunk/transformer/transformer_block_1/mha/attention_1/r_w_bias',
+  ],
 ];
 
 describe.each(MODELS)('%s', (_, built, format, publishedName) => {
@@ -67,7 +82,9 @@ describe.each(MODELS)('%s', (_, built, format, publishedName) => {
     const path = join(folder, `model${EXTENSIONS[into]}`);
     const weights = values(built.model);
     await saveWeights(built, path, { format: into, weights });
-    expect(await loadWeights(built, path)).toEqual(weights);
+    const loaded = await loadWeights(built, path);
+    expect(new Set(loaded.keys())).toEqual(new Set(weights.keys()));
+    for (const [name, tensor] of weights) expect(loaded.get(name)).toEqual(tensor);
   });
 
   test('has its published names in the published format', async () => {
@@ -109,6 +126,21 @@ test('a Keras file of a later session or without model_weights, and one of f16, 
 const counted = (_: string, kind: string, __: string, number = '0'): string =>
   `${kind}_${Number(number) + 17}`;
 
+test('what published files of Enformer hold beside its weights is left out', async () => {
+  const built = smallEnformer();
+  const weights = values(built.model);
+  const [sonnet, torch] = built.published();
+  const one = hostTensor([1], [1]);
+  const checkpoint = sonnet!.map.fromCohesin(weights);
+  const norm = 'enformer/trunk/stem/pointwise_conv_block/cross_replica_batch_norm/moving_mean';
+  expect(checkpoint.get(`${norm}/average`)!.shape).toEqual([1, 1, 12]);
+  for (const name of [`${norm}/hidden`, `${norm}/counter`, 'save_counter']) checkpoint.set(name, one);
+  expect(new Set(sonnet!.map.toCohesin(checkpoint).keys())).toEqual(new Set(weights.keys()));
+  const dict = torch!.map.fromCohesin(weights);
+  for (const name of ['_trunk.0.0.weight', 'stem.1.fn.0.num_batches_tracked']) dict.set(name, one);
+  expect(new Set(torch!.map.toCohesin(dict).keys())).toEqual(new Set(weights.keys()));
+});
+
 test('every missing, extra and misshapen name is listed, and nothing is loaded', async () => {
   const built = smallBasenji();
   const [keras] = built.published();
@@ -138,17 +170,19 @@ describe.skipIf(!existsSync(LISTS))('published lists of names and shapes (../sha
     ['basenji2_human_keras_h5.tsv', () => kerasWeights(basenji2().model)],
     ['basenji2_mouse_keras_h5.tsv', () => kerasWeights(basenji2({ targets: MOUSE_TRACKS }).model)],
     ['basset_torch7.tsv', () => bassetWeights(basset())],
+    ['enformer_tf_checkpoint.tsv', () => enformerSonnetWeights(enformer())],
+    ['enformer_hf_torch.tsv', () => enformerTorchWeights(enformer())],
   ] as const)('%s is what the model has', async (list, map) => {
     const lines = (await readFile(join(LISTS, list), 'utf8')).split('\n');
-    const published = lines.filter((line) => line !== '' && !line.startsWith('#'));
+    const published = lines.filter((line) => line !== '' && !/^#|num_batches_tracked/.test(line));
     expect(listOf(map()).sort()).toEqual(published.sort());
   });
 });
 
 /** As the lists have it: name, tab, sizes. */
 function listOf({ entries }: WeightMap): string[] {
-  return entries.map(({ name, shape, axes }) => {
-    const sizes = axes === 'reversed' ? shape.toReversed() : shape;
+  return entries.map(({ name, shape, axes, fileShape }) => {
+    const sizes = fileShape ?? (axes === 'reversed' ? shape.toReversed() : shape);
     return `${name}\t${sizes.join('x')}`;
   });
 }

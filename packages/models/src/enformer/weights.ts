@@ -2,8 +2,10 @@
 import { add, concat, nn, slice, type Tensor } from '@cohesin/core';
 import { fields } from '../builder/fields.ts';
 import { concatTargets, type GoldenCase } from '../golden-case.ts';
+import type { PublishedWeights } from '../load-weights.ts';
 import { type PublishedName, type WeightMap, weightMap } from '../weight-map.ts';
 import { enformer } from './model.ts';
+import { enformerSonnetWeights } from './sonnet.ts';
 
 /** From the end of a layer path to the end of the published name, for the PyTorch names. */
 const TORCH: readonly (readonly [RegExp, string])[] = [
@@ -41,6 +43,17 @@ const TORCH: readonly (readonly [RegExp, string])[] = [
   [/^heads\.(\w+)\.linear\./, '_heads.$1.0.'],
 ];
 
+/** The names Enformer's weights are published under: DeepMind's checkpoint and the PyTorch port of it. */
+export function enformerWeights(model: nn.AnyLayer): readonly PublishedWeights[] {
+  return [
+    { format: 'tensorflow', map: enformerSonnetWeights(model) },
+    { format: 'torch', map: enformerTorchWeights(model) },
+  ];
+}
+
+/** What a file of the PyTorch port repeats, the trunk as part of another module, or counts. */
+const NOT_NEEDED = /^_trunk\.|(^|\.)num_batches_tracked$/;
+
 /** PyTorch's names (`EleutherAI/enformer-official-rough`): convolutions [out, in, size], linear layers [out, in]. */
 export function enformerTorchWeights(model: nn.AnyLayer): WeightMap {
   const publish = (path: string, shape: readonly number[]): PublishedName | undefined => {
@@ -52,7 +65,7 @@ export function enformerTorchWeights(model: nn.AnyLayer): WeightMap {
       return { name: published, axes: 'reversed', fileShape: [...shape.toReversed(), 1, 1] };
     return { name: published, axes: shape.length === 2 || shape.length === 3 ? 'reversed' : 'same' };
   };
-  return weightMap(model, (path, { shape }) => publish(path, shape));
+  return weightMap(model, (path, { shape }) => publish(path, shape), { ignored: NOT_NEEDED });
 }
 
 /** A reference file's Enformer, both heads: predictions are its tracks one organism after the other. */
