@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import {
   type ContactOptions,
@@ -106,6 +107,7 @@ export const prepare: Command = {
     sample: { value: 'SHARE', about: 'of the sequences of each split to keep (default 1)' },
     'per-file': { value: 'N', about: 'sequences per file (default 256)' },
     memory: { value: 'MIB', about: 'targets held at once (default 256)' },
+    threads: { value: 'N', about: 'that read tracks (default: one a core); the data do not depend on it' },
     check: { about: 'says what would be made, and stops' },
     json: { about: 'one JSON object a line, for programs' },
   },
@@ -116,7 +118,8 @@ export const prepare: Command = {
     const plan = await usage(() => planPrepare(request));
     try {
       announce(plan, output);
-      if (!options.flag('check')) await write(out, plan, output);
+      if (!options.flag('check'))
+        await write(out, plan, options.count('threads', 0) ?? availableParallelism(), output);
     } finally {
       await plan.genome.close();
     }
@@ -277,15 +280,16 @@ function countSplits({ sequences }: PreparePlan): Record<string, number> {
   return counts;
 }
 
-async function write(out: string, plan: PreparePlan, output: Output): Promise<void> {
+async function write(out: string, plan: PreparePlan, threads: number, output: Output): Promise<void> {
   const start = performance.now();
-  const { records, tracks, warnings } = await runPrepare(out, plan, (done, total) => {
+  const progress = (done: number, total: number): void => {
     const seconds = (performance.now() - start) / 1000;
     const left = duration((seconds * (total - done)) / done);
     output.progress(
       `${Math.floor((100 * done) / total)} %: ${done}/${total} windows of tracks, ${left} left`,
     );
-  });
+  };
+  const { records, tracks, warnings } = await runPrepare(out, plan, { threads, progress });
   output.endProgress();
   for (const text of warnings.slice(plan.warnings.length)) output.say(`warning: ${text}`);
   for (const { identifier, mean, max, zeroFraction, clippedFraction } of tracks) {

@@ -32,8 +32,10 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
     for (const track of tracks) await track.close();
     await plan.genome.close();
   };
+  const inputs = { ...plan, chromosomes: plan.genome.chromosomes };
   try {
-    for (const column of options.tracks.keys()) tracks.push(await openTargets(plan, column));
+    for (const column of options.tracks.keys())
+      tracks.push(await openTargets(inputs, column, plan.fragments.get(column)));
   } catch (error) {
     await close();
     throw error;
@@ -89,8 +91,8 @@ async function readRecord(
   const beyond = beyondBp(options);
   const data = new Uint16Array(targetLength * tracks.length);
   for (const [column, track] of tracks.entries()) {
-    const bins = await track.read(place);
-    for (let bin = 0; bin < targetLength; bin++) data[bin * tracks.length + column] = bins[bin]!;
+    const { bits } = await track.read(place);
+    for (let bin = 0; bin < targetLength; bin++) data[bin * tracks.length + column] = bits[bin]!;
   }
   const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
   return { sequence, targets: { dtype: 'f16', data } };

@@ -1,14 +1,13 @@
 /** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FilteredWindowError } from '../contacts/contact-target.ts';
 import { readPadded } from '../genome.ts';
 import { type DatasetExample, writeDataset } from '../write-dataset.ts';
 import { beyondBp, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
-import { openTargets } from './target-reader.ts';
+import { openTargetSource, type TargetSource } from './target-source.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
 
 export interface PrepareResult {
@@ -22,6 +21,12 @@ export interface PrepareResult {
 /** `done` of `total` windows of tracks are read. */
 export type PrepareProgress = (done: number, total: number) => void;
 
+export interface RunOptions {
+  /** Threads that read and bin tracks; 0 is this one. The data do not depend on it. */
+  readonly threads?: number;
+  readonly progress?: PrepareProgress;
+}
+
 /**
  * Writes the data set of a plan to the new folder `dir`: the published layout, `contigs.bed`, `provenance.json` and
  * `provenance.html`. Aside first, then renamed. Holds about `memoryBytes` of targets.
@@ -31,7 +36,21 @@ export type PrepareProgress = (done: number, total: number) => void;
 export async function runPrepare(
   dir: string,
   plan: PreparePlan,
-  progress: PrepareProgress = () => {},
+  { threads = 0, progress = () => {} }: RunOptions = {},
+): Promise<PrepareResult> {
+  const source = openTargetSource(plan, threads);
+  try {
+    return await write(dir, plan, source, progress);
+  } finally {
+    await source.close();
+  }
+}
+
+async function write(
+  dir: string,
+  plan: PreparePlan,
+  source: TargetSource,
+  progress: PrepareProgress,
 ): Promise<PrepareResult> {
   const { options, contigs, targetLength } = plan;
   const counts = options.tracks.map(() => new TrackCount());
@@ -46,7 +65,7 @@ export async function runPrepare(
     targets: options.tracks.map(tableRow),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
-    examples: examples(plan, counts, filtered, progress),
+    examples: examples({ plan, source, counts, filtered }, progress),
     ...(options.contacts ? { diagonalOffset: options.contacts.diagonalOffset } : {}),
     alsoWrite: async (folder, written) => {
       const rows = contigs.map(
@@ -79,22 +98,25 @@ function tableRow(track: TrackSource): DatasetTarget {
 
 type DatasetTarget = Parameters<typeof writeDataset>[1]['targets'][number];
 
+interface Reading {
+  readonly plan: PreparePlan;
+  readonly source: TargetSource;
+  /** One a track. */
+  readonly counts: readonly TrackCount[];
+  /** Sequences left out. */
+  readonly filtered: PlannedSequence[];
+}
+
 /** Sequences with a contact map that has no valid contact are left out and counted. */
-async function* examples(
-  plan: PreparePlan,
-  counts: readonly TrackCount[],
-  filtered: PlannedSequence[],
-  progress: PrepareProgress,
-): AsyncGenerator<DatasetExample> {
+async function* examples(reading: Reading, progress: PrepareProgress): AsyncGenerator<DatasetExample> {
+  const { plan, filtered } = reading;
   const { sequences, groupSize, genome, options } = plan;
   const { tracks } = options;
   const beyond = beyondBp(options);
   const total = sequences.length * tracks.length;
   for (let from = 0; from < sequences.length; from += groupSize) {
     const group = sequences.slice(from, from + groupSize);
-    const targets = await readGroup(plan, group, counts, (done) =>
-      progress(from * tracks.length + done, total),
-    );
+    const targets = await readGroup(reading, group, (done) => progress(from * tracks.length + done, total));
     for (const [i, place] of group.entries()) {
       const { chrom, startBp, endBp, split } = place;
       const data = targets[i];
@@ -108,34 +130,37 @@ async function* examples(
   }
 }
 
-/** Targets of a group of sequences, each `[bins, tracks]`, track by track: only one track's file is open at a time. */
+/** Sequences of a job: enough that a thread is not waiting, few enough that progress shows. */
+const PLACES_PER_JOB = 32;
+
+/** Targets of a group of sequences, each `[bins, tracks]`, track by track. Nothing depends on the number of threads. */
 async function readGroup(
-  plan: PreparePlan,
+  { plan, source, counts }: Reading,
   group: readonly PlannedSequence[],
-  counts: readonly TrackCount[],
   progress: (done: number) => void,
 ): Promise<(Uint16Array | undefined)[]> {
   const { options, targetLength } = plan;
   const count = options.tracks.length;
   const targets: (Uint16Array | undefined)[] = group.map(() => new Uint16Array(targetLength * count));
+  const underWay: { column: number; from: number; found: ReturnType<TargetSource['read']> }[] = [];
+  const take = async (): Promise<void> => {
+    const { column, from, found } = underWay.shift()!;
+    for (const [i, values] of (await found).entries()) {
+      const row = targets[from + i];
+      if (values === undefined) targets[from + i] = undefined;
+      else if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values.bits[at]!;
+      if (values) counts[column]!.add(values, group[from + i]!);
+    }
+    progress(column * group.length + Math.min(from + PLACES_PER_JOB, group.length));
+  };
   for (const column of options.tracks.keys()) {
-    const reader = await openTargets(plan, column);
-    try {
-      for (const [i, sequence] of group.entries()) {
-        const values = await reader.read(sequence, counts[column]).catch(filteredOnly);
-        const row = targets[i];
-        if (values === undefined) targets[i] = undefined;
-        else if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values[at]!;
-        progress(column * group.length + i + 1);
-      }
-    } finally {
-      await reader.close();
+    for (let from = 0; from < group.length; from += PLACES_PER_JOB) {
+      const found = source.read({ column, places: group.slice(from, from + PLACES_PER_JOB) });
+      found.catch(() => {}); // thrown when its turn comes
+      underWay.push({ column, from, found });
+      if (underWay.length >= source.width) await take();
     }
   }
+  while (underWay.length > 0) await take();
   return targets;
-}
-
-function filteredOnly(error: unknown): undefined {
-  if (error instanceof FilteredWindowError) return undefined;
-  throw error;
 }

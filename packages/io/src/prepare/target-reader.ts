@@ -1,5 +1,5 @@
 /** The targets of one track, sequence by sequence, whether it is a bigWig or a contact map. */
-import { contactTargets } from '../contacts/contact-target.ts';
+import { contactTargets, FilteredWindowError } from '../contacts/contact-target.ts';
 import { type ContactMap, openCooler } from '../contacts/cooler.ts';
 import { f16ToF32, f32ToF16 } from '../float16.ts';
 import { openFragments } from '../fragments.ts';
@@ -7,37 +7,80 @@ import { type Interval, type Span, within } from '../intervals.ts';
 import { openBigWig, type Track } from '../track.ts';
 import type { ContactOptions, PrepareOptions, TrackSource } from './options.ts';
 import type { PreparePlan } from './plan.ts';
-import { binTargets } from './targets.ts';
-import type { TrackCount } from './track-summary.ts';
+import type { TargetJob } from './target-source.ts';
+import { type BinnedTargets, binTargets } from './targets.ts';
 
 /** Where targets are, and which of their bins cannot be mapped to. */
 type Place = Interval & { readonly unmappable?: Uint8Array };
 
+/** What targets depend on besides the files: plain data, which a thread can be given. */
+export interface TargetInputs extends Pick<PreparePlan, 'options' | 'trackNames' | 'blacklist'> {
+  /** Of the genome, with their lengths in bp. */
+  readonly chromosomes: ReadonlyMap<string, number>;
+}
+
+/** One track in one sequence. */
+export interface TrackTargets extends Omit<BinnedTargets, 'values'> {
+  /** f16, one a bin, or the upper triangle of a contact map. */
+  readonly bits: Uint16Array;
+}
+
 /** Close it. */
 export interface TargetReader {
   /**
-   * As f16 bits: one a bin, or the upper triangle of a contact map.
-   *
    * @throws FilteredWindowError for a contact map without a valid contact there; Error when the track is damaged there or
    *   a target is no number
    */
-  read(place: Place, count?: TrackCount): Promise<Uint16Array>;
+  read(place: Place): Promise<TrackTargets>;
   close(): Promise<void>;
 }
 
-/** Opens a track of a plan. */
-export async function openTargets(plan: PreparePlan, column: number): Promise<TargetReader> {
-  const source = plan.options.tracks[column]!;
-  const names = plan.trackNames[column]!;
-  const { contacts, poolWidthBp } = plan.options;
-  if (contacts) {
-    const map = await openCooler(source.file, { binBp: poolWidthBp });
-    const read = (place: Place, count?: TrackCount) => readContacts(map, names, place, plan, contacts, count);
-    return { read, close: async () => {} };
+/** Opens a track by its place in the list, unless it is `held` in memory. */
+export async function openTargets(inputs: TargetInputs, column: number, held?: Track): Promise<TargetReader> {
+  const { options, trackNames, chromosomes } = inputs;
+  const source = options.tracks[column]!;
+  const names = trackNames[column]!;
+  if (options.contacts) {
+    const { contacts } = options;
+    const map = await openCooler(source.file, { binBp: options.poolWidthBp });
+    return { read: (place) => readContacts(map, names, place, inputs, contacts), close: async () => {} };
   }
-  const track = plan.fragments.get(column) ?? (await openSignal(source, plan.genome.chromosomes));
-  const read = (place: Place, count?: TrackCount) => readBins(track, names, place, source, plan, count);
-  return { read, close: () => track.close() };
+  const track = held ?? (await openSignal(source, chromosomes));
+  return { read: (place) => readBins(track, names, place, source, inputs), close: () => track.close() };
+}
+
+/** Reads jobs one after the other; the track of the last one stays open. Close it. */
+export class LocalTargets {
+  readonly #inputs: TargetInputs;
+  readonly #held: ReadonlyMap<number, Track>;
+  #open: { readonly column: number; readonly reader: TargetReader } | undefined;
+
+  constructor(inputs: TargetInputs, held: ReadonlyMap<number, Track> = new Map()) {
+    this.#inputs = inputs;
+    this.#held = held;
+  }
+
+  /** Of each place; undefined where a contact map has no valid contact. @throws as `TargetReader.read` */
+  async read({ column, places }: TargetJob): Promise<(TrackTargets | undefined)[]> {
+    if (this.#open?.column !== column) {
+      await this.close();
+      this.#open = { column, reader: await openTargets(this.#inputs, column, this.#held.get(column)) };
+    }
+    const { reader } = this.#open;
+    const found: (TrackTargets | undefined)[] = [];
+    for (const place of places) found.push(await reader.read(place).catch(filteredOnly));
+    return found;
+  }
+
+  async close(): Promise<void> {
+    await this.#open?.reader.close();
+    this.#open = undefined;
+  }
+}
+
+function filteredOnly(error: unknown): undefined {
+  if (error instanceof FilteredWindowError) return undefined;
+  throw error;
 }
 
 /** Whether a track is read as fragments. */
@@ -58,10 +101,9 @@ async function readContacts(
   map: ContactMap,
   names: ReadonlyMap<string, string>,
   place: Place,
-  { options, blacklist }: PreparePlan,
+  { options, blacklist }: TargetInputs,
   { diagonalOffset, clip, smoothing }: ContactOptions,
-  count?: TrackCount,
-): Promise<Uint16Array> {
+): Promise<TrackTargets> {
   const { chrom, startBp, endBp } = place;
   const window = await map.read(names.get(chrom) ?? chrom, startBp, endBp);
   const { bins, balanced } = window;
@@ -74,8 +116,7 @@ async function readContacts(
   const targets = contactTargets(window, { diagonalOffset, clip, smoothing, cropBins });
   const bits = f32ToF16(targets);
   const missing = balanced.reduce((sum, value) => sum + (Number.isNaN(value) ? 1 : 0), 0) / balanced.length;
-  count?.add(bits, { clipped: 0, overflowed: 0, missingBp: missing * (endBp - startBp) }, endBp - startBp);
-  return bits;
+  return { bits, clipped: 0, overflowed: 0, missingBp: missing * (endBp - startBp) };
 }
 
 /** A chromosome that the track lacks has no values. */
@@ -84,9 +125,8 @@ async function readBins(
   names: ReadonlyMap<string, string>,
   sequence: Place,
   source: TrackSource,
-  { options, blacklist }: PreparePlan,
-  count?: TrackCount,
-): Promise<Uint16Array> {
+  { options, blacklist }: TargetInputs,
+): Promise<TrackTargets> {
   const { chrom, startBp, endBp, unmappable } = sequence;
   const name = names.get(chrom);
   const coverage =
@@ -96,13 +136,10 @@ async function readBins(
   const blocked = within(blacklist, sequence).map(([start, end]): Span => [start - startBp, end - startBp]);
   const binned = binTargets(coverage, source, { ...options, blacklist: blocked });
   checkNumbers(binned.values, sequence, source, options);
-  const bits = f32ToF16(binned.values);
-  const held =
-    unmappable && options.unmappableClip < 1
-      ? clipUnmappable(bits, unmappable, options.unmappableClip)
-      : bits;
-  count?.add(held, binned, endBp - startBp);
-  return held;
+  const { values, ...counts } = binned;
+  const bits = f32ToF16(values);
+  const clips = unmappable && options.unmappableClip < 1;
+  return { ...counts, bits: clips ? clipUnmappable(bits, unmappable, options.unmappableClip) : bits };
 }
 
 function checkNumbers(

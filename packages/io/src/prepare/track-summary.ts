@@ -1,7 +1,8 @@
 /** What a track came to, counted while it is read. */
 import { f16ToF32 } from '../float16.ts';
+import type { Interval } from '../intervals.ts';
 import type { TrackSource } from './options.ts';
-import type { BinnedTargets } from './targets.ts';
+import type { TrackTargets } from './target-reader.ts';
 
 export interface TrackSummary {
   readonly identifier: string;
@@ -37,12 +38,8 @@ export class TrackCount {
   #missingBp = 0;
   readonly #histogram: number[] = new Array(HISTOGRAM_BINS).fill(0);
 
-  /** Takes a window: its targets as f16 bits, and what binning said of it. */
-  add(
-    bits: Uint16Array,
-    { clipped, overflowed, missingBp }: Omit<BinnedTargets, 'values'>,
-    windowBp: number,
-  ): void {
+  /** Takes one sequence. */
+  add({ bits, clipped, overflowed, missingBp }: TrackTargets, { startBp, endBp }: Interval): void {
     for (const value of f16ToF32(bits)) {
       this.#sum += value;
       if (value < this.#min) this.#min = value;
@@ -54,7 +51,7 @@ export class TrackCount {
       ]!++;
     }
     this.#bins += bits.length;
-    this.#bp += windowBp;
+    this.#bp += endBp - startBp;
     this.#clipped += clipped;
     this.#overflowed += overflowed;
     this.#missingBp += missingBp;
