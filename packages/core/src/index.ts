@@ -21,6 +21,7 @@ export {
   NotFiniteError,
   type SumParts,
 } from './executor.ts';
+export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';

@@ -1,48 +1,53 @@
 import type { Traceable } from './compile/compile.ts';
 import { gradients } from './grad.ts';
 import { lossSeed, unscaled } from './loss-scale.ts';
-import { type AnyLayer, parameters } from './nn/layer.ts';
-import type { Loss } from './nn/loss.ts';
+import { type AnyLayer, matching, parameters } from './nn/layer.ts';
 import { type BatchNormGroup, withBatchNorm } from './nn/norm.ts';
 import { leafSum } from './ops/leaf-sum.ts';
 import type { Optimizer } from './optim/optimizer.ts';
 import type { Parameter } from './parameter.ts';
 import { withScope } from './scope.ts';
-import type { Tensor } from './tensor.ts';
+import { Tensor } from './tensor.ts';
 
 type Inputs = Readonly<Record<string, Tensor>>;
 
-/** What a model is trained on: x goes in, y is what should come out. */
-export interface Example {
-  readonly x: Tensor;
-  readonly y: Tensor;
+/** What a model is trained on: x goes in, y is what should come out. Either may be a record of tensors. */
+export interface Example<In = Tensor, Target = Tensor> {
+  readonly x: In;
+  readonly y: Target;
 }
 
-export interface TrainStepOptions {
-  readonly model: (x: Tensor) => Tensor;
+export interface TrainStepOptions<In = Tensor, Out = Tensor, Target = Tensor> {
+  readonly model: (x: In) => Out;
   /** The layer whose parameters are trained; the model itself by default. */
   readonly trained?: AnyLayer;
-  readonly loss: Loss;
+  /**
+   * Parameters of it that keep their values, by dotted path, `*` for any characters (`bias.*`): they get no gradient and
+   * no moments. Running statistics move all the same.
+   */
+  readonly frozen?: readonly string[];
+  /** (prediction, target) → scalar `[]`, a sum of terms of single sequences. */
+  readonly loss: (prediction: Out, target: Target) => Tensor;
   readonly optimizer: Optimizer;
   /** Sequences that share batch-norm statistics: each alone by default. */
   readonly batchNorm?: BatchNormGroup;
-  /** Makes x and y from the step's inputs (decoding, augmentation); by default they are the inputs `x` and `y`. */
-  readonly prepare?: (inputs: Inputs) => Example;
+  /**
+   * Makes x and y from the step's inputs (decoding, augmentation, records of several inputs); by default they are the
+   * inputs `x` and `y`.
+   */
+  readonly prepare?: (inputs: Inputs) => Example<In, Target>;
 }
 
 /**
  * One training step as a function to compile: forward, loss, gradients added up over leaves as integers, update.
  * Its output is `loss` `[]`. Gradients of all trainable parameters flow; running statistics move with the update.
  */
-export function trainStep(options: TrainStepOptions): Traceable {
-  const {
-    model,
-    loss,
-    optimizer,
-    prepare = sameNames,
-    batchNorm = { group: 'sequence', sequences: 1 },
-  } = options;
-  const trained = trainable(options.trained ?? (model as unknown as AnyLayer));
+export function trainStep<In = Tensor, Out = Tensor, Target = Tensor>(
+  options: TrainStepOptions<In, Out, Target>,
+): Traceable {
+  const { model, loss, optimizer, frozen, batchNorm = { group: 'sequence', sequences: 1 } } = options;
+  const prepare = options.prepare ?? (sameNames as Prepare<In, Target>);
+  const trained = trainable(options.trained ?? (model as unknown as AnyLayer), frozen);
   const step = (inputs: Inputs): Record<string, Tensor> => {
     const { x, y } = prepare(inputs);
     const value = withScope({ training: true }, () => withBatchNorm(batchNorm, () => loss(model(x), y)));
@@ -56,15 +61,27 @@ export function trainStep(options: TrainStepOptions): Traceable {
   return Object.assign(step, { counters: optimizer });
 }
 
-/** A model's prediction in inference mode as a function to compile: `prediction`. Takes the same options as `trainStep`. */
-export function predictStep(options: Pick<TrainStepOptions, 'model' | 'trained' | 'prepare'>): Traceable {
-  const { model, prepare = sameNames } = options;
+/**
+ * A model's prediction in inference mode as a function to compile: `prediction`, or the tensors of the record that it is.
+ * Takes the same options as `trainStep`.
+ */
+export function predictStep<In = Tensor, Out extends Tensor | Inputs = Tensor, Target = Tensor>(
+  options: Pick<TrainStepOptions<In, Out, Target>, 'model' | 'trained' | 'prepare'>,
+): Traceable {
+  const { model } = options;
+  const prepare = options.prepare ?? (sameNames as Prepare<In, Target>);
   parameters(options.trained ?? (model as unknown as AnyLayer)); // names them
-  return (inputs) => ({ prediction: withScope({ training: false }, () => model(prepare(inputs).x)) });
+  return (inputs) => {
+    const prediction = withScope({ training: false }, () => model(prepare(inputs).x));
+    return prediction instanceof Tensor ? { prediction } : prediction;
+  };
 }
 
-function trainable(model: AnyLayer): Parameter[] {
-  return [...parameters(model).values()].filter((parameter) => parameter.trainable);
+type Prepare<In, Target> = (inputs: Inputs) => Example<In, Target>;
+
+function trainable(model: AnyLayer, frozen: readonly string[] = []): Parameter[] {
+  const kept = new Set(frozen.flatMap((pattern) => matching(model, pattern)));
+  return [...parameters(model).values()].filter((parameter) => parameter.trainable && !kept.has(parameter));
 }
 
 function sameNames({ x, y }: Inputs): Example {

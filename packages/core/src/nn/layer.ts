@@ -1,3 +1,4 @@
+import { globPattern } from '../glob.ts';
 import { Parameter } from '../parameter.ts';
 import { withLayer } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
@@ -53,6 +54,20 @@ export function parameters(model: AnyLayer): Map<string, Parameter> {
     parameter.name = path;
   }
   return found;
+}
+
+/**
+ * The parameters below a layer whose dotted path matches a pattern, `*` for any characters (`tower.2.*`, `*.bias`).
+ *
+ * @throws when there is none.
+ */
+export function matching(model: AnyLayer, pattern: string): Parameter[] {
+  const glob = globPattern(pattern);
+  const all = [...parameters(model)];
+  const found = all.flatMap(([path, parameter]) => (glob.test(path) ? [parameter] : []));
+  if (found.length > 0) return found;
+  const paths = all.map(([path]) => path);
+  throw new Error(`no parameter matches '${pattern}'; there are ${paths.slice(0, 8).join(', ')}, …`);
 }
 
 function collect({ parts }: AnyLayer, prefix: string, found: Map<string, Parameter>): void {

@@ -1,0 +1,76 @@
+/** What single-input models do not show of `trainStep`: records of tensors, and parameters that keep their values. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { build, type Compiled, compile } from './compile/compile.ts';
+import { Device } from './device.ts';
+import type { HostTensor } from './host-tensor.ts';
+import { noise } from './nn/golden.ts';
+import { type Layer, layer } from './nn/layer.ts';
+import { linear } from './nn/linear.ts';
+import { mseLoss } from './nn/loss.ts';
+import { add } from './ops/arithmetic.ts';
+import { adam } from './optim/adam.ts';
+import type { Tensor } from './tensor.ts';
+import { predictStep, type TrainStepOptions, trainStep } from './train-step.ts';
+
+let device: Device;
+beforeAll(async () => {
+  device = await Device.open();
+});
+afterAll(() => device.close());
+
+type Pair = Readonly<Record<'left' | 'right', Tensor>>;
+
+const INPUTS = { left: [4, 3], right: [4, 5], wanted: [4, 2] };
+const BATCH = { left: noise([4, 3], 1), right: noise([4, 5], 2), wanted: noise([4, 2], 3) };
+
+/** Two linear layers on inputs of their own: their sum and what the right one gives. */
+function twoArms(): Layer<Pair, Pair> {
+  const arms = { left: linear({ inputs: 3, outputs: 2 }), right: linear({ inputs: 5, outputs: 2 }) };
+  return layer(arms, ({ left, right }) => {
+    const own = arms.right(right);
+    return { left: add(arms.left(left), own), right: own };
+  });
+}
+
+function options(frozen: readonly string[]): TrainStepOptions<Pair, Pair, Tensor> {
+  return {
+    model: twoArms(),
+    frozen,
+    loss: (prediction, wanted) => add(mseLoss(prediction.left, wanted), mseLoss(prediction.right, wanted)),
+    optimizer: adam({ learningRate: 0.1 }),
+    prepare: ({ left, right, wanted }) => ({ x: { left: left!, right: right! }, y: wanted! }),
+  };
+}
+
+async function afterStep(frozen: readonly string[]): Promise<ReadonlyMap<string, HostTensor>> {
+  const step: Compiled = await compile(trainStep(options(frozen)), { device, inputs: INPUTS, leaves: 2 });
+  await step(BATCH);
+  const state = await step.state.read();
+  step.close();
+  return state;
+}
+
+test('frozen parameters keep their values and have no moments; the others move as without them', async () => {
+  const { state } = await compile(predictStep(options([])), { device, inputs: INPUTS });
+  const [start, some, all] = [await state.read(), await afterStep(['right.*']), await afterStep([])];
+  for (const name of ['weight', 'bias']) {
+    expect(some.get(`right.${name}`)).toEqual(start.get(`right.${name}`));
+    expect(all.get(`right.${name}`)).not.toEqual(start.get(`right.${name}`));
+    expect(some.get(`left.${name}`)).not.toEqual(start.get(`left.${name}`));
+    expect(some.get(`left.${name}`)).toEqual(all.get(`left.${name}`)); // bit for bit
+  }
+  const held = (values: typeof some): string[] =>
+    [...values.keys()].filter((name) => name.includes('/right'));
+  expect([held(some), held(all).length]).toEqual([[], 4]);
+});
+
+test('a pattern of frozen parameters that fits none lists what there is', () => {
+  expect(() => trainStep(options(['bias.*']))).toThrow(
+    /no parameter matches 'bias\.\*'; there are left\.weight/,
+  );
+});
+
+test('a prediction that is a record has its own names', () => {
+  const { program } = build(predictStep(options([])), { inputs: INPUTS });
+  expect(program.outputs.map(({ name }) => name)).toEqual(['left', 'right']);
+});
