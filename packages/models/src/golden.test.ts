@@ -16,7 +16,7 @@ import {
 } from '@cohesin/core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { fromGolden } from './golden.ts';
-import type { GoldenCase } from './golden-case.ts';
+import { type GoldenCase, goldenInputs } from './golden-case.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -48,14 +48,17 @@ const weightsOf = (tensors: ReadonlyMap<string, HostTensor>): Map<string, HostTe
   new Map([...under(tensors, 'weight/'), ...under(tensors, 'buffer/')]);
 
 /** Outputs and losses of a fixture's model in inference mode. */
-function evaluation({ model, outputs, extra, loss }: GoldenCase): Traceable {
-  return ({ x, y }) =>
+function evaluation({ predict, outputs, extra, loss }: GoldenCase): Traceable {
+  return (inputs) =>
     withScope({ training: false }, () => {
-      const prediction = model(x!);
-      const values = { ...outputs(prediction), ...extra?.(prediction, y!) };
-      return { ...values, loss: loss(prediction, y!) };
+      const prediction = predict(inputs);
+      const values = { ...(outputs?.(prediction, inputs) ?? prediction), ...extra?.(prediction, inputs) };
+      return { ...values, loss: loss(prediction, inputs) };
     });
 }
+
+const shapesOf = (inputs: Readonly<Record<string, HostTensor>>): Record<string, readonly number[]> =>
+  Object.fromEntries(Object.entries(inputs).map(([name, { shape }]) => [name, shape]));
 
 function worst(found: HostTensor, expected: HostTensor): number {
   const [a, b] = [found.data as Float32Array, expected.data as Float32Array];
@@ -69,11 +72,11 @@ async function run(
   folder?: string,
 ): Promise<{ found: Record<string, HostTensor>; tensors: Map<string, HostTensor> }> {
   const { golden, tensors } = await read(name, folder);
-  const { x, y } = golden.inputs(under(tensors, 'input/'));
+  const inputs = goldenInputs(tensors);
   const weights = golden.weights.toCohesin(weightsOf(tensors));
-  const step: Compiled = await compile(evaluation(golden), { device, inputs: { x: x.shape, y: y.shape } });
+  const step: Compiled = await compile(evaluation(golden), { device, inputs: shapesOf(inputs) });
   step.state.write(weights);
-  const found = await step({ x, y });
+  const found = await step(inputs);
   step.close();
   return { found, tensors };
 }
@@ -124,19 +127,19 @@ test.skipIf(!existsSync(SHARED))(
 
 test("Basenji2 in mixed precision follows the reference's losses under Adam within 0.1 %", async () => {
   const { golden, tensors } = await read('basenji2');
-  const { x, y } = golden.inputs(under(tensors, 'input/'));
-  const { model, loss } = golden;
+  const batch = goldenInputs(tensors);
   const training = trainStep({
-    model,
-    loss,
+    model: golden.predict,
+    trained: golden.model,
+    loss: golden.loss,
+    prepare: (inputs) => ({ x: inputs, y: inputs }),
     optimizer: adam({ learningRate: 1e-3 }),
     batchNorm: { group: 'step', sequences: 1 },
   });
-  const inputs = { x: x.shape, y: y.shape };
-  const step = await compile(training, { device, inputs, precision: 'mixed' });
+  const step = await compile(training, { device, inputs: shapesOf(batch), precision: 'mixed' });
   step.state.write(golden.weights.toCohesin(weightsOf(tensors)));
   for (const expected of tensors.get('loss_curve_adam')!.data as Float64Array) {
-    const found = (await step({ x, y })).loss!.data[0] as number;
+    const found = (await step(batch)).loss!.data[0] as number;
     expect(Math.abs(found / expected - 1)).toBeLessThan(1e-3); // f16 has 11 bits: 5e-4 for one rounding
   }
   step.close();

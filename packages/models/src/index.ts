@@ -32,7 +32,7 @@ export {
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
-export type { GoldenCase } from './golden-case.ts';
+export { type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
 export {
   loadWeights,
   ownWeights,

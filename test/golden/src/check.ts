@@ -1,6 +1,6 @@
 /** Checks one fixture, whatever it holds. */
 import { basename } from 'node:path';
-import { type Device, readSafetensors, type Safetensors } from '@cohesin/core';
+import { type Device, globPattern, readSafetensors, type Safetensors } from '@cohesin/core';
 import { GATES, type Gates } from './gates.ts';
 import { checkModel } from './model.ts';
 import { checkOps } from './ops.ts';
@@ -57,9 +57,4 @@ export async function checkTensors(
 function orNothing(report: FixtureReport, only: string): FixtureReport {
   if (report.supported.length + report.notSupported.length > 0) return report;
   return { ...report, notSupported: [`nothing is called '${only}'`] };
-}
-
-function globPattern(glob: string): RegExp {
-  const parts = glob.split('*').map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`);
 }

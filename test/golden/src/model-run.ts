@@ -5,6 +5,7 @@ import {
   compile,
   constant,
   type Device,
+  type Example,
   gradients,
   type HostTensor,
   multiply,
@@ -17,7 +18,7 @@ import {
   trainStep,
   withScope,
 } from '@cohesin/core';
-import type { GoldenCase } from '@cohesin/models';
+import type { GoldenCase, Tensors } from '@cohesin/models';
 import { type Attrs, numberOf } from './op-case.ts';
 
 /** A model with the values it starts from and its one batch. */
@@ -26,7 +27,8 @@ export interface ModelSetup {
   readonly golden: GoldenCase;
   /** By dotted path: weights and running statistics. */
   readonly start: ReadonlyMap<string, HostTensor>;
-  readonly batch: { readonly x: HostTensor; readonly y: HostTensor };
+  /** By the name of the input. */
+  readonly batch: Readonly<Record<string, HostTensor>>;
 }
 
 /** Values by name, after one run. */
@@ -48,12 +50,12 @@ const WHOLE_STEP = { group: 'step', sequences: 1 } as const;
 /** Inference mode: `output/…`, `extra/…` and `loss`. */
 export function runInference(setup: ModelSetup): Promise<ModelRun> {
   const { golden } = setup;
-  return runOnce(setup, 1, ({ x, y }) => {
-    const prediction = withScope({ training: false }, () => golden.model(x!));
+  return runOnce(setup, 1, (inputs) => {
+    const prediction = withScope({ training: false }, () => golden.predict(inputs));
     return {
-      loss: golden.loss(prediction, y!),
-      ...prefixed('output/', golden.outputs(prediction)),
-      ...prefixed('extra/', golden.extra?.(prediction, y!) ?? {}),
+      loss: golden.loss(prediction, inputs),
+      ...prefixed('output/', golden.outputs?.(prediction, inputs) ?? prediction),
+      ...prefixed('extra/', golden.extra?.(prediction, inputs) ?? {}),
     };
   });
 }
@@ -71,17 +73,17 @@ export async function runTraining(setup: ModelSetup, leaves: number): Promise<Tr
   const { golden } = setup;
   const trained = [...nn.parameters(golden.model)].filter(([, { trainable }]) => trainable);
   let norms: readonly BatchMoments[] = [];
-  const run = await runOnce(setup, leaves, ({ x, y }) => {
+  const run = await runOnce(setup, leaves, (inputs) => {
     const prediction = withScope({ training: true }, () =>
-      nn.withBatchNorm(WHOLE_STEP, () => golden.model(x!)),
+      nn.withBatchNorm(WHOLE_STEP, () => golden.predict(inputs)),
     );
-    const loss = golden.loss(prediction, y!);
-    const slopes = gradients(loss, constant(1), [x!, ...trained.map(([, parameter]) => parameter)]);
-    const found = batchNorms(prediction);
+    const loss = golden.loss(prediction, inputs);
+    const slopes = gradients(loss, constant(1), [inputs.x!, ...trained.map(([, parameter]) => parameter)]);
+    const found = batchNorms(Object.values(prediction));
     norms = found.map(({ path, count }) => ({ path, count }));
     return {
       loss,
-      ...prefixed('output/', golden.outputs(prediction)),
+      ...prefixed('output/', golden.outputs?.(prediction, inputs) ?? prediction),
       gradInput: slopes[0]!,
       ...Object.fromEntries(trained.map(([path], i) => [`grad/${path}`, slopes[i + 1]!])),
       ...Object.fromEntries(found.map(({ path, moments }) => [`moments/${path}`, moments])),
@@ -102,12 +104,13 @@ export async function runSteps(
   setup: ModelSetup,
   { optimizer, leaves, steps }: { optimizer: Optimizer; leaves: number; steps: number },
 ): Promise<Trained> {
-  const { model, loss } = setup.golden;
-  const step = trainStep({ model, loss, optimizer, batchNorm: WHOLE_STEP });
+  const { model, predict, loss } = setup.golden;
+  const prepare = (inputs: Tensors): Example<Tensors, Tensors> => ({ x: inputs, y: inputs });
+  const step = trainStep({ model: predict, trained: model, loss, optimizer, batchNorm: WHOLE_STEP, prepare });
   const program = await started(setup, leaves, step);
   const losses: number[] = [];
   const once = async (): Promise<void> => {
-    const { loss: value } = await program({ x: setup.batch.x, y: setup.batch.y });
+    const { loss: value } = await program(setup.batch);
     losses.push(Number(value!.data[0]));
   };
   for (let i = 0; i < steps; i++) await once();
@@ -158,7 +161,7 @@ export function optimizerOf(settings: Attrs): Optimizer {
 
 async function runOnce(setup: ModelSetup, leaves: number, fn: Traceable): Promise<ModelRun> {
   const program = await started(setup, leaves, fn);
-  const values = await program({ x: setup.batch.x, y: setup.batch.y });
+  const values = await program(setup.batch);
   const state = await program.state.read();
   const dispatches = program.executor.dispatchCount;
   close(program);
@@ -166,11 +169,12 @@ async function runOnce(setup: ModelSetup, leaves: number, fn: Traceable): Promis
 }
 
 async function started(
-  { device, start, batch: { x, y } }: ModelSetup,
+  { device, start, batch }: ModelSetup,
   leaves: number,
   fn: Traceable,
 ): Promise<Compiled> {
-  const program = await compile(fn, { device, inputs: { x: x.shape, y: y.shape }, leaves });
+  const inputs = Object.fromEntries(Object.entries(batch).map(([name, { shape }]) => [name, shape]));
+  const program = await compile(fn, { device, inputs, leaves });
   program.state.write(new Map([...start].filter(([path]) => program.state.has(path))));
   return program;
 }
@@ -180,8 +184,8 @@ function close(program: Compiled): void {
   program.state.close();
 }
 
-/** Every batch norm below a tensor: the statistics it normalised with. */
-function batchNorms(prediction: Tensor): readonly (BatchMoments & { readonly moments: Tensor })[] {
+/** Every batch norm below some tensors: the statistics it normalised with. */
+function batchNorms(predicted: readonly Tensor[]): readonly (BatchMoments & { readonly moments: Tensor })[] {
   const seen = new Set<Tensor>();
   const found: (BatchMoments & { readonly moments: Tensor })[] = [];
   const visit = (node: Tensor): void => {
@@ -192,7 +196,7 @@ function batchNorms(prediction: Tensor): readonly (BatchMoments & { readonly mom
     const { count } = node.attrs as { readonly count: number };
     found.push({ path: node.path, count, moments: node.inputs.mean! });
   };
-  visit(prediction);
+  for (const prediction of predicted) visit(prediction);
   return found;
 }
 

@@ -1,6 +1,6 @@
 /** Checks a fixture of a model: inference, gradients, batch norm and optimizer steps. */
 import type { Device, Safetensors } from '@cohesin/core';
-import { fromGolden } from '@cohesin/models';
+import { fromGolden, goldenInputs } from '@cohesin/models';
 import { metadataJson, under } from './fixture.ts';
 import type { Gates } from './gates.ts';
 import {
@@ -50,7 +50,7 @@ function referenceOf(fixture: Safetensors, device: Device, gates: Gates): ModelR
     const golden = fromGolden(config);
     const published = new Map([...under(fixture, 'weight/'), ...under(fixture, 'buffer/')]);
     const start = golden.weights.toCohesin(published);
-    const setup = { device, golden, start, batch: golden.inputs(under(fixture, 'input/')) };
+    const setup = { device, golden, start, batch: goldenInputs(fixture.tensors) };
     return { fixture, gates, setup, config };
   } catch (error) {
     return error as Error;
@@ -76,7 +76,7 @@ interface Part {
 /** Inference, then for each number of leaves a training pass and the steps of each optimizer. */
 function partsOf(model: ModelReference): readonly Part[] {
   const { fixture, setup } = model;
-  const leafCounts = setup.batch.x.shape[0]! % 2 === 0 ? [1, 2] : [1];
+  const leafCounts = setup.batch.x!.shape[0]! % 2 === 0 ? [1, 2] : [1];
   const optimizers = Object.keys(fixture.metadata).flatMap((key) =>
     key.startsWith('optimizer_') ? [key.slice('optimizer_'.length)] : [],
   );

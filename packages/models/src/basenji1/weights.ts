@@ -1,7 +1,7 @@
 /** Names of the first Basenji's weights, and reference files of the model. */
 import { nn } from '@cohesin/core';
 import { fields } from '../builder/fields.ts';
-import { type GoldenCase, sequenceAndTarget } from '../golden-case.ts';
+import type { GoldenCase } from '../golden-case.ts';
 import { type WeightMap, weightMap } from '../weight-map.ts';
 import { type Basenji1Layer, type Basenji1Options, basenji1 } from './model.ts';
 
@@ -23,9 +23,8 @@ export function basenji1FromGolden(config: unknown): GoldenCase {
   const model = basenji1(optionsFromConfig(config));
   return {
     model,
-    loss: nn.fullPoissonLoss,
-    outputs: (pred) => ({ pred }),
-    inputs: sequenceAndTarget,
+    predict: ({ x }) => ({ pred: model(x!) }),
+    loss: ({ pred }, { target }) => nn.fullPoissonLoss(pred!, target!),
     weights: basenji1Weights(model),
     runningStatistics: 'keras',
   };

@@ -1,7 +1,7 @@
 /** Published names of Basset's weights, and reference files of the model. */
 import { nn, sigmoid } from '@cohesin/core';
 import { fields } from '../builder/fields.ts';
-import { type GoldenCase, sequenceAndTarget } from '../golden-case.ts';
+import type { GoldenCase } from '../golden-case.ts';
 import { type WeightMap, weightMap } from '../weight-map.ts';
 import { type BassetOptions, basset } from './model.ts';
 
@@ -29,9 +29,9 @@ export function bassetFromGolden(config: unknown): GoldenCase {
   const model = basset({ ...optionsFromConfig(config), dropout: 0 });
   return {
     model,
-    loss: nn.bceWithLogits,
-    outputs: (logit) => ({ logit, prob: sigmoid(logit) }),
-    inputs: sequenceAndTarget,
+    predict: ({ x }) => ({ logit: model(x!) }),
+    loss: ({ logit }, { target }) => nn.bceWithLogits(logit!, target!),
+    outputs: ({ logit }) => ({ logit: logit!, prob: sigmoid(logit!) }),
     weights: bassetWeights(model),
     runningStatistics: 'torch',
   };

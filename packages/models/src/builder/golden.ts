@@ -1,6 +1,6 @@
 /** Reference files of models made from parameter files. */
 import { nn } from '@cohesin/core';
-import { type GoldenCase, sequenceAndTarget } from '../golden-case.ts';
+import type { GoldenCase } from '../golden-case.ts';
 import { modelFromParams } from './model.ts';
 import { torchWeights } from './weights.ts';
 
@@ -14,18 +14,17 @@ export function builtFromGolden(config: unknown): GoldenCase {
   const built = modelFromParams({ model: withoutDropout(Object.fromEntries(stated)) });
   return {
     model: built.model,
-    loss: nn.poissonLoss,
-    outputs: (pred) => ({ pred }),
-    extra: (prediction, target) => ({
-      eval_loss_poisson_multinomial_basenji_w1: nn.poissonMultinomialLoss(prediction, target, {
+    predict: ({ x }) => ({ pred: built.model(x!) }),
+    loss: ({ pred }, { target }) => nn.poissonLoss(pred!, target!),
+    extra: ({ pred }, { target }) => ({
+      eval_loss_poisson_multinomial_basenji_w1: nn.poissonMultinomialLoss(pred!, target!, {
         form: 'basenji',
       }),
-      eval_loss_poisson_multinomial_baskerville_w02: nn.poissonMultinomialLoss(prediction, target, {
+      eval_loss_poisson_multinomial_baskerville_w02: nn.poissonMultinomialLoss(pred!, target!, {
         form: 'baskerville',
         totalWeight: 0.2,
       }),
     }),
-    inputs: sequenceAndTarget,
     weights: torchWeights(built.model),
     runningStatistics: 'keras',
   };
@@ -35,13 +34,13 @@ export function builtFromGolden(config: unknown): GoldenCase {
 export function borzoiFromGolden(config: unknown): GoldenCase {
   const { loss: _loss, extra: _extra, ...built } = builtFromGolden(config);
   const options = { form: 'baskerville', totalWeight: 0.2 } as const;
-  return { ...built, loss: (p, t) => nn.poissonMultinomialLoss(p, t, options) };
+  return { ...built, loss: ({ pred }, { target }) => nn.poissonMultinomialLoss(pred!, target!, options) };
 }
 
 /** A reference file's Akita: the mean squared error. */
 export function akitaFromGolden(config: unknown): GoldenCase {
   const { extra: _, ...built } = builtFromGolden(config);
-  return { ...built, loss: nn.mseLoss };
+  return { ...built, loss: ({ pred }, { target }) => nn.mseLoss(pred!, target!) };
 }
 
 /** The same JSON without any `dropout`. */

@@ -1,7 +1,7 @@
 /** Published names of Enformer's weights, and reference files of the model. */
-import { add, concat, nn, slice, type Tensor } from '@cohesin/core';
+import { add, nn } from '@cohesin/core';
 import { fields } from '../builder/fields.ts';
-import { concatTargets, type GoldenCase } from '../golden-case.ts';
+import type { GoldenCase } from '../golden-case.ts';
 import type { PublishedWeights } from '../load-weights.ts';
 import { type PublishedName, type WeightMap, weightMap } from '../weight-map.ts';
 import { enformer } from './model.ts';
@@ -68,11 +68,11 @@ export function enformerTorchWeights(model: nn.AnyLayer): WeightMap {
   return weightMap(model, (path, { shape }) => publish(path, shape), { ignored: NOT_NEEDED });
 }
 
-/** A reference file's Enformer, both heads: predictions are its tracks one organism after the other. */
+/** A reference file's Enformer, both heads. */
 export function enformerFromGolden(config: unknown): GoldenCase {
   const given = fields(config, 'config');
   const tracks = (config as { readonly output_heads: Readonly<Record<string, number>> }).output_heads;
-  const both = enformer({
+  const model = enformer({
     lengthBp: given.integer('seq_length'),
     channels: given.integer('dim'),
     filters: given.integers('filters'),
@@ -86,25 +86,13 @@ export function enformerFromGolden(config: unknown): GoldenCase {
     attentionDropout: 0,
     headDropout: 0,
   });
-  const model = nn.layer(both.parts, (x: Tensor) => concat(Object.values(both(x))));
-  const names = Object.keys(tracks);
-  const ranges = names.map((_, i) => {
-    const from = names.slice(0, i).reduce((sum, name) => sum + tracks[name]!, 0);
-    return { from, to: from + tracks[names[i]!]!, axis: 2 };
-  });
   return {
     model,
-    loss: (prediction, target) =>
-      ranges
-        .map((range) => nn.poissonLoss(slice(prediction, range), slice(target, range)))
+    predict: ({ x }) => model(x!),
+    loss: (prediction, inputs) =>
+      Object.entries(prediction)
+        .map(([name, tracks]) => nn.poissonLoss(tracks, inputs[`target_${name}`]!))
         .reduce((sum, loss) => add(sum, loss)),
-    outputs: (prediction) =>
-      Object.fromEntries(names.map((name, i) => [name, slice(prediction, ranges[i]!)])),
-    inputs: (tensors) =>
-      concatTargets(
-        tensors,
-        names.map((name) => `target_${name}`),
-      ),
     weights: enformerTorchWeights(model),
     runningStatistics: 'keras',
   };
