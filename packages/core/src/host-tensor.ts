@@ -87,3 +87,10 @@ export function tensorFromBytes(
 ): HostTensor {
   return { shape, dtype, data: new ARRAYS[dtype](bytes.buffer, bytes.byteOffset, elementCount(shape)) };
 }
+
+/** The f32 tensor whose values are the bfloat16 of these little-endian bytes; exact. */
+export function tensorFromBFloat16(shape: readonly number[], bytes: Uint8Array<ArrayBuffer>): HostTensor {
+  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, elementCount(shape));
+  const words = Uint32Array.from(halves, (bits) => bits << 16);
+  return { shape, dtype: 'f32', data: new Float32Array(words.buffer) };
+}

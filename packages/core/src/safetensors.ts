@@ -9,6 +9,7 @@ import {
   HOST_DTYPES,
   type HostDType,
   type HostTensor,
+  tensorFromBFloat16,
   tensorFromBytes,
 } from './host-tensor.ts';
 import { explain, replacePath, writeSynced } from './replace-file.ts';
@@ -22,13 +23,17 @@ export interface Safetensors {
 const MAX_HEADER_BYTES = 100_000_000; // the limit of the reference implementation
 const READ_BYTES = 2 ** 30; // one read() may not exceed 2 GiB - 1
 
-/** Each dtype is called as here, in capitals. */
+/** bfloat16, the upper half of an f32: read as one, never written. */
+const BF16 = 'BF16';
+type Stored = HostDType | typeof BF16;
+
+/** Each other dtype is called as here, in capitals. */
 const DTYPES: ReadonlyMap<string, HostDType> = new Map(
   HOST_DTYPES.map((dtype) => [dtype.toUpperCase(), dtype]),
 );
 
 /**
- * The tensors of a whole safetensors file held in memory; their data is copied out of `bytes`.
+ * The tensors of a whole safetensors file held in memory; their data is copied out of `bytes`, BF16 as f32 (exact).
  *
  * @param source names the bytes in errors, usually the path
  * @throws when the header, a dtype, a shape or an offset is wrong, when tensors overlap or leave gaps,
@@ -42,7 +47,7 @@ export function decodeSafetensors(bytes: Uint8Array, source: string): Safetensor
   for (const entry of header.entries) {
     const copy = new Uint8Array(entry.end - entry.begin);
     copy.set(bytes.subarray(dataStart + entry.begin, dataStart + entry.end));
-    tensors.set(entry.name, tensorFromBytes(entry.shape, entry.dtype, copy));
+    tensors.set(entry.name, toTensor(entry, copy));
   }
   return { tensors, metadata: header.metadata };
 }
@@ -86,7 +91,7 @@ export async function readSafetensors(path: string): Promise<Safetensors> {
     const tensors = new Map<string, HostTensor>();
     for (const entry of header.entries) {
       const bytes = await readAt(handle, dataStart + entry.begin, entry.end - entry.begin, path);
-      tensors.set(entry.name, tensorFromBytes(entry.shape, entry.dtype, bytes));
+      tensors.set(entry.name, toTensor(entry, bytes));
     }
     return { tensors, metadata: header.metadata };
   } finally {
@@ -128,7 +133,7 @@ function headerLength(prefix: Uint8Array, fileBytes: number, source: string): nu
 
 interface Entry {
   readonly name: string;
-  readonly dtype: HostDType;
+  readonly dtype: Stored;
   readonly shape: readonly number[];
   readonly begin: number;
   readonly end: number;
@@ -189,7 +194,7 @@ function checkEntry(name: string, value: unknown, source: string): Entry {
     throw new Error(`${where}: data_offsets should be [begin, end], found ${JSON.stringify(offsets)}`);
   }
   const [begin, end] = offsets as [number, number];
-  const expected = elementCount(shape) * elementBytes(dtype);
+  const expected = elementCount(shape) * (dtype === BF16 ? 2 : elementBytes(dtype));
   if (end - begin !== expected) {
     throw new Error(
       `${where}: ${code} [${shape.join(', ')}] takes ${expected} bytes but data_offsets [${begin}, ${end}] hold ${end - begin}`,
@@ -198,14 +203,12 @@ function checkEntry(name: string, value: unknown, source: string): Entry {
   return { name, dtype, shape, begin, end };
 }
 
-function checkDType(code: unknown, where: string): HostDType {
-  if (code === 'BF16') {
-    throw new Error(`${where}: dtype BF16 is not supported; convert it to F32 (exact) and save again`);
-  }
+function checkDType(code: unknown, where: string): Stored {
+  if (code === BF16) return code;
   const dtype = typeof code === 'string' ? DTYPES.get(code) : undefined;
   if (dtype !== undefined) return dtype;
   throw new Error(
-    `${where}: dtype should be one of ${[...DTYPES.keys()].join(', ')}, found ${JSON.stringify(code)}`,
+    `${where}: dtype should be one of ${[...DTYPES.keys(), BF16].join(', ')}, found ${JSON.stringify(code)}`,
   );
 }
 
@@ -225,6 +228,10 @@ function checkCoverage(entries: readonly Entry[], dataBytes: number, source: str
     const fault = covered > dataBytes ? 'the file is cut short' : 'there are bytes after the last tensor';
     throw new Error(`${source}: ${fault}: the header describes ${covered} bytes of data, found ${dataBytes}`);
   }
+}
+
+function toTensor({ shape, dtype }: Entry, bytes: Uint8Array<ArrayBuffer>): HostTensor {
+  return dtype === BF16 ? tensorFromBFloat16(shape, bytes) : tensorFromBytes(shape, dtype, bytes);
 }
 
 interface Layout {

@@ -2,7 +2,14 @@
  * PyTorch's weight files since 1.6: a zip archive of `data.pkl` and one entry per storage.
  * https://github.com/pytorch/pytorch/blob/main/torch/serialization.py
  */
-import { elementBytes, elementCount, type HostDType, type HostTensor, tensorFromBytes } from '@cohesin/core';
+import {
+  elementBytes,
+  elementCount,
+  type HostDType,
+  type HostTensor,
+  tensorFromBFloat16,
+  tensorFromBytes,
+} from '@cohesin/core';
 import {
   isSpecial,
   type PickleDict,
@@ -173,9 +180,7 @@ function materialise(record: TensorRecord, bytes: Uint8Array<ArrayBuffer>, where
   checkBounds(record, where);
   const dtype = storage.dtype === 'bf16' ? 'u16' : storage.dtype;
   const packed = gathered(record, bytes, elementBytes(dtype));
-  if (storage.dtype !== 'bf16') return tensorFromBytes(shape, dtype, packed);
-  const upper = Uint32Array.from(new Uint16Array(packed.buffer), (bits) => bits << 16);
-  return tensorFromBytes(shape, 'f32', new Uint8Array(upper.buffer));
+  return storage.dtype === 'bf16' ? tensorFromBFloat16(shape, packed) : tensorFromBytes(shape, dtype, packed);
 }
 
 function checkBounds({ storage, offset, shape, strides }: TensorRecord, where: string): void {

@@ -17,7 +17,7 @@ export interface WeightFile {
 
 /**
  * All weights of a safetensors, Keras HDF5 or PyTorch file, or of a TensorFlow checkpoint (the path of its `.index`).
- * The format is read off the content; the name of the file plays no part. bfloat16 of PyTorch comes as f32.
+ * The format is read off the content; the name of the file plays no part. bfloat16 comes as f32.
  *
  * @throws when the file cannot be read, has another format, or is damaged; the message gives file, tensor, expected and
  *   found, and nothing is returned by halves

@@ -181,6 +181,23 @@ describe('files of our own', () => {
     }
   });
 
+  test('an HDF5 file without names of layers, as Keras 3 writes, gives all of its data sets', async () => {
+    const { File, ready } = await import('h5wasm/node');
+    await ready;
+    const path = join(folder, 'keras3.h5');
+    const file = new File(path, 'w', { libver: ['earliest', 'latest'] });
+    const vars = file.create_group('layers').create_group('conv1d').create_group('vars');
+    vars.create_dataset({ name: '0', data: Float32Array.of(1, 2, 3, 4), shape: [2, 1, 2], dtype: '<f' });
+    vars.create_dataset({ name: '1', data: Float32Array.of(5, 6), shape: [2], dtype: '<f' });
+    file.close();
+    expect((await readWeights(path)).tensors).toEqual(
+      new Map([
+        ['layers/conv1d/vars/0', hostTensor([2, 1, 2], [1, 2, 3, 4])],
+        ['layers/conv1d/vars/1', hostTensor([2], [5, 6])],
+      ]),
+    );
+  });
+
   test('f16 data sets of HDF5 are read', async () => {
     const path = join(folder, 'half.h5');
     const tensors = new Map([['layer/kernel:0', hostTensor([2, 3], [1, 2, 3, 4, 5, 6])]]);
