@@ -180,6 +180,33 @@ describe('prepare on a toy genome', () => {
     expect(targets[5]).toBeGreaterThan(least);
   });
 
+  it('holds each track to a quantile of all its targets', async () => {
+    const tracks = [track('a'), track('b', { statistic: 'sum' })];
+    await run('free', options({ tracks }));
+    const { result } = await run('held', options({ tracks, extremeQuantile: 0.95 }), 2);
+    const values = async (name: string): Promise<Float32Array[]> => {
+      const all: number[][] = [[], []];
+      const set = await openDataset(inToy(name));
+      for (const split of ['train', 'valid', 'test'])
+        for await (const { record } of set.stream(split))
+          for (const [i, value] of f16ToF32(record.targets.data as Uint16Array).entries())
+            all[i % 2]!.push(value);
+      return all.map((list) => Float32Array.from(list));
+    };
+    const [free, held] = [await values('free'), await values('held')];
+    for (const column of [0, 1]) {
+      const sorted = free[column]!.toSorted();
+      const place = 0.95 * (sorted.length - 1);
+      const low = sorted[Math.floor(place)]!;
+      const limit = low + (sorted[Math.ceil(place)]! - low) * (place % 1);
+      const most = f16ToF32(f32ToF16([limit]))[0]!;
+      expect(held[column]).toEqual(free[column]!.map((value) => (value > limit ? most : value)));
+      expect(result.tracks[column]!.clippedFraction).toBe(
+        free[column]!.filter((value) => value > limit).length / sorted.length,
+      );
+    }
+  });
+
   it('takes places and splits from a published sequences.bed, and centres longer sequences on them', async () => {
     await run('first', options());
     const bed = join(inToy('first'), 'sequences.bed');
@@ -364,7 +391,6 @@ describe('cohesin prepare', () => {
       ['--targets', 'a', '--tracks', 'b'],
       'needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool',
     ],
-    [['--tracks', 'none.bw', '--statistic', 'total'], 'sum_stat is "total"; choose sum, mean, max'],
     [['--tracks', 'none.bw'], 'none.bw: ENOENT'],
   ])('%j is refused with code 78', async (args, message) => {
     const { code, errors } = await cohesin([

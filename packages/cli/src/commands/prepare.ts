@@ -101,6 +101,11 @@ export const prepare: Command = {
     published: {
       about: "the transforms of Borzoi's paper: x^0.75, soft clip X + sqrt(value - X), scale last",
     },
+    'clip-extremes': {
+      value: 'QUANTILE',
+      about:
+        "each track is held to this quantile of its targets (baskerville's is 0.9999999); reads tracks twice",
+    },
     'one-hot': { about: 'four bytes per base, as Basenji2 and Enformer were published (default one)' },
     'keep-order': { about: 'sequences in the order of the genome (default shuffled)' },
     seed: { value: 'N', about: 'of splits and order (default 44)' },
@@ -132,6 +137,7 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
   const memory = options.count('memory');
   const chromosomes = options.text('chromosomes')?.split(',');
   const contacts = readContacts(options);
+  const extremeQuantile = number(options, 'clip-extremes');
   const poolWidthBp = options.count('bin') ?? defaults.poolWidthBp;
   return {
     ...defaults,
@@ -142,6 +148,7 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
     cropBp: options.count('crop', 0) ?? defaults.cropBp,
     poolWidthBp,
     ...(contacts && { contacts }),
+    ...(extremeQuantile !== undefined && { extremeQuantile }),
     ...(chromosomes && { chromosomes }),
     ...readBeds(options),
     unmappableLimit: number(options, 'unmappable-limit') ?? defaults.unmappableLimit,

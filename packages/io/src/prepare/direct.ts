@@ -7,7 +7,7 @@ import type { SequenceRecord } from '../record.ts';
 import { checkPosition, type StreamedRecord, type StreamOptions } from '../shards.ts';
 import { beyondBp } from './options.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
-import { openTargets, type TargetReader } from './target-reader.ts';
+import { clipUnmappable, openTargets, type TargetReader } from './target-reader.ts';
 
 /** A plan's sequences by random access, in the same orders and with the same positions as from files. Close it. */
 export interface IntervalDataset extends ShardSet {
@@ -24,8 +24,16 @@ export interface IntervalDataset extends ShardSet {
 /** Records read before they are asked for. */
 const AHEAD = 4;
 
-/** Opens every track of a plan, and keeps them open. */
+/**
+ * Opens every track of a plan, and keeps them open.
+ *
+ * @throws when one cannot be opened, or the plan clips extreme values
+ */
 export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset> {
+  if (plan.options.extremeQuantile !== undefined)
+    throw new Error(
+      'openIntervals: extremeQuantile needs all targets of a track; prepare the data set, or leave it out',
+    );
   const { options, targetLength, sequences } = plan;
   const tracks: TargetReader[] = [];
   const close = async (): Promise<void> => {
@@ -92,6 +100,7 @@ async function readRecord(
   const data = new Uint16Array(targetLength * tracks.length);
   for (const [column, track] of tracks.entries()) {
     const { bits } = await track.read(place);
+    clipUnmappable(bits, place, options);
     for (let bin = 0; bin < targetLength; bin++) data[bin * tracks.length + column] = bits[bin]!;
   }
   const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);

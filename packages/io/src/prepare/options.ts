@@ -71,6 +71,11 @@ export interface PrepareOptions {
   readonly precision: Precision;
   /** The transforms of Borzoi's paper. */
   readonly published: boolean;
+  /**
+   * Every track is held to ± this quantile of all its targets, as baskerville does with 0.9999999. Tracks are then read
+   * twice.
+   */
+  readonly extremeQuantile?: number;
   /** One byte per base, or four. */
   readonly sequence: 'codes' | 'one-hot';
   /** Shuffles the sequences of each split. */
@@ -145,6 +150,7 @@ export function wrongOptions(options: PrepareOptions): string[] {
   share('unmappableLimit', options.unmappableLimit);
   share('unmappableClip', options.unmappableClip);
   share('sample', options.sample);
+  if (options.extremeQuantile !== undefined) share('extremeQuantile', options.extremeQuantile);
   if (coreBp < poolWidthBp || coreBp % poolWidthBp !== 0) {
     wrong.push(
       `sequenceLengthBp ${sequenceLengthBp} - 2 × cropBp ${cropBp} leaves ${coreBp} bp, which are not whole bins of poolWidthBp ${poolWidthBp}`,

@@ -3,10 +3,12 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readPadded } from '../genome.ts';
 import { type DatasetExample, writeDataset } from '../write-dataset.ts';
+import { holdTo, ValueCounts } from './extremes.ts';
 import { beyondBp, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
+import { clipUnmappable, type TrackTargets } from './target-reader.ts';
 import { openTargetSource, type TargetSource } from './target-source.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
 
@@ -56,6 +58,10 @@ async function write(
   const counts = options.tracks.map(() => new TrackCount());
   const inputs = await describeInputs(options);
   const filtered: PlannedSequence[] = [];
+  const { extremeQuantile } = options;
+  const passes = extremeQuantile === undefined ? 1 : 2;
+  const limits =
+    extremeQuantile === undefined ? undefined : await findLimits({ plan, source }, extremeQuantile, progress);
   let provenance: Provenance | undefined;
   const records = await writeDataset(dir, {
     sequenceLengthBp: options.sequenceLengthBp,
@@ -65,7 +71,9 @@ async function write(
     targets: options.tracks.map(tableRow),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
-    examples: examples({ plan, source, counts, filtered }, progress),
+    examples: examples({ plan, source, counts, limits, filtered }, (done, total) =>
+      progress((passes - 1) * total + done, passes * total),
+    ),
     ...(options.contacts ? { diagonalOffset: options.contacts.diagonalOffset } : {}),
     alsoWrite: async (folder, written) => {
       const rows = contigs.map(
@@ -103,6 +111,8 @@ interface Reading {
   readonly source: TargetSource;
   /** One a track. */
   readonly counts: readonly TrackCount[];
+  /** What each track is held to, if anything. */
+  readonly limits: readonly number[] | undefined;
   /** Sequences left out. */
   readonly filtered: PlannedSequence[];
 }
@@ -133,34 +143,69 @@ async function* examples(reading: Reading, progress: PrepareProgress): AsyncGene
 /** Sequences of a job: enough that a thread is not waiting, few enough that progress shows. */
 const PLACES_PER_JOB = 32;
 
-/** Targets of a group of sequences, each `[bins, tracks]`, track by track. Nothing depends on the number of threads. */
+/** The jobs of all tracks in some sequences, in order, with several under way. Nothing depends on the number of threads. */
+async function* readJobs(
+  { plan, source }: Pick<Reading, 'plan' | 'source'>,
+  places: readonly PlannedSequence[],
+): AsyncGenerator<{ column: number; from: number; found: readonly (TrackTargets | undefined)[] }> {
+  const underWay: { column: number; from: number; reading: ReturnType<TargetSource['read']> }[] = [];
+  for (const column of plan.options.tracks.keys()) {
+    for (let from = 0; from < places.length; from += PLACES_PER_JOB) {
+      const reading = source.read({ column, places: places.slice(from, from + PLACES_PER_JOB) });
+      reading.catch(() => {}); // thrown when its turn comes
+      underWay.push({ column, from, reading });
+      if (underWay.length < source.width) continue;
+      const { reading: first, ...job } = underWay.shift()!;
+      yield { ...job, found: await first };
+    }
+  }
+  for (const { reading, ...job } of underWay) yield { ...job, found: await reading };
+}
+
+/** What each track is held to, after all of it was read once. */
+async function findLimits(
+  reading: Pick<Reading, 'plan' | 'source'>,
+  quantile: number,
+  progress: PrepareProgress,
+): Promise<number[]> {
+  const { sequences, options } = reading.plan;
+  const limits: number[] = [];
+  let counts = new ValueCounts();
+  for await (const { column, from, found } of readJobs(reading, sequences)) {
+    for (const targets of found) if (targets) counts.add(targets.bits);
+    const done = Math.min(from + PLACES_PER_JOB, sequences.length);
+    progress(column * sequences.length + done, 2 * sequences.length * options.tracks.length);
+    if (done < sequences.length) continue;
+    limits.push(Math.abs(counts.quantile(quantile)));
+    counts = new ValueCounts();
+  }
+  return limits;
+}
+
+/** Targets of a group of sequences, each `[bins, tracks]`, track by track. */
 async function readGroup(
-  { plan, source, counts }: Reading,
+  reading: Reading,
   group: readonly PlannedSequence[],
   progress: (done: number) => void,
 ): Promise<(Uint16Array | undefined)[]> {
+  const { plan, counts, limits } = reading;
   const { options, targetLength } = plan;
   const count = options.tracks.length;
   const targets: (Uint16Array | undefined)[] = group.map(() => new Uint16Array(targetLength * count));
-  const underWay: { column: number; from: number; found: ReturnType<TargetSource['read']> }[] = [];
-  const take = async (): Promise<void> => {
-    const { column, from, found } = underWay.shift()!;
-    for (const [i, values] of (await found).entries()) {
+  for await (const { column, from, found } of readJobs(reading, group)) {
+    const limit = limits?.[column];
+    for (const [i, values] of found.entries()) {
       const row = targets[from + i];
-      if (values === undefined) targets[from + i] = undefined;
-      else if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values.bits[at]!;
-      if (values) counts[column]!.add(values, group[from + i]!);
+      if (values === undefined) {
+        targets[from + i] = undefined;
+        continue;
+      }
+      const held = limit === undefined ? 0 : holdTo(values.bits, limit);
+      clipUnmappable(values.bits, group[from + i]!, options);
+      if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values.bits[at]!;
+      counts[column]!.add({ ...values, clipped: values.clipped + held }, group[from + i]!);
     }
     progress(column * group.length + Math.min(from + PLACES_PER_JOB, group.length));
-  };
-  for (const column of options.tracks.keys()) {
-    for (let from = 0; from < group.length; from += PLACES_PER_JOB) {
-      const found = source.read({ column, places: group.slice(from, from + PLACES_PER_JOB) });
-      found.catch(() => {}); // thrown when its turn comes
-      underWay.push({ column, from, found });
-      if (underWay.length >= source.width) await take();
-    }
   }
-  while (underWay.length > 0) await take();
   return targets;
 }

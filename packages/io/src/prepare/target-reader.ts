@@ -127,7 +127,7 @@ async function readBins(
   source: TrackSource,
   { options, blacklist }: TargetInputs,
 ): Promise<TrackTargets> {
-  const { chrom, startBp, endBp, unmappable } = sequence;
+  const { chrom, startBp, endBp } = sequence;
   const name = names.get(chrom);
   const coverage =
     name === undefined
@@ -138,8 +138,7 @@ async function readBins(
   checkNumbers(binned.values, sequence, source, options);
   const { values, ...counts } = binned;
   const bits = f32ToF16(values);
-  const clips = unmappable && options.unmappableClip < 1;
-  return { ...counts, bits: clips ? clipUnmappable(bits, unmappable, options.unmappableClip) : bits };
+  return { ...counts, bits };
 }
 
 function checkNumbers(
@@ -156,12 +155,17 @@ function checkNumbers(
   );
 }
 
-/** Unmappable bins, at most the quantile of the whole sequence. hound_data_write.py */
-function clipUnmappable(bits: Uint16Array, unmappable: Uint8Array, quantile: number): Uint16Array {
+/** Holds unmappable bins, where asked, to the quantile of the whole sequence. hound_data_write.py */
+export function clipUnmappable(
+  bits: Uint16Array,
+  { unmappable }: Place,
+  { unmappableClip }: PrepareOptions,
+): void {
+  if (unmappable === undefined || unmappableClip >= 1) return;
   const values = f16ToF32(bits);
   const ordered = values.toSorted();
-  const at = quantile * (ordered.length - 1);
+  const at = unmappableClip * (ordered.length - 1);
   const low = ordered[Math.floor(at)]!;
   const limit = low + (ordered[Math.ceil(at)]! - low) * (at - Math.floor(at));
-  return f32ToF16(values.map((value, bin) => (unmappable[bin] ? Math.min(value, limit) : value)));
+  bits.set(f32ToF16(values.map((value, bin) => (unmappable[bin] ? Math.min(value, limit) : value))));
 }
