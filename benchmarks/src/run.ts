@@ -1,5 +1,6 @@
 /** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
 import { parseArgs } from 'node:util';
+import { fullSize } from './full-size.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
@@ -11,6 +12,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   scaling,
   large,
   memory,
+  'full-size': fullSize,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });

@@ -22,13 +22,7 @@ export {
 export type { ActivationName, Gelu } from './builder/shared.ts';
 export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
-export {
-  ENFORMER_TRACKS,
-  type Enformer,
-  type EnformerOptions,
-  enformer,
-  enformerFilters,
-} from './enformer/model.ts';
+export * from './enformer/model.ts';
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';

@@ -71,8 +71,8 @@ export function enformer(options: EnformerOptions = {}): Enformer {
   }
   const block = { channels, length: bins, heads, keySize, positionFeatures, dropout, attentionDropout };
   const trunk = nn.sequential({
-    stem: stem(filters[0]!),
-    tower: nn.sequential(filters.slice(1).map((outputs, i) => towerBlock(filters[i]!, outputs))),
+    stem: enformerStem(filters[0]!),
+    tower: nn.sequential(filters.slice(1).map((outputs, i) => enformerTowerBlock(filters[i]!, outputs))),
     transformer: nn.sequential(Array.from({ length: transformerBlocks }, () => transformerBlock(block))),
     crop: (x: Tensor) => slice(x, { from: crop, to: bins - crop }),
     final: nn.sequential({
@@ -126,8 +126,8 @@ function normConv(inputs: number, outputs: number, size: number): nn.Layer {
   });
 }
 
-/** [batch, length, 4] → [batch, length / 2, filters]. */
-function stem(filters: number): nn.Layer {
+/** The stem: [batch, length, 4] → [batch, length / 2, filters]. */
+export function enformerStem(filters: number): nn.Layer {
   return nn.sequential({
     conv: nn.conv1d({ inputs: 4, outputs: filters, size: 15, init: INIT }),
     pointwise: residual(normConv(filters, filters, 1)),
@@ -135,8 +135,8 @@ function stem(filters: number): nn.Layer {
   });
 }
 
-/** [batch, length, inputs] → [batch, length / 2, outputs]. */
-function towerBlock(inputs: number, outputs: number): nn.Layer {
+/** One block of the tower: [batch, length, inputs] → [batch, length / 2, outputs]. */
+export function enformerTowerBlock(inputs: number, outputs: number): nn.Layer {
   return nn.sequential({
     block: normConv(inputs, outputs, 5),
     pointwise: residual(normConv(outputs, outputs, 1)),
