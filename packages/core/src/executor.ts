@@ -58,20 +58,24 @@ export const alone: Exchange = {
 /** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
 export class NotFiniteError extends Error {
   readonly tensor: string;
-  /** The leaf whose computation first went wrong; undefined when none of this device's did. */
-  readonly leaf: number | undefined;
+  /** Where a computation of this device first went wrong; undefined when none did. */
+  readonly place: Place | undefined;
 
-  constructor(message: string, tensor: string, leaf?: number) {
+  constructor(message: string, tensor: string, place?: Place) {
     super(message);
     this.name = 'NotFiniteError';
     this.tensor = tensor;
-    this.leaf = leaf;
+    this.place = place;
   }
 }
+
+/** Somewhere in a run: the earlier comes first. What leaves share counts as their first leaf's. */
+export type Place = readonly [round: number, segment: number, leaf: number];
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
 export interface ProfiledPart {
   readonly steps: readonly Step[];
+  readonly leaf: number;
   encode(encoder: GPUCommandEncoder, index: number, descriptor: GPUComputePassDescriptor): void;
   finish(encoder: GPUCommandEncoder): void;
 }
@@ -221,30 +225,47 @@ export class Executor {
     return result;
   }
 
-  /** Every stored tensor of one leaf after each of its steps, and whether it is finite: to look for the first that is not. */
-  async inspect(
+  /**
+   * Runs up to the update again, kernel by kernel, for the first stored tensor that is not finite. All ranks must do so
+   * together, since they exchange what they do in a run.
+   */
+  async firstNotFinite(
     frame: Frame,
-    leaf: number,
-    visit: (step: Step, finite: () => boolean) => boolean,
-  ): Promise<void> {
+    exchange: Exchange = alone,
+  ): Promise<{ readonly step: Step; readonly place: Place } | undefined> {
     this.setInputs(this.inputs);
-    this.startRound(0);
-    for (const [index, { once, leaf: steps, segment }] of this.segments.entries()) {
-      if (index === this.program.update) return;
-      for (const prepared of [...once, ...steps.filter(({ step }) => runsFor(step, leaf))]) {
-        const encoder = this.device.encoder('inspect');
-        this.pass(encoder, [prepared], frame, leaf);
-        this.device.submit(encoder);
-        const { window, bindings } = prepared.step;
-        if (window !== undefined && window.index + 1 < window.count) continue; // not yet whole
-        const output = window?.output ?? bindings.at(-1)!;
-        const [bytes] = await this.device.read([
-          { buffer: this.bufferOf(output.slot, leaf), offset: output.offset ?? 0, bytes: output.bytes ?? 0 },
-        ]);
-        if (visit(prepared.step, () => allFinite(bytes!.slice(), output.half === true))) return;
+    let found: { readonly step: Step; readonly place: Place } | undefined;
+    const update = this.program.update ?? this.segments.length;
+    for (let round = 0; round < rounds(this.program).count; round++) {
+      this.startRound(round);
+      for (const [index, prepared] of this.segments.slice(0, update).entries()) {
+        for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, round)) {
+          for (const [i, step] of steps.entries()) {
+            this.submit((encoder) => encode(encoder, i, {}));
+            if (found === undefined && !(await this.isFinite(step, leaf)))
+              found = { step, place: [round, index, leaf] };
+          }
+          this.submit(finish);
+        }
+        await this.combine(prepared.segment.combine, exchange);
       }
-      if (segment.combine.length > 0) return;
     }
+    return found;
+  }
+
+  private submit(encode: (encoder: GPUCommandEncoder) => void): void {
+    const encoder = this.device.encoder('inspect');
+    encode(encoder);
+    this.device.submit(encoder);
+  }
+
+  /** Whether what a step wrote is finite; a window that is not the last, and gradient sums, are not looked at. */
+  private async isFinite({ label, window, bindings }: Step, leaf: number): Promise<boolean> {
+    if (label.endsWith('add gradient') || (window !== undefined && window.index + 1 < window.count))
+      return true;
+    const { slot, offset = 0, bytes = 0, half } = window?.output ?? bindings.at(-1)!;
+    const [read] = await this.device.read([{ buffer: this.bufferOf(slot, leaf), offset, bytes }]);
+    return allFinite(read!.slice(), half === true);
   }
 
   /**
@@ -272,6 +293,7 @@ export class Executor {
       publish: readonly Publish[],
     ): ProfiledPart => ({
       steps: prepared.map(({ step }) => step),
+      leaf,
       encode: (encoder, index, descriptor) =>
         this.pass(encoder, [prepared[index]!], this.place(frame, round, leaf), leaf, descriptor),
       finish: (encoder) => this.publish(encoder, publish, round, leaf),

@@ -19,6 +19,7 @@ export {
   type Frame,
   type GatherPart,
   NotFiniteError,
+  type Place,
   type SumParts,
 } from './executor.ts';
 export { globPattern } from './glob.ts';

@@ -264,6 +264,21 @@ test('a NaN in one sequence stops the step on every rank, changes nothing, and n
   expect(step.host.step).toBe(2);
 });
 
+test('a NaN in one part of a cut sequence is found there, though norms spread it to all parts', async () => {
+  const step = await distribute(trapStep('sequence'), {
+    mesh: await meshOf(3),
+    leavesPerSequence: LEAVES,
+    inputs: { x: [2, LENGTH, 4], y: [2, BINS, TRACKS] },
+    seed: 5,
+  });
+  const x = values(2 * LENGTH * 4, 1);
+  x[(LENGTH + 43) * 4] = Number.NaN; // second sequence, row 43: part 5
+  const y = values(2 * BINS * TRACKS, 3).map(Math.abs);
+  await expect(step({ x, y })).rejects.toThrow(
+    /step 0: conv: .*first tensor that is not finite \(sequence 1, part [456]\)/, // windows reach into neighbours
+  );
+});
+
 test('state that is only assigned, and gradients through shared parameters, survive the split into leaves', async () => {
   const hashes: string[] = [];
   for (const devices of [1, 2]) {

@@ -13,6 +13,7 @@ import {
   kernelTarget,
   memoryReport,
   NotFiniteError,
+  type Place,
   type Program,
   pieceCount,
   rounds,
@@ -272,11 +273,19 @@ async function explainAll(
   const found = await Promise.all(
     mesh.ranks.map((rank) => rank.call<Explanation>((api) => api.explain(job.id, frame, gradient))),
   );
-  const [first] = found.filter(({ message }) => message !== undefined).sort((a, b) => a.leaf - b.leaf);
+  const [first] = found
+    .filter(({ place }) => place !== undefined)
+    .sort((a, b) => compare(a.place!, b.place!));
   return new NotFiniteError(
     first?.message ?? `step ${frame.step}: the gradient of ${gradient} is not finite; nothing was updated`,
     first?.tensor ?? gradient,
   );
+}
+
+/** Which of two places in a run is earlier. */
+function compare(a: Place, b: Place): number {
+  const differing = a.findIndex((value, i) => value !== b[i]);
+  return differing < 0 ? 0 : a[differing]! - b[differing]!;
 }
 
 function fillInputs(

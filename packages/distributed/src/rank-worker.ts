@@ -9,6 +9,7 @@ import {
   type HostDType,
   type HostTensor,
   notFinite,
+  type Place,
   type Program,
   piecesOf,
   StateStore,
@@ -51,7 +52,7 @@ export type StepReport =
 /** Where a step first went wrong on a rank; `message` is set if it was on this one. */
 export interface Explanation {
   readonly message: string | undefined;
-  readonly leaf: number;
+  readonly place: Place | undefined;
   readonly tensor: string;
 }
 
@@ -103,8 +104,10 @@ const api = {
 
   /** Runs the leaves of a step again, to find the first tensor that is not finite. */
   explain: async (id: number, frame: Frame, gradient: string): Promise<Explanation> => {
-    const { message, tensor, leaf } = await notFinite(jobs.get(id)!.executor, frame, gradient);
-    return { message: leaf === undefined ? undefined : message, leaf: leaf ?? 0, tensor };
+    const { executor, exchange, rendezvous } = jobs.get(id)!;
+    rendezvous.enter(frame.step, 'forward and backward');
+    const { message, tensor, place } = await notFinite(executor, frame, gradient, exchange);
+    return { message: place === undefined ? undefined : message, place, tensor };
   },
 
   writeState: (stateId: number, tensors: readonly SharedTensor[]): void => {

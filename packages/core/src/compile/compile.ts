@@ -1,6 +1,6 @@
 import type { Counters, StepCounters } from '../counters.ts';
 import { type Device, kernelTarget } from '../device.ts';
-import { Executor, NotFiniteError } from '../executor.ts';
+import { type Exchange, Executor, type Frame, NotFiniteError, type Place } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
@@ -161,31 +161,30 @@ function addUp(program: Program, outputs: Record<string, HostTensor>): Record<st
   return outputs;
 }
 
-function sequencesOfLeaf({ sequences, leaves }: Program, from: number, leaf: number): string {
-  if (leaves > sequences) return `sequence ${from}`;
+function sequencesOf({ sequences, leaves }: Program, from: number, [round, , leaf]: Place): string {
+  if (leaves > sequences) return `sequence ${from + round}, part ${leaf}`;
   const [first, last] = [from + (leaf * sequences) / leaves, from + ((leaf + 1) * sequences) / leaves - 1];
-  return first === last ? `sequence ${first}` : `sequences ${first}–${last}`;
+  return `${first === last ? `sequence ${first}` : `sequences ${first}–${last}`}, leaf ${leaf}`;
 }
 
-/** The error for a NaN or infinite gradient: names the first stored tensor that is not finite, and the sequence. */
+/**
+ * The error for a NaN or infinite gradient: names the first stored tensor that is not finite, and the sequence. All ranks
+ * must call it together.
+ */
 export async function notFinite(
   executor: Executor,
-  frame: Parameters<Executor['inspect']>[0],
+  frame: Frame,
   gradient: string,
+  exchange?: Exchange,
 ): Promise<NotFiniteError> {
-  for (const leaf of executor.leaves) {
-    let found: string | undefined;
-    await executor.inspect(frame, leaf, (step, finite) => {
-      if (step.label.endsWith('add gradient') || finite()) return false;
-      found = step.label;
-      return true;
-    });
-    if (found === undefined) continue;
-    const sequences = sequencesOfLeaf(executor.program, frame.sequence, leaf);
+  const found = await executor.firstNotFinite(frame, exchange);
+  if (found !== undefined) {
+    const { label } = found.step;
+    const sequences = sequencesOf(executor.program, frame.sequence, found.place);
     return new NotFiniteError(
-      `step ${frame.step}: ${found} is the first tensor that is not finite (${sequences}, leaf ${leaf}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
-      found,
-      leaf,
+      `step ${frame.step}: ${label} is the first tensor that is not finite (${sequences}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
+      label,
+      found.place,
     );
   }
   return new NotFiniteError(
