@@ -17,6 +17,7 @@ export interface RunOptions {
   readonly seed: number | undefined;
   readonly checkpointEvery: number | undefined;
   readonly resume: string | undefined;
+  readonly decodeThreads: number | undefined;
 }
 
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
@@ -52,6 +53,11 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     about: 'steps between checkpoints (default: every epoch, and at the end)',
   },
   resume: { value: 'DIR', about: 'go on from the newest checkpoint of a run, on any number of devices' },
+  'decode-threads': {
+    value: 'N',
+    about:
+      'that read and decode records, for data larger than memory (default 0: this one, and 512 MiB kept)',
+  },
   json: { about: 'one JSON object a line instead of text' },
 };
 
@@ -71,5 +77,6 @@ export function readRunOptions(options: Options): RunOptions {
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
     resume: options.text('resume'),
+    decodeThreads: options.count('decode-threads', 0),
   };
 }

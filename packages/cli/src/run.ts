@@ -59,7 +59,7 @@ async function prepare(
   options: RunOptions,
 ): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
   return usage(async () => {
-    const dataset = await openDataset(options.data);
+    const dataset = await openDataset(options.data, { workers: options.decodeThreads ?? 0 });
     const task = await openTask(options.model, dataset);
     const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
     if (resumed !== undefined) checkSameModel(task, resumed);

@@ -107,6 +107,7 @@ async function firstRun(
     seed: undefined,
     checkpointEvery: undefined,
     resume: undefined,
+    decodeThreads: undefined,
   };
   let found: readonly string[] = [];
   const result = await runTraining(options, output, {
