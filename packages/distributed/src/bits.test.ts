@@ -26,6 +26,7 @@ import {
   trainStep,
   withScope,
 } from '@cohesin/core';
+import { relativeError } from '@cohesin/core/testing';
 import { afterAll, expect, test } from 'vitest';
 import { hashState, hostTensors } from './checkpoint.ts';
 import { type Distributed, distribute } from './distribute.ts';
@@ -36,6 +37,8 @@ const LEAVES = 8;
 const LENGTH = 64;
 const BINS = 16;
 const TRACKS = 3;
+/** Relative to the largest value, as in the tests of ops: gradients chain several sums in f32. */
+const GRADIENT_TOLERANCE = 1e-4;
 
 const meshes = new Map<number, Promise<Mesh>>();
 const meshOf = (devices: number): Promise<Mesh> => {
@@ -220,6 +223,36 @@ test('shares of leaves cover all of them once, as evenly as they divide', () => 
     const sizes = parts.map(([from, to]) => to - from);
     expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
   }
+});
+
+test('a step makes no GPU object on any rank once the first two have run', async () => {
+  const mesh = await meshOf(2);
+  const step = await distribute(trapStep('step'), { mesh, leaves: LEAVES, inputs: INPUTS });
+  const created = (): Promise<unknown> =>
+    Promise.all(mesh.ranks.map((rank) => rank.call((api) => api.created())));
+  await runSteps(step, 2);
+  const made = await created();
+  await runSteps(step, 5);
+  expect(await created()).toEqual(made);
+  await step.close();
+});
+
+test('a graph of traps gives the same values within f32 rounding when nothing is fused', async () => {
+  const [fused, unfused] = await Promise.all(
+    [true, false].map(async (fuse) => {
+      const options = { mesh: await meshOf(1), leaves: LEAVES, inputs: INPUTS, seed: 5, fuse };
+      const step = await distribute(trapStep('sequence'), options);
+      await runSteps(step, 1);
+      const state = await step.state.read();
+      await step.close();
+      return state;
+    }),
+  );
+  const errors = [...fused!].map(([name, { data }]) =>
+    relativeError(unfused!.get(name)!.data as Float32Array, data as Float32Array),
+  );
+  expect(Math.max(...errors)).toBeGreaterThan(0); // otherwise it would be no trap
+  expect(Math.max(...errors)).toBeLessThan(GRADIENT_TOLERANCE);
 });
 
 test('a gradient that leaves the window of its scale repeats the step, and the result is that of a fitting scale', async () => {

@@ -52,6 +52,8 @@ export interface LogicalPlan {
   readonly leavesPerSequence: number;
   readonly target: KernelTarget;
   readonly precision: Precision;
+  /** Whether nodes share kernels. */
+  readonly fuse: boolean;
 }
 
 /**
@@ -70,7 +72,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const sharded = shardedGraph(simplify(graph), plan);
   checkSizes(sharded.graph);
   const scalars = scalarNames(sharded.graph);
-  const fused = fuse(sharded.graph);
+  const fused = fuse(sharded.graph, plan.fuse);
   const logical = updateInPlace(split(sharded, fused, scalars, plan.target), sharded, fused, scalars);
   const sumLayout = layOutSums(sharded);
   const bytes = storageBytes(sharded, sumLayout);
@@ -102,9 +104,10 @@ function checkSizes(graph: Graph): void {
   );
 }
 
-function shardedGraph(graph: Graph, { leaves, leavesPerSequence, precision }: LogicalPlan): Sharded {
+function shardedGraph(graph: Graph, plan: LogicalPlan): Sharded {
+  const { leaves, leavesPerSequence, precision } = plan;
   const sharded = leavesPerSequence === 1 ? shard(graph, leaves) : shardRows(graph, leavesPerSequence);
-  return precision === 'f32' ? sharded : storeHalves(sharded, fuse(sharded.graph));
+  return precision === 'f32' ? sharded : storeHalves(sharded, fuse(sharded.graph, plan.fuse));
 }
 
 /** Per-step numbers in order of first use; eight fit beside the other immediates. */

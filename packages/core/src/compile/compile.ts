@@ -35,6 +35,8 @@ export interface BuildOptions extends Placement {
   readonly target?: KernelTarget;
   /** `mixed` needs shader-f16; training then scales its loss. Default `f32`. */
   readonly precision?: Precision;
+  /** `false` gives every tensor a kernel and memory of its own: to look for errors of fused kernels. Rounds differently. */
+  readonly fuse?: boolean;
 }
 
 /** A program with the parameters its state starts from. */
@@ -47,6 +49,7 @@ export interface Built {
 /** Traces and compiles a function, without a device. */
 export function build(fn: Traceable, options: BuildOptions): Built {
   const { inputs, leaves = 1, leavesPerSequence = 1, target = SOFTWARE, precision = 'f32' } = options;
+  const plan = { leaves, leavesPerSequence, target, precision, fuse: options.fuse ?? true };
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
@@ -54,7 +57,7 @@ export function build(fn: Traceable, options: BuildOptions): Built {
   const graph = trace(() => withScope({ precision }, () => fn(Object.fromEntries(tensors))));
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, { leaves, leavesPerSequence, target, precision }, options);
+  const program = buildProgram(graph, plan, options);
   const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
   return {
     program,

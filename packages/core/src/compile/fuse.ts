@@ -25,14 +25,18 @@ const MAX_RECOMPUTED_NODES = 12;
  * Forms the groups that become kernels, each with exactly one stored output. Maps and views go into their readers; what
  * follows a reduction or a shader element by element becomes its epilogue. A phase is a barrier except for cheap maps,
  * which are computed again wherever they are read.
+ *
+ * Without `merge` every node is a group of its own, but for aliases, and integers, which have no storage.
  */
-export function fuse(graph: Graph): Fused {
+export function fuse(graph: Graph, merge = true): Fused {
   const order = topologicalOrder(roots(graph));
   const readBy = readers(order);
   const kept = new Set(roots(graph));
-  const inlined = new Set(order.filter((node) => mayInline(node, readBy, kept)));
-  splitLargeGroups(order, inlined, kept, readBy);
-  const cores = absorbEpilogues(order, readBy, kept, inlined);
+  const inlined = new Set(
+    order.filter((node) => mayInline(node, readBy, kept) && (merge || isAlias(node) || !isFloat(node))),
+  );
+  if (merge) splitLargeGroups(order, inlined, kept, readBy);
+  const cores = merge ? absorbEpilogues(order, readBy, kept, inlined) : new Map<Tensor, Tensor>();
   const groups = order
     .filter((node) => !inlined.has(node) && !isStorage(node) && ![...cores.values()].includes(node))
     .map((root) => ({ root, core: cores.get(root) ?? (isCore(root) ? root : undefined) }));
