@@ -32,6 +32,21 @@ const SKIPPED: readonly { readonly op: RegExp; readonly check: RegExp; readonly 
     check: /NaN/,
     reason: 'a gradient that is not finite stops the step before its length is used',
   },
+  {
+    op: /^(reluGradient|log1pReluGradient)$/,
+    check: /\(\[1\], .* hides no NaN/,
+    reason: 'this one value is below zero, where the gradient is 0 whatever comes in',
+  },
+  {
+    op: /^maxPool1dGradient$/,
+    check: /hides no NaN/,
+    reason: 'x only decides where dy goes: NaN, which counts as the largest, gets it',
+  },
+  {
+    op: /^renormScale$/,
+    check: /hides no NaN/,
+    reason: 'weights that are NaN are so times 1 as well',
+  },
   { op: /^dropout$/, check: /cut along axis/, reason: 'keyed by the global sequence and the position in it' },
 ];
 

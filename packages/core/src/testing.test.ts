@@ -50,7 +50,9 @@ it('an op that is right passes all its checks', async () => {
     'twice([6, 7]) has the gradient of central differences',
     'twice([6, 7]) cut along axis0 equals the whole',
     'twice([6, 7]) cut along axis1 equals the whole',
+    'twice([6, 7]) in windows equals the whole',
     'twice([6, 7]) passes NaN on',
+    'twice([6, 7]) has a reference that hides no NaN',
   ]);
   expect(await failing('twice')).toEqual([]);
 });
@@ -70,6 +72,14 @@ it('a kernel that swallows NaN is found', async () => {
     kernel: { kind: 'map', expression: ({ x }) => `(2.0 * clamp(${x}, -9.0, 9.0))` },
   });
   expect(await failing('deafTwice')).toEqual(['passes NaN on']);
+});
+
+it('a kernel that swallows NaN like its reference is found', async () => {
+  declareTwice('mutedTwice', {
+    kernel: { kind: 'map', expression: ({ x }) => `(2.0 * clamp(${x}, -9.0, 9.0))` },
+    reference: mapReference<['x']>(({ x }) => (x > 9 ? 18 : x > -9 ? 2 * x : -18)),
+  });
+  expect(await failing('mutedTwice')).toEqual(['has a reference that hides no NaN']);
 });
 
 it('an axis that is not what it says is found', async () => {

@@ -37,6 +37,7 @@ export function checkOp(name: string): readonly Check[] {
       ...splitChecks(op, sample),
       windowCheck(op, sample),
       nanCheck(op, sample),
+      hiddenNanCheck(op, sample),
     ];
     return checks.map((check) => ({ ...check, name: `${at} ${check.name}` }));
   });
@@ -69,26 +70,44 @@ const NEGATIVE_NAN = 0xffc0_0000; // what ∞ − ∞ gives on x86
 
 /** Puts NaN of both signs into each input in turn: where the reference is NaN the device must be, by its bits. */
 function nanCheck(op: AnyOp, sample: AnySample): Check {
+  const name = 'passes NaN on';
+  const inputs = floatInputs(op, sample);
   const run = async (device: Device): Promise<void> => {
     const values = drawInputs(op, sample);
-    const spoilt = op.inputs
-      .filter((name) => sample.integers?.includes(name) !== true && op.shapeOnly?.includes(name) !== true)
-      .map((name) => [name, { ...values, [name]: withNan(values[name]!) }] as const);
+    const spoilt = inputs.map((input) => [input, { ...values, [input]: withNan(values[input]!) }] as const);
     const outputs = spoilt.map(
-      ([name, own]) => [name, call(op, asTensors(own, `${name}.`), sample.attrs)] as const,
+      ([input, own]) => [input, call(op, asTensors(own, `${input}.`), sample.attrs)] as const,
     );
-    if (outputs.length === 0) return;
     const results = await evaluateOnDevice(device, Object.fromEntries(outputs));
-    spoilt.forEach(([name, own], i) => {
+    spoilt.forEach(([input, own], i) => {
       const y = outputs[i]![1];
       const expected = total(op, sample.attrs, y, referenceOf(op, own, sample.attrs));
-      const actual = total(op, sample.attrs, y, results[name]!);
+      const actual = total(op, sample.attrs, y, results[input]!);
       const lost = expected.findIndex((value, k) => Number.isNaN(value) && !Number.isNaN(actual[k]!));
       if (lost >= 0)
-        throw new Error(`NaN in ${name} gives ${actual[lost]} at element ${lost} instead of NaN`);
+        throw new Error(`NaN in ${input} gives ${actual[lost]} at element ${lost} instead of NaN`);
     });
   };
-  return { name: 'passes NaN on', run };
+  return inputs.length > 0 ? { name, run } : { name, skip: 'every input holds whole numbers', run };
+}
+
+/** The reference itself must not hide a NaN, or the device may: an input of nothing else gives NaN somewhere. */
+function hiddenNanCheck(op: AnyOp, sample: AnySample): Check {
+  const run = async (): Promise<void> => {
+    const values = drawInputs(op, sample);
+    for (const name of floatInputs(op, sample)) {
+      const { shape, data } = values[name]!;
+      const spoilt = { ...values, [name]: hostTensor(shape, new Float32Array(data.length).fill(Number.NaN)) };
+      if (!referenceOf(op, spoilt, sample.attrs).some(Number.isNaN))
+        throw new Error(`${name} is NaN throughout, but the reference of ${op.name} gives none`);
+    }
+  };
+  return { name: 'has a reference that hides no NaN', run };
+}
+
+/** Inputs in which NaN means something. */
+function floatInputs({ inputs, shapeOnly }: AnyOp, { integers }: AnySample): readonly string[] {
+  return inputs.filter((name) => integers?.includes(name) !== true && shapeOnly?.includes(name) !== true);
 }
 
 function withNan({ shape, data }: HostTensor): HostTensor {
