@@ -56,6 +56,8 @@ export class Device {
   readonly info: DeviceInfo;
   /** Dispatches so far that bound only part of a tensor. */
   windowDispatches = 0;
+  /** Objects made on the GPU so far. Once every arrangement of a program's state has run, its runs make none. */
+  readonly created = { buffers: 0, bindGroups: 0, pipelines: 0 };
   private readonly gpu: GPUDevice;
   /** Dawn crashes when the object behind its devices is collected, so it is held here. */
   private readonly instance: GPU;
@@ -124,7 +126,7 @@ export class Device {
     }
     const size = Math.max(bytes, 4);
     const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
-    const buffer = this.gpu.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST, label });
+    const buffer = this.newBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST, label });
     this.check(label);
     this.bytes += size;
     return buffer;
@@ -159,6 +161,7 @@ export class Device {
       entries: entries.map((resource, binding) => ({ binding, resource })),
       label,
     });
+    this.created.bindGroups++;
     this.check(label);
     return group;
   }
@@ -238,7 +241,7 @@ export class Device {
 
   /** A buffer that timestamps resolve into. */
   queryBuffer(bytes: number): GPUBuffer {
-    return this.gpu.createBuffer({
+    return this.newBuffer({
       size: bytes,
       usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
     });
@@ -286,7 +289,13 @@ export class Device {
       throw new Error(`kernel of ${label} does not compile: ${details.join('; ')}\n${text.join('\n')}`);
     }
     const layout = this.layout(access).pipeline;
+    this.created.pipelines++;
     return this.gpu.createComputePipelineAsync({ layout, compute: { module, entryPoint: 'main' }, label });
+  }
+
+  private newBuffer(descriptor: GPUBufferDescriptor): GPUBuffer {
+    this.created.buffers++;
+    return this.gpu.createBuffer(descriptor);
   }
 
   private layout(access: readonly ('read' | 'read_write')[]): {
@@ -318,7 +327,7 @@ export class Device {
     const free = this.staging.get(size)?.pop();
     return (
       free ??
-      this.gpu.createBuffer({
+      this.newBuffer({
         size,
         usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
         label: 'staging',

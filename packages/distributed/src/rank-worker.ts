@@ -129,6 +129,9 @@ const api = {
     return hash.digest('hex');
   },
 
+  /** GPU objects made so far. */
+  created: (): Device['created'] => device!.created,
+
   /** Frees the device; afterwards the thread may be ended. */
   close: async (): Promise<void> => {
     await device?.close();
