@@ -6,7 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { type HostTensor, hostTensor, initialState, nn } from '@cohesin/core';
 import { f32ToF16, readWeights, type WeightFormat, writeWeights } from '@cohesin/io';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { akita } from './akita/model.ts';
 import { basenji2, MOUSE_TRACKS } from './basenji/model.ts';
+import { basenji1 } from './basenji1/model.ts';
+import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
 import type { BuiltModel } from './builder/model.ts';
@@ -42,6 +45,19 @@ function smallBasset(): Published {
   return { model, published: () => [{ format: 'torch', map: bassetWeights(model) }] };
 }
 
+function smallBasenji1(): Published {
+  const dilated = { filters: 3, size: 3, dilation: 2, dense: true };
+  const layers = [{ filters: 5, size: 4, pool: 2 }, dilated, { filters: 6, size: 1 }];
+  const model = basenji1({ lengthBp: 32, bufferBp: 4, layers, targets: 2 });
+  return { model, published: () => [{ format: 'torch', map: basenji1Weights(model) }] };
+}
+
+function smallAkita(): BuiltModel {
+  const sizes = { lengthBp: 128, filters: 6, towerRepeats: 1, residualFilters: 3, residualRepeats: 1 };
+  const map = { binFilters: 5, mapFilters: 6, mapResidualFilters: 3, mapResidualRepeats: 1, cropBins: 4 };
+  return akita({ ...sizes, ...map, targets: 3 });
+}
+
 /** Values that differ from each other, running statistics too. */
 function values(model: nn.AnyLayer): Map<string, HostTensor> {
   const drawn = initialState(nn.parameters(model), 3);
@@ -63,7 +79,9 @@ function smallEnformer(): Published {
 
 const MODELS: readonly (readonly [string, Published, WeightFormat, string])[] = [
   ['Basset', smallBasset(), 'torch', 'conv_bn.1.running_var'],
+  ['Basenji1', smallBasenji1(), 'torch', 'conv.2.weight'],
   ['Basenji2', smallBasenji(), 'keras', 'model_weights/conv1d_8/conv1d_8/kernel:0'],
+  ['Akita', smallAkita(), 'keras', 'model_weights/conv2d_2/conv2d_2/kernel:0'],
   ['Enformer', smallEnformer(), 'torch', 'transformer.1.0.fn.1.rel_content_bias'],
   [
     'Enformer',
