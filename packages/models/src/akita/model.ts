@@ -45,8 +45,8 @@ export const AKITA_TARGETS = 5;
  * - Batch norm: 0.9265 of the running statistics stays each step, with the biased batch variance over sequences and the
  *   unbiased one over maps, as Keras' two kernels have it.
  * - There is no activation between the last block of the map and the linear layer.
- * - Akita v2 (2021: human and mouse, other crops) and models of other authors on these blocks: give their parameter
- *   file to `modelFromParams`.
+ * - Akita v2 (2021: human and mouse, 8 folds) and models of other authors from these blocks: give their parameter file
+ *   to `modelFromParams`.
  */
 export function akita(options: AkitaOptions = {}): BuiltModel {
   return modelFromParams(akitaParams(options));

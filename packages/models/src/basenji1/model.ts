@@ -59,8 +59,8 @@ const PUBLISHED: readonly Basenji1Layer[] = [
  * Published variants, and which this is:
  * - This is release 0.2 with the paper's `params.txt`: dilated layers densely concatenated, the output x + 1 where
  *   positive and e^x elsewhere. The code clipped the exponent at −50, where the rate is 2e-22; here it is not clipped.
- * - Later code (2018-08 on) has residual instead of dense dilated layers, softplus, and activations before convolutions:
- *   that is Basenji2, `basenji2`, or a parameter file for `modelFromParams`.
+ * - Later code has residual instead of dense dilated layers, softplus, and activations before convolutions: that is
+ *   `basenji2`, or a parameter file for `modelFromParams`.
  * - Even windows reach one row further right than left, as TensorFlow pads them.
  * - The running variance averages the biased batch variance.
  *
