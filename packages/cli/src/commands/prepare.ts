@@ -20,7 +20,7 @@ export const prepare: Command = {
   name: 'prepare',
   about: 'make a TFRecord data set from a genome and its tracks; every input is checked before any work',
   examples: [
-    'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
+    'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --chromosomes chrII,chrIV,chrXVI --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
     'cohesin prepare --genome hg38.fa --targets targets.txt --gaps gaps.bed --blacklist blacklist.bed --valid 0.05 --test 0.05 --out data/hg38',
     'cohesin prepare --genome hg38.fa --targets targets.txt --sequences sequences.bed --length 196608 --crop 40960 --out data/enformer',
     'cohesin prepare --genome hg38.fa --tracks plus.bw,minus.bw --statistic sum --peaks summits.narrowPeak --bin 1 --length 2114 --crop 557 --valid chr8,chr20 --test chr1 --out data/bpnet',
@@ -96,7 +96,7 @@ export const prepare: Command = {
     'absent-as-zero': { about: 'a track may lack chromosomes; they are 0' },
     precision: {
       value: 'f64|f32|f16',
-      about: "f16 gives basenji's bits, f32 those without its early rounding (default f64)",
+      about: 'f16 computes as basenji does, f32 without its early rounding of each bp (default f64)',
     },
     published: {
       about: "the transforms of Borzoi's paper: x^0.75, soft clip X + sqrt(value - X), scale last",

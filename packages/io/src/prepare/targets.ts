@@ -28,7 +28,7 @@ export interface TrackTransform {
  * How values are computed before they are rounded to f16 targets.
  *
  * - `f64`: in f64.
- * - `f32`: in f32, in the order of numpy: the bits of basenji's and baskerville's steps but for their rounding of each bp.
+ * - `f32`: in f32, in the order of numpy: as basenji's and baskerville's steps but for their rounding of each bp.
  * - `f16`: with it: each bp is rounded to f16 first, where values above 65 504 become infinite.
  */
 export type Precision = 'f64' | 'f32' | 'f16';
