@@ -16,6 +16,7 @@ export interface RunOptions {
   readonly precision: Precision | undefined;
   readonly seed: number | undefined;
   readonly checkpointEvery: number | undefined;
+  readonly patience: number | undefined;
   readonly resume: string | undefined;
   readonly decodeThreads: number | undefined;
 }
@@ -52,6 +53,10 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     value: 'K',
     about: 'steps between checkpoints (default: every epoch, and at the end)',
   },
+  patience: {
+    value: 'N',
+    about: "epochs without a better validation that end the run (default: the params file's patience, or 20)",
+  },
   resume: { value: 'DIR', about: 'go on from the newest checkpoint of a run, on any number of devices' },
   'decode-threads': {
     value: 'N',
@@ -76,6 +81,7 @@ export function readRunOptions(options: Options): RunOptions {
     parts: options.count('parts'),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
+    patience: options.count('patience', 0),
     resume: options.text('resume'),
     decodeThreads: options.count('decode-threads', 0),
   };

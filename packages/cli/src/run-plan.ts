@@ -2,6 +2,7 @@ import type { Precision } from '@cohesin/core';
 import type { Checkpoint } from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
+import type { Stopping } from './early-stopping.ts';
 import type { RunOptions } from './run-options.ts';
 import { DEFAULT_CLIP_NORM, leavesOf, type Task } from './task.ts';
 
@@ -18,6 +19,7 @@ export interface RunPlan {
   readonly steps: number;
   readonly stepsPerEpoch: number;
   readonly checkpointEvery: number;
+  readonly stopping: Stopping;
   readonly devices: number;
   readonly shareDevices: boolean;
   readonly shuffleBuffer: number;
@@ -58,6 +60,10 @@ export async function planRun(
     steps: options.steps ?? (options.epochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
     checkpointEvery: options.checkpointEvery ?? stepsPerEpoch,
+    stopping: {
+      patience: options.patience ?? resumed?.validations.patience ?? train.patience,
+      minEpochs: train.minEpochs,
+    },
     devices: options.devices,
     shareDevices: options.shareDevices,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,

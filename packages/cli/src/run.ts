@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Checkpoint, loadCheckpoint } from '@cohesin/distributed';
+import { type Checkpoint, loadCheckpoint, type Validations } from '@cohesin/distributed';
 import { type EventLog, openDataset, openEventLog } from '@cohesin/io';
 import { UsageError } from './command-line.ts';
+import { isOver } from './early-stopping.ts';
 import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
@@ -148,16 +150,17 @@ class Run {
 
   private async steps(events: EventLog, evaluator: Evaluator | undefined): Promise<void> {
     const { plan } = this.training;
-    if (this.step >= plan.steps) return;
+    if (this.isOver) this.sayOver();
+    if (this.step >= plan.steps || this.isOver) return;
     for await (const batch of this.training.batches()) {
       this.report(await this.training.train(batch), events);
       if (this.hashAt.includes(this.step)) this.hashes.set(this.step, await this.training.hash());
       const last = this.step >= plan.steps || this.stopping;
-      if (evaluator !== undefined && (this.step % plan.stepsPerEpoch === 0 || last))
-        await this.validate(evaluator, events);
-      if (last) break;
+      if (evaluator !== undefined && (this.isEpoch || last)) await this.validate(evaluator, events);
+      if (last || this.isOver) break;
       if (this.step % plan.checkpointEvery === 0) await this.save();
     }
+    if (this.isOver) this.sayOver();
     if (this.stopping) this.output.say(`stopped at step ${this.step}; go on with --resume ${this.out}`);
   }
 
@@ -181,8 +184,37 @@ class Run {
     this.evaluations.push({ step: this.step, value });
     events.scalar(`valid/${evaluation.metric}`, value, this.step);
     await events.flush();
-    this.output.event({ event: 'validation', step: this.step, metric: evaluation.metric, value });
-    this.output.say(this.validationLine(evaluation));
+    if (this.isEpoch) await this.training.validated(value, this.out); // others depend on where a run was interrupted
+    const { best, unimproved } = this.training.validations;
+    const counted = this.isEpoch ? { best, unimproved } : {};
+    this.output.event({ event: 'validation', step: this.step, metric: evaluation.metric, value, ...counted });
+    this.output.say(`${this.validationLine(evaluation)}${this.isEpoch ? this.comparedWithBest() : ''}`);
+  }
+
+  private comparedWithBest(): string {
+    const { best, unimproved, patience } = this.training.validations;
+    if (unimproved === 0) return '; the best so far';
+    return `; ${unimproved} of ${patience} validations without a better one than ${bestText(best)}`;
+  }
+
+  private sayOver(): void {
+    const { best, unimproved } = this.training.validations;
+    const kept = join(this.out, 'best');
+    const path = existsSync(kept) ? kept : undefined; // a run resumed into another folder may leave it behind
+    this.output.event({ event: 'early stop', step: this.step, unimproved, best, path });
+    this.output.say(
+      `stopped early at step ${this.step}: ${unimproved} validations without a better one than ${bestText(best)}${path === undefined ? '' : `, kept in ${path}`}`,
+    );
+  }
+
+  private get isEpoch(): boolean {
+    return this.step % this.training.plan.stepsPerEpoch === 0;
+  }
+
+  /** Whether validation has not improved for too long. */
+  private get isOver(): boolean {
+    const { validations, plan } = this.training;
+    return isOver(validations, plan.stopping, this.step / plan.stepsPerEpoch);
   }
 
   private validationLine({ metric, tracks, sequences }: Evaluation): string {
@@ -203,4 +235,8 @@ class Run {
     const { losses, evaluations, checkpoint, hashes } = this;
     return { hash: await this.training.hash(), steps: this.step, losses, evaluations, checkpoint, hashes };
   }
+}
+
+function bestText(best: Validations['best']): string {
+  return best === undefined ? 'none' : `${best.value.toFixed(4)} at step ${best.step}`;
 }

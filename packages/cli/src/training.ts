@@ -8,11 +8,14 @@ import {
   hostTensors,
   type Mesh,
   openMesh,
+  saveBestCheckpoint,
   saveCheckpoint,
+  type Validations,
 } from '@cohesin/distributed';
 import type { RecordBatch, StreamPosition } from '@cohesin/io';
 import { lossOf, optimizerOf } from '@cohesin/models';
 import { drawAugmentation, packRecords, prepareTraining, trainingInputs } from './batch.ts';
+import { validated } from './early-stopping.ts';
 import { leavesOfPlan, type RunPlan } from './run-plan.ts';
 import type { Task } from './task.ts';
 
@@ -28,6 +31,9 @@ export interface Training {
   train(batch: RecordBatch): Promise<number>;
   /** Writes a checkpoint; gives its folder. */
   save(out: string): Promise<string>;
+  readonly validations: Validations;
+  /** Counts a validation of the state as it is. If none was higher, the state is written to `out/best`; then gives true. */
+  validated(value: number, out: string): Promise<boolean>;
   /** SHA-256 over parameters, running statistics, moments and counters, in name order. */
   hash(): Promise<string>;
   state(): Promise<Map<string, HostTensor>>;
@@ -44,7 +50,7 @@ export async function openTraining(
   try {
     const step = await compileStep(task, plan, mesh);
     if (resumed !== undefined) await restore(step, resumed);
-    return training(task, plan, mesh, step, resumed?.position as StreamPosition | undefined);
+    return training(task, plan, mesh, step, resumed);
   } catch (error) {
     await mesh.close();
     throw error;
@@ -88,9 +94,12 @@ function training(
   plan: RunPlan,
   mesh: Mesh,
   step: Distributed,
-  from: StreamPosition | undefined,
+  resumed: Checkpoint | undefined,
 ): Training {
+  const from = resumed?.position as StreamPosition | undefined;
+  const { patience } = plan.stopping;
   let position = from;
+  let validations: Validations = { ...(resumed?.validations ?? { unimproved: 0 }), patience };
   const state = (): Promise<Map<string, HostTensor>> => step.state.read();
   const info = (): CheckpointInfo => ({
     host: step.host,
@@ -99,6 +108,7 @@ function training(
     plan: savedPlan(plan),
     model: { name: task.name, id: task.id, params: task.params },
     position,
+    validations,
     device: mesh.info,
   });
   return {
@@ -115,6 +125,16 @@ function training(
     save: async (out) => {
       await step.state.checkEqual();
       return saveCheckpoint(out, info(), await state());
+    },
+    get validations() {
+      return validations;
+    },
+    validated: async (value, out) => {
+      validations = validated(validations, step.host.step, value);
+      if (validations.unimproved > 0) return false;
+      await step.state.checkEqual();
+      await saveBestCheckpoint(out, info(), await state());
+      return true;
     },
     hash: async () => hashState(new Map([...(await state()), ...hostTensors(step.host)])),
     state,

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import {
   type DeviceInfo,
   explain,
@@ -12,6 +12,16 @@ import {
 } from '@cohesin/core';
 import type { HostState } from './distribute.ts';
 import { packValue, unpackValue } from './packr.ts';
+
+/** How validation went so far; what ends training is part of its state. */
+export interface Validations {
+  /** The highest value and the step it was reached at; none before the first. */
+  readonly best?: { readonly step: number; readonly value: number };
+  /** Validations since then. */
+  readonly unimproved: number;
+  /** As many of them end the run. */
+  readonly patience: number;
+}
 
 /** What a checkpoint says about the run besides its tensors. */
 export interface CheckpointInfo {
@@ -30,6 +40,7 @@ export interface CheckpointInfo {
   readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
   /** Where the data stream goes on. */
   readonly position: unknown;
+  readonly validations: Validations;
   readonly device: DeviceInfo;
 }
 
@@ -43,6 +54,7 @@ const FORMAT = 'cohesin checkpoint 1';
 const MANIFEST = 'manifest.msgpack';
 const STATE = 'state.safetensors';
 const KEPT = 2;
+const BEST = 'best';
 
 /**
  * Writes `runDir/checkpoints/step-N` aside, syncs it and renames it: it exists whole or not at all. The two newest are kept.
@@ -55,19 +67,39 @@ export async function saveCheckpoint(
   state: ReadonlyMap<string, HostTensor>,
 ): Promise<string> {
   const parent = join(runDir, 'checkpoints');
-  const dir = join(parent, `step-${String(info.host.step).padStart(8, '0')}`);
+  const dir = await write(join(parent, `step-${String(info.host.step).padStart(8, '0')}`), info, state);
+  for (const old of (await checkpointNames(parent)).slice(0, -KEPT))
+    await rm(join(parent, old), { recursive: true, force: true });
+  return dir;
+}
+
+/**
+ * Writes `runDir/best` likewise, in place of the one before. A kill between the two leaves none; the run resumed from its
+ * newest checkpoint then comes by the same step and writes it again.
+ */
+export async function saveBestCheckpoint(
+  runDir: string,
+  info: CheckpointInfo,
+  state: ReadonlyMap<string, HostTensor>,
+): Promise<string> {
+  return write(join(runDir, BEST), info, state);
+}
+
+async function write(
+  dir: string,
+  info: CheckpointInfo,
+  state: ReadonlyMap<string, HostTensor>,
+): Promise<string> {
   try {
-    await mkdir(parent, { recursive: true });
-    await rm(dir, { recursive: true, force: true });
+    await mkdir(dirname(dir), { recursive: true });
     await replacePath(dir, async (aside) => {
       await mkdir(aside);
       await writeSafetensors(join(aside, STATE), state);
       await writeSynced(join(aside, MANIFEST), [
         packValue({ format: FORMAT, ...info, stateHash: hashState(state) }),
       ]);
+      await rm(dir, { recursive: true, force: true });
     });
-    for (const old of (await checkpointNames(parent)).slice(0, -KEPT))
-      await rm(join(parent, old), { recursive: true, force: true });
     return dir;
   } catch (cause) {
     throw explain(dir, cause);
@@ -120,14 +152,21 @@ async function checkpointNames(parent: string): Promise<string[]> {
 }
 
 async function findCheckpoint(path: string): Promise<string> {
-  if (/^step-\d+$/.test(basename(path))) return path;
+  if (/^step-\d+$/.test(basename(path)) || (await isCheckpoint(path))) return path;
   const parent = join(path, 'checkpoints');
   const newest = (await checkpointNames(parent)).at(-1);
   if (newest === undefined)
     throw new Error(
-      `${path}: no checkpoint found; give a folder that 'cohesin train --out' wrote, or one of its checkpoints/step-N`,
+      `${path}: no checkpoint found; give a folder that 'cohesin train --out' wrote, its best, or one of its checkpoints/step-N`,
     );
   return join(parent, newest);
+}
+
+function isCheckpoint(path: string): Promise<boolean> {
+  return access(join(path, MANIFEST)).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function readManifest(dir: string): Promise<CheckpointInfo & { stateHash: string }> {

@@ -4,7 +4,9 @@ export {
   hashState,
   hostTensors,
   loadCheckpoint,
+  saveBestCheckpoint,
   saveCheckpoint,
+  type Validations,
 } from './checkpoint.ts';
 export {
   type Distributed,

@@ -106,6 +106,7 @@ async function firstRun(
     parts: undefined,
     seed: undefined,
     checkpointEvery: undefined,
+    patience: undefined,
     resume: undefined,
     decodeThreads: undefined,
   };

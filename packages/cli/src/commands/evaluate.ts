@@ -19,7 +19,7 @@ export const evaluate: Command = {
   options: {
     checkpoint: {
       value: 'DIR',
-      about: "a run's folder (its newest checkpoint) or one of its checkpoints/step-N",
+      about: "a run's folder (its newest checkpoint), its best, or one of its checkpoints/step-N",
     },
     model: {
       value: 'FILE.json|basset|basenji2|basenji1|akita',
