@@ -101,7 +101,8 @@ function enformerAsPublished(): Subject {
     step: trainStep({ model, loss: nn.poissonLoss, optimizer }),
     inputs: { x: [1, 196_608, 4], y: [1, 896, 5_313] },
     plans: {
-      'nothing computed again': {},
+      'no options': {},
+      'recompute: false': { recompute: false },
       [`recompute: ${recompute.join(', ')}`]: { recompute },
       'memoryBudget: 10 GB': { memoryBudget: 10e9 },
       '8 leaves a sequence': { leavesPerSequence: 8 },
@@ -122,7 +123,8 @@ function akitaAsPublished(): Subject {
     step: trainStep({ model, loss: lossOf(train), optimizer: optimizerOf(train) }),
     inputs: { x: [1, 1_048_576, 4], y: [1, 99_681, 5] },
     plans: {
-      'nothing computed again': {},
+      'no options': {},
+      'recompute: false': { recompute: false },
       [`recompute: ${recompute.join(', ')}`]: { recompute },
       '16 leaves a sequence': { leavesPerSequence: 16 },
       '16 leaves, recompute': { leavesPerSequence: 16, recompute },

@@ -59,6 +59,8 @@ export interface ViewKernel<A> {
 /** A whole kernel body, which may depend on the kind of device. */
 export interface ShaderKernel<N extends readonly string[], A> {
   readonly kind: 'shader';
+  /** Costs about what a map costs, a few passes over its inputs: large results are computed again rather than kept. */
+  readonly light?: true;
   body(specs: Named<N, Spec>, y: Spec, attrs: A, target: KernelTarget): KernelBody;
 }
 

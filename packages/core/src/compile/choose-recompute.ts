@@ -3,18 +3,22 @@ import { axesOf } from '../axes.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import type { Sharded } from './layout.ts';
+import { lightTensors } from './light.ts';
 import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
 import { type Lowered, type Stored, stored } from './lower.ts';
 import { assignSlots, type Live, lifeOf, liveBytes, pieces, slotBytes } from './memory.ts';
-import { type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
+import { computedBy, type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
 import type { Stages } from './split.ts';
 
 export interface MemoryOptions {
   /**
    * Layers whose inner tensors are computed again in the backward pass; what they hand to other layers is kept. A `*`
    * stands for one name: `tower.*` keeps the tensors between `tower.0`, `tower.1`, …, `tower` none inside the tower.
+   *
+   * What is large and cheap is computed again in any case: element-wise results and row norms of 8 MiB and more in one
+   * leaf, made of tensors that are kept. `false` keeps those too.
    */
-  readonly recompute?: readonly string[];
+  readonly recompute?: readonly string[] | false;
   /** Bytes of device memory for state, sums and all tensors; more is computed again until they fit. */
   readonly memoryBudget?: number;
 }
@@ -34,10 +38,12 @@ export interface Planned {
  */
 export function chooseRecompute(
   planned: Planned,
-  { recompute: patterns = [], memoryBudget }: MemoryOptions,
+  { recompute: layers = [], memoryBudget }: MemoryOptions,
 ): Stages {
   const forward = forwardPass(planned.stages);
+  const patterns = layers === false ? [] : layers;
   const dropped = new Set(patterns.flatMap((pattern) => insideLayers(pattern, planned, forward)));
+  if (layers !== false) for (const x of lightTensors(planned.stages, forward)) dropped.add(x);
   if (memoryBudget !== undefined) new Search(planned, forward, dropped, memoryBudget).run();
   return recompute(planned.stages, dropped, forward);
 }
@@ -169,17 +175,17 @@ interface Candidate {
 const MACS_PER_BYTE = 2; // multiply-adds in the time of moving a byte: 15 TFLOP/s beside 3 TB/s, 100 GFLOP/s beside 20 GB/s
 
 /** Estimated work of computing a tensor again, in bytes moved. */
-function tensorCost(x: Stored, { producers }: Forward): number {
-  return producers.get(x)!.kernels.reduce((total, kernel) => total + kernelCost(kernel, producers), 0);
+function tensorCost(x: Stored, forward: Forward): number {
+  const { kernels } = forward.producers.get(x)!;
+  return kernels.reduce((total, kernel) => total + kernelCost(kernel, forward), 0);
 }
 
-function kernelCost(kernel: Lowered, producers: Forward['producers']): number {
+function kernelCost(kernel: Lowered, forward: Forward): number {
   const moved = [...kernel.reads, kernel.writes].reduce((total, x) => total + byteLength(x), 0);
-  const inner = new Set<Tensor>([nodeOf(kernel.writes)]);
-  for (const node of inner)
-    for (const source of Object.values(node.inputs))
-      if (!kernel.reads.includes(source) && !producers.has(source)) inner.add(source);
-  return [...inner].reduce((total, node) => total + multiplyAdds(node) / MACS_PER_BYTE, moved);
+  return [...computedBy(kernel, forward)].reduce(
+    (total, node) => total + multiplyAdds(node) / MACS_PER_BYTE,
+    moved,
+  );
 }
 
 /** Sizes of all named axes multiplied: what a matmul or a convolution does, and more than any other kernel. */

@@ -13,6 +13,8 @@ export interface Forward {
   readonly producers: ReadonlyMap<Stored, Producer>;
   /** Those that the backward pass reads. */
   readonly saved: ReadonlySet<Stored>;
+  /** All that the backward pass reads. */
+  readonly read: ReadonlySet<Stored>;
 }
 
 interface Producer {
@@ -37,7 +39,7 @@ export function forwardPass({ stages }: Stages): Forward {
     for (const work of once) visit(work, stage, 'once');
     for (const work of leaf) visit(work, stage, 'leaf');
   }
-  return { producers, saved: new Set([...read].filter((x) => producers.has(x))) };
+  return { producers, saved: new Set([...read].filter((x) => producers.has(x))), read };
 }
 
 /** Not statistics, nor what is folded over leaves. */
@@ -47,6 +49,15 @@ function mayRunAgain({ phase, op }: Tensor): boolean {
 
 /** The tensor that is stored, or whose partial results are. */
 export const nodeOf = (x: Stored): Tensor => ('of' in x ? x.of : x);
+
+/** All nodes that a kernel computes, the stored one first. */
+export function computedBy(kernel: Lowered, { producers }: Forward): ReadonlySet<Tensor> {
+  const inner = new Set<Tensor>([nodeOf(kernel.writes)]);
+  for (const node of inner)
+    for (const source of Object.values(node.inputs))
+      if (!kernel.reads.includes(source) && !producers.has(source)) inner.add(source);
+  return inner;
+}
 
 export function isBackward(work: Work): boolean {
   if (work.kind !== 'kernel') return true;

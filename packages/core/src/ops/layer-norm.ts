@@ -76,6 +76,7 @@ const affineOp = defineOp<Attrs>()({
   },
   kernel: {
     kind: 'shader',
+    light: true,
     body: ({ x }, _, norm, target) => rowNormKernel(rowsOf(x), { ...norm, affine: true }, target),
   },
   gradient: (dy, { x, gamma }, attrs) => {
