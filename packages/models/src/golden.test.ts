@@ -125,6 +125,17 @@ test.skipIf(!existsSync(SHARED))(
   },
 );
 
+test.each(['bpnet_lite', 'bpnet_basepair', 'bpnet_orig', 'chrombpnet'])(
+  '%s gives the profiles, counts and losses of the reference',
+  async (name) => {
+    const { found, tensors } = await run(name);
+    const outputs = [...under(tensors, 'eval_output/')];
+    expect(outputs).toHaveLength(4);
+    for (const [output, expected] of outputs) expect(worst(found[output]!, expected)).toBeLessThan(2e-5);
+    expect(worst(found.loss!, tensors.get('eval_loss')!)).toBeLessThan(1e-5);
+  },
+);
+
 test("Basenji2 in mixed precision follows the reference's losses under Adam within 0.1 %", async () => {
   const { golden, tensors } = await read('basenji2');
   const batch = goldenInputs(tensors);
@@ -145,7 +156,7 @@ test("Basenji2 in mixed precision follows the reference's losses under Adam with
   step.close();
 });
 
-test.each(['basset', 'basenji2', 'basenji1', 'akita'])(
+test.each(['basset', 'basenji2', 'basenji1', 'akita', 'bpnet_lite', 'chrombpnet'])(
   'weights of %s are the same after a round trip',
   async (name) => {
     const { golden, tensors } = await read(name);

@@ -2,7 +2,9 @@
 import { basenjiFromGolden } from './basenji/weights.ts';
 import { basenji1FromGolden } from './basenji1/weights.ts';
 import { bassetFromGolden } from './basset/weights.ts';
+import { bpnetFromGolden, originalBpnetFromGolden } from './bpnet/weights.ts';
 import { akitaFromGolden, borzoiFromGolden } from './builder/golden.ts';
+import { chrombpnetFromGolden } from './chrombpnet/weights.ts';
 import { enformerFromGolden } from './enformer/weights.ts';
 import type { GoldenCase } from './golden-case.ts';
 
@@ -12,6 +14,9 @@ const MODELS: Readonly<Record<string, (config: unknown) => GoldenCase>> = {
   basenji2: basenjiFromGolden,
   basenji1: basenji1FromGolden,
   borzoi: borzoiFromGolden,
+  bpnet: bpnetFromGolden,
+  bpnet_orig: originalBpnetFromGolden,
+  chrombpnet: chrombpnetFromGolden,
   enformer: enformerFromGolden,
 };
 

@@ -12,6 +12,16 @@ export { basenji1Weights } from './basenji1/weights.ts';
 export * from './basset/model.ts';
 export * from './basset/weights.ts';
 export {
+  type Bpnet,
+  type BpnetInputs,
+  type BpnetOptions,
+  type BpnetOutputs,
+  bpnet,
+  unpaddedTrimming,
+} from './bpnet/model.ts';
+export * from './bpnet/original.ts';
+export { bpnetKerasWeights, bpnetTorchWeights, originalBpnetWeights } from './bpnet/weights.ts';
+export {
   type BuilderOptions,
   type BuiltModel,
   checkData,
@@ -22,6 +32,8 @@ export {
 export type { ActivationName, Gelu } from './builder/shared.ts';
 export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
+export * from './chrombpnet/model.ts';
+export { chrombpnetKerasWeights } from './chrombpnet/weights.ts';
 export * from './enformer/model.ts';
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';

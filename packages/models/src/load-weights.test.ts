@@ -12,8 +12,13 @@ import { basenji1 } from './basenji1/model.ts';
 import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
+import { bpnet } from './bpnet/model.ts';
+import { originalBpnet } from './bpnet/original.ts';
+import { bpnetTorchWeights, originalBpnetWeights } from './bpnet/weights.ts';
 import type { BuiltModel } from './builder/model.ts';
 import { kerasWeights } from './builder/weights.ts';
+import { chrombpnet } from './chrombpnet/model.ts';
+import { chrombpnetKerasWeights } from './chrombpnet/weights.ts';
 import { enformer } from './enformer/model.ts';
 import { enformerSonnetWeights } from './enformer/sonnet.ts';
 import { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
@@ -188,6 +193,10 @@ describe.skipIf(!existsSync(LISTS))('published lists of names and shapes (../sha
     ['basenji2_human_keras_h5.tsv', () => kerasWeights(basenji2().model)],
     ['basenji2_mouse_keras_h5.tsv', () => kerasWeights(basenji2({ targets: MOUSE_TRACKS }).model)],
     ['basset_torch7.tsv', () => bassetWeights(basset())],
+    ['bpnet_lite_torch.tsv', () => bpnetTorchWeights(bpnet())],
+    ['bpnet_orig.tsv', () => originalBpnetWeights(originalBpnet())],
+    ['chrombpnet_lite_torch.tsv', () => bpnetTorchWeights(chrombpnet())],
+    ['chrombpnet_keras_h5.tsv', () => chrombpnetKerasWeights(chrombpnet())],
     ['enformer_tf_checkpoint.tsv', () => enformerSonnetWeights(enformer())],
     ['enformer_hf_torch.tsv', () => enformerTorchWeights(enformer())],
   ] as const)('%s is what the model has', async (list, map) => {
@@ -197,10 +206,10 @@ describe.skipIf(!existsSync(LISTS))('published lists of names and shapes (../sha
   });
 });
 
-/** As the lists have it: name, tab, sizes. */
+/** As the lists have it: name (without the group of a nested Keras model), tab, sizes. */
 function listOf({ entries }: WeightMap): string[] {
   return entries.map(({ name, shape, axes, fileShape }) => {
     const sizes = fileShape ?? (axes === 'reversed' ? shape.toReversed() : shape);
-    return `${name}\t${sizes.join('x')}`;
+    return `${name.replace(/^model_weights\/model(_wo_bias)?\//, '')}\t${sizes.join('x')}`;
   });
 }
