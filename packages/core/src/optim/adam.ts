@@ -41,12 +41,12 @@ export function adamw(options: AdamWOptions): Optimizer {
       beta2Power: beta2Power! * beta2,
     }),
     scalars: (counters) => corrections(counters, { beta1, beta2 }),
-    next: (w, gradient, moment) => {
+    next: (w, gradient, { rate, moment }) => {
       const g = l2 === 0 ? gradient : add(gradient, multiply(w, l2));
       const m = average(moment('adam.m'), g, beta1);
       const v = average(moment('adam.v'), square(g), beta2);
-      const step = form === 'torch' ? torchStep(m, v, epsilon) : kerasStep(m, v, epsilon);
-      return subtract(weightDecay === 0 ? w : decayed(w, weightDecay), step);
+      const step = form === 'torch' ? torchStep(m, v, { rate, epsilon }) : kerasStep(m, v, { rate, epsilon });
+      return subtract(weightDecay === 0 ? w : decayed(w, multiply(rate, weightDecay)), step);
     },
   });
 }
@@ -69,18 +69,21 @@ function average(moment: Parameter, value: Tensor, beta: number): Tensor {
   return next;
 }
 
+interface Step {
+  readonly rate: Tensor;
+  readonly epsilon: number;
+}
+
 /** lr · m̂ / (√v̂ + ε). */
-function torchStep(m: Tensor, v: Tensor, epsilon: number): Tensor {
-  const mean = multiply(m, multiply(scalar('adam.mCorrection'), scalar('learningRate')));
+function torchStep(m: Tensor, v: Tensor, { rate, epsilon }: Step): Tensor {
+  const mean = multiply(m, multiply(scalar('adam.mCorrection'), rate));
   return divide(mean, add(sqrt(multiply(v, scalar('adam.vCorrection'))), epsilon));
 }
 
 /** lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε). */
-function kerasStep(m: Tensor, v: Tensor, epsilon: number): Tensor {
-  const rate = multiply(scalar('adam.mCorrection'), scalar('learningRate'));
-  const corrected = divide(rate, sqrt(scalar('adam.vCorrection')));
+function kerasStep(m: Tensor, v: Tensor, { rate, epsilon }: Step): Tensor {
+  const corrected = divide(multiply(scalar('adam.mCorrection'), rate), sqrt(scalar('adam.vCorrection')));
   return divide(multiply(m, corrected), add(sqrt(v), epsilon));
 }
 
-const decayed = (w: Tensor, weightDecay: number): Tensor =>
-  multiply(w, subtract(1, multiply(scalar('learningRate'), weightDecay)));
+const decayed = (w: Tensor, decay: Tensor): Tensor => multiply(w, subtract(1, decay));

@@ -19,6 +19,7 @@ import {
   cyclical1,
   deepmindWarmUp,
   type Optimizer,
+  type OptimizerOptions,
   rmsprop,
   sgd,
   warmUp,
@@ -97,6 +98,47 @@ test('the ridge penalty of a parameter is added to its gradient, as PyTorch adds
   for (const key of ['w', 'b'])
     expect(relativeError(values(after.get(key)!), values(at(`out/adam_l2/step1/${key}`)))).toBeLessThan(1e-6);
   compiled.close();
+});
+
+describe('a factor of the learning rate', () => {
+  const at = (path: string): HostTensor => fixtures.tensors.get(`optim/${path}`)!;
+  const stepped = async (optimizer: Optimizer): Promise<ReadonlyMap<string, HostTensor>> => {
+    const parameters = Object.values(parametersOf({ w: at('in/w'), b: at('in/b') }));
+    const inputs = Object.fromEntries(parameters.map(({ name, shape }) => [name, [1, ...shape]]));
+    const compiled = await compile(updateStep(optimizer, parameters), { device, inputs });
+    for (const i of [0, 1]) await compiled({ w: at(`in/grad${i}_w`).data, b: at(`in/grad${i}_b`).data });
+    const state = await compiled.state.read(['w', 'b']);
+    compiled.close();
+    return state;
+  };
+
+  const OPTIMIZERS: readonly (readonly [string, (options: OptimizerOptions) => Optimizer])[] = [
+    ['sgd with momentum', (options) => sgd({ ...options, momentum: 0.9 })],
+    ['adamw', (options) => adamw({ ...options, weightDecay: 0.01 })],
+    ['adam as in Keras', (options) => adam({ ...options, form: 'keras' })],
+    ['rmsprop', rmsprop],
+  ];
+  // A quarter is exact in f32, so both ways to it agree in every bit.
+  test.each(OPTIMIZERS)('changes the parameters it names, and no other, under %s', async (_, make) => {
+    const some = await stepped(make({ learningRate, rateFactors: { 'w*': 0.25 } }));
+    const [all, quarter] = [
+      await stepped(make({ learningRate })),
+      await stepped(make({ learningRate: learningRate / 4 })),
+    ];
+    expect(some.get('w')).toEqual(quarter.get('w'));
+    expect(some.get('w')).not.toEqual(all.get('w'));
+    expect(some.get('b')).toEqual(all.get('b'));
+  });
+
+  test('that is 0 or names nothing is refused', () => {
+    const parameters = Object.values(parametersOf({ w: at('in/w') }));
+    const update = (rateFactors: Readonly<Record<string, number>>) => () =>
+      sgd({ learningRate, rateFactors }).update(parameters, [input('g', at('in/w').shape)]);
+    expect(update({ 'trunk.*': 0.1 })).toThrow(
+      /no trained parameter matches the rate factor 'trunk\.\*'; there are w/,
+    );
+    expect(update({ w: 0 })).toThrow(/the rate factor of 'w' is 0; it must be above 0/);
+  });
 });
 
 const values = ({ data }: HostTensor): Float32Array => data as Float32Array;

@@ -1,6 +1,7 @@
 import type { Counters, StepCounters } from '../counters.ts';
+import { globPattern } from '../glob.ts';
 import { add, multiply } from '../ops/arithmetic.ts';
-import { buffer, type Parameter } from '../parameter.ts';
+import { buffer, type Parameter, scalar } from '../parameter.ts';
 import { withScope } from '../scope.ts';
 import { sameShape, shapeText, type Tensor } from '../tensor.ts';
 import { assign } from '../trace.ts';
@@ -16,6 +17,11 @@ export interface Optimizer extends StepCounters {
 /** What every optimizer takes. */
 export interface OptimizerOptions {
   readonly learningRate: LearningRate;
+  /**
+   * What the learning rate of some parameters is multiplied by, by dotted path, `*` for any characters: `{ 'trunk.*': 0.1 }`
+   * trains a trunk carefully below a new head. Of several patterns that fit, the last counts.
+   */
+  readonly rateFactors?: Readonly<Record<string, number>>;
   /** `clipPerVariable(limit)` or `clipGlobalNorm(limit)`. */
   readonly clip?: GradientTransform;
   /** After the update, the largest length of the weights of one output unit (Basset: 7). */
@@ -29,12 +35,23 @@ export interface Rule {
   advance?(counters: Counters): Counters;
   /** Scalars besides `learningRate`. */
   scalars?(counters: Counters): Readonly<Record<string, number>>;
-  /** The new value of a parameter; `moment(kind)` is a buffer of its shape, kept as `optimizer/<kind>/<parameter>`. */
-  next(parameter: Parameter, gradient: Tensor, moment: (kind: string) => Parameter): Tensor;
+  /** The new value of a parameter. */
+  next(parameter: Parameter, gradient: Tensor, own: OfParameter): Tensor;
+}
+
+/** What a rule works with beside the parameter and its gradient. */
+export interface OfParameter {
+  /** The learning rate of this parameter at this step. */
+  readonly rate: Tensor;
+  /** A buffer of its shape, kept as `optimizer/<kind>/<parameter>`. */
+  readonly moment: (kind: string) => Parameter;
 }
 
 /** An optimizer from its rule: counts steps, schedules, clips, keeps buffers and renormalises. */
-export function optimizer({ learningRate, clip, maxNorm }: OptimizerOptions, rule: Rule): Optimizer {
+export function optimizer(
+  { learningRate, rateFactors = {}, clip, maxNorm }: OptimizerOptions,
+  rule: Rule,
+): Optimizer {
   const moments = new WeakMap<Parameter, Map<string, Parameter>>();
   return {
     counters: () => ({ step: 0, ...rule.initial }),
@@ -45,18 +62,45 @@ export function optimizer({ learningRate, clip, maxNorm }: OptimizerOptions, rul
     }),
     update: (parameters, gradients) => {
       checkGradients(parameters, gradients);
+      checkFactors(parameters, rateFactors);
       const clipped = withScope({ phase: 'U' }, () => {
         const penalised = gradients.map((gradient, i) => withPenalty(parameters[i]!, gradient));
         return clip?.(penalised) ?? penalised;
       });
       for (const [i, parameter] of parameters.entries()) {
         withScope({ path: layerPath(parameter), phase: 'U' }, () => {
-          const value = rule.next(parameter, clipped[i]!, (kind) => momentOf(moments, parameter, kind));
+          const value = rule.next(parameter, clipped[i]!, {
+            rate: rateOf(parameter, rateFactors),
+            moment: (kind) => momentOf(moments, parameter, kind),
+          });
           assign(parameter, maxNorm === undefined ? value : renormOutputs(value, maxNorm));
         });
       }
     },
   };
+}
+
+/** The learning rate of a parameter: the scalar itself where no factor changes it. */
+function rateOf({ name }: Parameter, factors: Readonly<Record<string, number>>): Tensor {
+  const own = Object.entries(factors).filter(([pattern]) => globPattern(pattern).test(name));
+  const factor = own.at(-1)?.[1] ?? 1;
+  return factor === 1 ? scalar('learningRate') : multiply(scalar('learningRate'), factor);
+}
+
+function checkFactors(parameters: readonly Parameter[], factors: Readonly<Record<string, number>>): void {
+  for (const [pattern, factor] of Object.entries(factors)) {
+    if (!(factor > 0))
+      throw new Error(
+        `optimizer: the rate factor of '${pattern}' is ${factor}; it must be above 0. To train none of them, freeze them`,
+      );
+    if (!parameters.some(({ name }) => globPattern(pattern).test(name)))
+      throw new Error(
+        `optimizer: no trained parameter matches the rate factor '${pattern}'; there are ${parameters
+          .slice(0, 8)
+          .map(({ name }) => name)
+          .join(', ')}, …`,
+      );
+  }
 }
 
 /** The gradient of the loss with the ridge penalty of its parameter, before clipping as in Keras. */

@@ -1,6 +1,5 @@
 import { add, divide, multiply, subtract } from '../ops/arithmetic.ts';
 import { sqrt, square } from '../ops/elementwise.ts';
-import { scalar } from '../parameter.ts';
 import { assign } from '../trace.ts';
 import { type Optimizer, type OptimizerOptions, optimizer } from './optimizer.ts';
 
@@ -12,11 +11,11 @@ export interface RmspropOptions extends OptimizerOptions {
 /** RMSprop as in Torch7, with which Basset was trained: v ← αv + (1 − α)g², w ← w − lr · g / (√v + ε). */
 export function rmsprop({ alpha = 0.99, epsilon = 1e-8, ...options }: RmspropOptions): Optimizer {
   return optimizer(options, {
-    next: (w, g, moment) => {
+    next: (w, g, { rate, moment }) => {
       const mean = moment('rmsprop.v');
       const v = add(multiply(mean, alpha), multiply(square(g), 1 - alpha));
       assign(mean, v);
-      return subtract(w, multiply(divide(g, add(sqrt(v), epsilon)), scalar('learningRate')));
+      return subtract(w, multiply(divide(g, add(sqrt(v), epsilon)), rate));
     },
   });
 }

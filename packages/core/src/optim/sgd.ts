@@ -1,5 +1,4 @@
 import { add, multiply, subtract } from '../ops/arithmetic.ts';
-import { scalar } from '../parameter.ts';
 import { assign } from '../trace.ts';
 import { type Optimizer, type OptimizerOptions, optimizer } from './optimizer.ts';
 
@@ -16,8 +15,8 @@ export interface SgdOptions extends OptimizerOptions {
  */
 export function sgd({ momentum = 0, nesterov = false, form = 'torch', ...options }: SgdOptions): Optimizer {
   return optimizer(options, {
-    next: (w, g, moment) => {
-      const step = multiply(g, scalar('learningRate'));
+    next: (w, g, { rate, moment }) => {
+      const step = multiply(g, rate);
       if (momentum === 0) return subtract(w, step);
       const velocity = moment('sgd.velocity');
       if (form === 'keras') {
@@ -27,7 +26,7 @@ export function sgd({ momentum = 0, nesterov = false, form = 'torch', ...options
       }
       const v = add(multiply(velocity, momentum), g);
       assign(velocity, v);
-      return subtract(w, multiply(nesterov ? add(g, multiply(v, momentum)) : v, scalar('learningRate')));
+      return subtract(w, multiply(nesterov ? add(g, multiply(v, momentum)) : v, rate));
     },
   });
 }
