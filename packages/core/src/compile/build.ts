@@ -24,7 +24,7 @@ import { storeHalves } from './halves.ts';
 import { updateInPlace } from './in-place.ts';
 import { type Layout, partsOf, type Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage } from './lives.ts';
-import { FRAME, type Lowered, stored } from './lower.ts';
+import type { Lowered } from './lower.ts';
 import { assignSlots, type Place, pieces } from './memory.ts';
 import { shortenLives } from './order.ts';
 import { shard } from './shard.ts';
@@ -32,6 +32,8 @@ import { shardRows } from './shard-rows.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 import { layOutSums, type SumLayout, storageBytes } from './storage-bytes.ts';
+import { stored } from './stored.ts';
+import { FRAME } from './writer.ts';
 
 /** How a program is fitted to a device: decides memory and speed, never the bits. */
 export interface Placement extends MemoryOptions {

@@ -1,14 +1,16 @@
 /** What to compute again: by layer, or as much as a budget of memory asks for. Decided by shapes, never by the clock. */
+
 import { axesOf } from '../axes.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import type { Sharded } from './layout.ts';
 import { lightTensors } from './light.ts';
 import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
-import { type Lowered, type Stored, stored } from './lower.ts';
+import type { Lowered } from './lower.ts';
 import { assignSlots, type Live, lifeOf, liveBytes, pieces, slotBytes } from './memory.ts';
 import { computedBy, type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
 import type { Stages } from './split.ts';
+import { type Stored, stored } from './stored.ts';
 
 export interface MemoryOptions {
   /**

@@ -2,12 +2,13 @@
  * Mixed precision: what matrix products and convolutions read and give of a batch is stored as f16, half the bytes.
  * Everything is computed in f32; weights, their gradients, statistics, losses, outputs and optimizer state stay f32.
  */
+
 import { rewrite, roots, topologicalOrder } from '../graph.ts';
 import type { Range } from '../op.ts';
 import { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
 import type { Layout, Sharded } from './layout.ts';
-import { stored } from './lower.ts';
+import { stored } from './stored.ts';
 
 /** The same graph, in which tensors that are stored as f16 say so. */
 export function storeHalves(sharded: Sharded, fused: Fused): Sharded {

@@ -2,8 +2,9 @@ import type { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
 import type { Sharded } from './layout.ts';
 import { touched } from './lives.ts';
-import { type Lowered, lowerInPlace, type Stored, stored } from './lower.ts';
+import { type Lowered, lowerInPlace } from './lower.ts';
 import type { Stages, Work } from './split.ts';
+import { type Stored, stored } from './stored.ts';
 
 /**
  * Writes new weights and moments over the old ones. Only in the update, which begins when it is decided that the step

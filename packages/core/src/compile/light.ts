@@ -1,9 +1,10 @@
 /** What is computed again without being asked for: large results that cost little more than reading them back. */
 import { byteLength } from '../tensor.ts';
 import { touched } from './lives.ts';
-import type { Lowered, Stored } from './lower.ts';
+import type { Lowered } from './lower.ts';
 import { computedBy, type Forward, isBackward, nodeOf } from './recompute.ts';
 import type { Stages } from './split.ts';
+import type { Stored } from './stored.ts';
 
 /**
  * Bytes of one leaf's tensor from which it counts as large. Below, a dispatch (some 5 µs) takes longer than the tensor

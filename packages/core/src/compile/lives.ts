@@ -3,8 +3,8 @@ import { Parameter } from '../parameter.ts';
 import type { SlotScope } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
 import { isShared, type Sharded } from './layout.ts';
-import { type Stored, stored } from './lower.ts';
 import type { Stages, Work } from './split.ts';
+import { type Stored, stored } from './stored.ts';
 
 /** What takes memory: a stored tensor or, by name, the gradient sums and leaves' outputs. */
 export type Storage = Stored | string;

@@ -3,8 +3,8 @@ import { Parameter } from '../parameter.ts';
 import type { Slot, SlotScope } from '../program.ts';
 import type { Sharded } from './layout.ts';
 import { type Range, type Storage, touched } from './lives.ts';
-import { stored } from './lower.ts';
 import type { Stages } from './split.ts';
+import { stored } from './stored.ts';
 
 /** A piece of storage and the positions in program order at which it is first written and last read. */
 export interface Live {

@@ -19,7 +19,6 @@ import { fuse } from './fuse.ts';
 import { updateInPlace } from './in-place.ts';
 import type { Sharded } from './layout.ts';
 import { liveRanges, type Storage, touched } from './lives.ts';
-import { stored } from './lower.ts';
 import { assignSlots, pieces } from './memory.ts';
 import { shortenLives } from './order.ts';
 import { forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
@@ -27,6 +26,7 @@ import { shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 import { layOutSums, storageBytes } from './storage-bytes.ts';
+import { stored } from './stored.ts';
 
 const convBlock = (inputs: number, outputs: number, size: number): nn.Layer =>
   nn.sequential({

@@ -2,10 +2,12 @@
  * Computes forward tensors again in the backward pass instead of keeping them: the lowered kernels run a second time,
  * never others, so no bit can change. Exchanges, sums over leaves and statistics are always kept.
  */
+
 import { Tensor } from '../tensor.ts';
 import { touched } from './lives.ts';
-import type { Lowered, Stored } from './lower.ts';
+import type { Lowered } from './lower.ts';
 import type { Stage, Stages, Work } from './split.ts';
+import type { Stored } from './stored.ts';
 
 /** What the forward pass stores. */
 export interface Forward {

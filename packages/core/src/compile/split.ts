@@ -3,7 +3,8 @@ import type { KernelTarget } from '../kernel.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
 import { isShared, type Sharded } from './layout.ts';
-import { type Lowered, lower, type Stored, stored } from './lower.ts';
+import { type Lowered, lower } from './lower.ts';
+import { type Stored, stored } from './stored.ts';
 
 /** A kernel, or the addition of a leaf's gradient to the sums over leaves, or the end of those sums. */
 export type Work =

@@ -3,7 +3,7 @@ import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { partsOf, type Sharded } from './layout.ts';
 import type { Storage } from './lives.ts';
-import { stored } from './lower.ts';
+import { stored } from './stored.ts';
 
 /** Where each tensor's gradient starts among the accumulators, in values. */
 export interface SumLayout {

@@ -1,0 +1,16 @@
+import type { Tensor } from '../tensor.ts';
+import { isAlias } from './fuse.ts';
+
+/** A tensor that is stored, or the partial results of a reduction in two stages. */
+export type Stored = Tensor | Partials;
+
+export interface Partials {
+  readonly of: Tensor;
+  readonly shape: readonly number[];
+  readonly dtype: 'f32';
+}
+
+/** The tensor whose storage holds these elements. */
+export function stored(node: Tensor): Tensor {
+  return isAlias(node) ? stored(node.inputs[node.op.inputs[0]!]!) : node;
+}

@@ -1,0 +1,503 @@
+import { elementCount } from '../host-tensor.ts';
+import type { KernelBody } from '../kernel.ts';
+import { literal } from '../literal.ts';
+import type { Range, ReduceKernel } from '../op.ts';
+import type { DType, Tensor } from '../tensor.ts';
+import { wgsl } from '../wgsl.ts';
+import { type Declared, declareWhole, declareWindow, openWindow } from './bindings.ts';
+import { broadcastIndexText, type ElementContext, elementBody } from './element.ts';
+import { isAlias, isFloat } from './fuse.ts';
+import { rangeOf } from './interval.ts';
+import type { Lowered } from './lower.ts';
+import { type Partials, type Stored, stored } from './stored.ts';
+import { type Space, WindowWord } from './window.ts';
+
+/** In place of a binding: the output. */
+const OWN = -1;
+const WORKGROUP = 64;
+/** Immediates for keys; further ones are written into the text. */
+const MAX_KEYS = 4;
+const MAX_WORKGROUPS_X = 65_535; // WebGPU's maxComputeWorkgroupsPerDimension
+
+/** Values that change from run to run. 64 bytes, the guaranteed size of immediates. */
+export const FRAME: string = wgsl`
+  struct Frame { seed: u32, step: u32, leaf: u32, sequence: u32, k: vec4u, s0: vec4f, s1: vec4f }
+  var<immediate> frame: Frame;`;
+
+/** For all of a kernel's tensors, for windows of them, or for windows that hold part of the addends of a result. */
+export type Mode = 'whole' | 'window' | 'fold';
+
+/** A kernel whose text waits for the pages of its tensors. */
+export interface Draft extends Omit<Lowered, 'code' | 'cut'> {
+  readonly operands: readonly Declared[];
+  space(): Space;
+  text(plan?: { readonly pages: readonly number[]; readonly pageBytes: number }): string;
+}
+
+/** Of a reduction: outputs before and after the folded axes, and values for each. */
+export interface Extent {
+  readonly outer: number;
+  readonly count: number;
+  readonly inner: number;
+}
+
+/**
+ * Chunks that share a range of values, taken in turn: where a value is not a row of channels, neighbouring lanes then
+ * read neighbouring addresses, 32 bytes at a time, and each range is still read from end to end.
+ */
+export function neighboursOf({ inner }: Extent): 1 | 8 {
+  return inner < 8 ? 8 : 1;
+}
+
+/** Writes the text of one kernel. Names are numbered in order of first use, so equal kernels have equal texts. */
+export class Writer implements ElementContext {
+  private readonly inlined: ReadonlySet<Tensor>;
+  private readonly scalars: readonly string[];
+  private readonly core: Tensor | undefined;
+  private readonly reads: Stored[] = [];
+  private readonly functions: string[] = [];
+  private readonly named = new Map<Tensor, { readonly name: string; readonly accesses: readonly Access[] }>();
+  private readonly helpers = new Set<string>();
+  /** WGSL extensions. */
+  private readonly enables = new Set<string>();
+  private readonly keys: number[] = [];
+  /** Positions of keys that are sizes. */
+  private readonly extents = new Set<number>();
+  private readonly wide = new Set<number>();
+  private readonly mode: Mode;
+  /** What the function being written reads, for each index `i` it is called with. */
+  private accesses: Access[] = [];
+  /** What is overwritten: read from the output instead of from a binding of its own. */
+  private readonly own: Tensor | undefined;
+  /** Whether element i of the output needs no other element of `own` than i. */
+  elementwise = true;
+
+  constructor(
+    inlined: ReadonlySet<Tensor>,
+    scalars: readonly string[],
+    core: Tensor | undefined,
+    mode: Mode,
+    own?: Tensor,
+  ) {
+    this.own = own;
+    this.inlined = inlined;
+    this.scalars = scalars;
+    this.core = core;
+    this.mode = mode;
+  }
+
+  map(root: Tensor): Draft {
+    const { declarations, body, width, wideBindings, ...grid } = elementBody(root, this, WORKGROUP);
+    for (const binding of wideBindings) this.wide.add(binding);
+    this.functions.push(...declarations);
+    return this.finish(root, body, grid.workgroups, WORKGROUP, width === 4, () => ({
+      units: elementCount(root.shape) / width,
+      touches: ({ units: [from, to] }) => this.touched([from * width, to * width]),
+      workgroups: ([from, to]) => {
+        const first = Math.floor(from / (grid.stride * grid.steps)) * grid.stride;
+        const end = (Math.floor((to - 1) / (grid.stride * grid.steps)) + 1) * grid.stride;
+        return [Math.floor(first / WORKGROUP), Math.min(Math.ceil(end / WORKGROUP), grid.workgroups)];
+      },
+    }));
+  }
+
+  shader(root: Tensor, core: Tensor, kernel: KernelBody): Draft {
+    const bound = new Map<string, number>();
+    for (const [name, source] of Object.entries(core.inputs)) {
+      const binding = this.bind(stored(source));
+      bound.set(name, binding);
+      if (kernel.vec4?.includes(name)) {
+        this.wide.add(binding);
+        this.functions.push(`fn load4_${name}(i: u32) -> vec4f { return ${this.word(binding, 'i')}; }`);
+      } else this.functions.push(`fn load_${name}(i: u32) -> f32 { return load${binding}(i); }`);
+    }
+    const epilogue = root === core ? undefined : this.epilogue(root);
+    const after = (value: string, i: string): string =>
+      epilogue === undefined ? value : `${epilogue}(${i}, ${value})`;
+    const wide = kernel.vec4?.includes('y') === true;
+    const fold = root.dtype === 'f32' ? kernel.fold : undefined; // unfinished sums are stored
+    const folds = this.mode === 'fold' && fold !== undefined;
+    this.functions.push(
+      folds
+        ? `fn store(i: u32, v: f32) {
+  if ((window[${WindowWord.progress}] & 2u) == 0u) { putY(i, v); } else { putY(i, ${after('v', 'i')}); }
+}
+fn resumed(inside: bool, i: u32) -> f32 {
+  if (inside && (window[${WindowWord.progress}] & 1u) != 0u) { return getY(i); }
+  return 0.0;
+}`
+        : wide
+          ? `fn store4(i: u32, v: vec4f) { ${this.put(root, 'i', `vec4f(${['x', 'y', 'z', 'w'].map((c, k) => after(`v.${c}`, `i * 4u + ${k}u`)).join(', ')})`, true)} }`
+          : `fn store(i: u32, v: f32) { ${this.put(root, 'i', after('v', 'i'), false)} }`,
+    );
+    if (kernel.declarations !== undefined) this.helpers.add(kernel.declarations);
+    for (const extension of kernel.enables ?? []) this.enables.add(extension);
+    const body = folds ? fold.body : kernel.body;
+    return this.finish(root, body, kernel.workgroups, kernel.workgroupSize, wide, () => ({
+      units: kernel.workgroups,
+      ...(fold === undefined ? {} : { fold }),
+      touches: ({ units, terms }) => {
+        const own = (terms === undefined ? kernel.touches?.(...units) : fold?.touches(units, terms)) ?? {};
+        const touched = this.touched(own.y ?? [0, elementCount(root.shape)]);
+        for (const [name, binding] of bound) {
+          const all: Range = [0, elementCount(this.reads[binding]!.shape)];
+          touched[binding] = hull(touched[binding], own[name] ?? all);
+        }
+        return touched;
+      },
+      workgroups: (units) => units,
+    }));
+  }
+
+  /** The reduction itself: an invocation folds `count` values for one output, or for four neighbouring ones. */
+  reduce(root: Tensor, core: Tensor, kernel: ReduceKernel<unknown>, extent: Extent, x: Stored): Draft {
+    const epilogue = root === core ? undefined : this.epilogue(root);
+    const finish = (value: string, o: string): string =>
+      epilogue === undefined ? value : `${epilogue}(${o}, ${value})`;
+    return this.fold(root, kernel, extent, x, undefined, finish);
+  }
+
+  /** The first of two stages: every chunk of the values is folded by itself. */
+  partial(
+    partials: Partials,
+    kernel: ReduceKernel<unknown>,
+    extent: Extent,
+    chunks: number,
+    x: Stored,
+  ): Draft {
+    return this.fold(partials, kernel, extent, x, chunks, (value) => value);
+  }
+
+  private fold(
+    root: Stored,
+    kernel: ReduceKernel<unknown>,
+    extent: Extent,
+    x: Stored,
+    chunks: number | undefined,
+    finish: (value: string, o: string) => string,
+  ): Draft {
+    const { outer, count, inner } = extent;
+    const load = this.loader(x);
+    const addends: Access[] = [{ target: this.target(x), index: 'i' }];
+    const binding = load.startsWith('load') ? Number(load.slice('load'.length)) : undefined;
+    const wide = inner % 4 === 0 && binding !== undefined && isFloat(this.reads[binding]!);
+    const width = wide ? 4 : 1;
+    if (wide) this.wide.add(binding);
+    const [n, m] = [this.extent(count), this.extent(inner / width)];
+    const parts = chunks === undefined ? undefined : this.extent(chunks);
+    const length = chunks === undefined ? n : this.extent(Math.ceil(count / chunks) * neighboursOf(extent));
+    const [first, end, step] = chunkRange(parts, length, n, neighboursOf(extent));
+    const value = wide ? this.word(binding, `base + r * ${m}`) : `${load}(base + r * ${m})`;
+    const lanes = wide ? ['x', 'y', 'z', 'w'] : [''];
+    const each = (text: (lane: string, k: number) => string): string =>
+      wide ? `vec4f(${lanes.map((lane, k) => text(`.${lane}`, k)).join(', ')})` : text('', 0);
+    const finished = each((lane, k) => finish(`acc${lane}`, wide ? `o * 4u + ${k}u` : 'o'));
+    const part = this.mode === 'fold';
+    const from = !part ? first : step === '1u' ? `max(${first}, termFrom)` : nextTerm(first, step);
+    const body = wgsl`
+      let o = wg * ${WORKGROUP}u + lane;
+      if (${this.isUnit('o')}) {
+        let row = o / ${m};
+        let base = ${parts === undefined ? 'row' : `row / ${parts}`} * ${n} * ${m} + o % ${m};
+        var acc = ${each(() => kernel.initial)};${part ? ' if ((progress & 1u) != 0u) { acc = getY(o); }' : ''}
+        for (var r = ${from}; r < ${part ? `min(${end}, termTo)` : end}; r += ${step}) {
+          let value = ${value};
+          acc = ${each((lane) => kernel.combine(`acc${lane}`, `value${lane}`))};
+        }
+        ${part ? `if ((progress & 2u) == 0u) { putY(o, acc); } else { ${this.put(root, 'o', finished, wide)} }` : this.put(root, 'o', finished, wide)}
+      }`;
+    const outputs = (outer * (chunks ?? 1) * inner) / width;
+    const block = chunks === undefined ? count : Math.ceil(count / chunks) * neighboursOf(extent);
+    const terms = (row: number): Range => {
+      const at = Math.floor((row % (chunks ?? 1)) / neighboursOf(extent)) * block;
+      return chunks === undefined ? [0, count] : [Math.min(at, count), Math.min(at + block, count)];
+    };
+    return this.finish(root, body, Math.ceil(outputs / WORKGROUP), WORKGROUP, wide, () => ({
+      units: outputs,
+      ...(root.dtype === 'f32' ? { fold: { row: inner / width, count, terms } } : {}), // unfinished sums are stored
+      touches: ({ units, terms: own }) => {
+        const row = (unit: number): number => Math.floor((unit * width) / inner);
+        const rows = [row(units[0]), row(units[1] - 1)] as const;
+        const start = (of: number): number => Math.floor(of / (chunks ?? 1)) * count * inner;
+        const [low, high] = own ?? [terms(rows[0])[0], terms(rows[1])[1]];
+        const oneRow = rows[0] === rows[1];
+        const columns = oneRow ? units.map((unit) => unit * width - rows[0] * inner) : [0, inner];
+        const all = chunks !== undefined && start(rows[0]) !== start(rows[1]);
+        const touched = this.touched([units[0] * width, units[1] * width]);
+        const x: Range = all
+          ? [start(rows[0]), start(rows[1]) + count * inner]
+          : [start(rows[0]) + low * inner + columns[0]!, start(rows[1]) + (high - 1) * inner + columns[1]!];
+        this.reach(addends, x, touched);
+        return touched;
+      },
+      workgroups: ([from, to]) => [Math.floor(from / WORKGROUP), Math.ceil(to / WORKGROUP)],
+    }));
+  }
+
+  /** Name of a function `(i: u32) -> f32` that gives element i of a stored or inlined value. */
+  private loader(x: Stored): string {
+    if ('of' in x) return `load${this.bind(x)}`;
+    const source = throughAliases(x, this.inlined);
+    if (stored(source) === this.own) this.elementwise = false;
+    return this.inlined.has(source) ? this.compute(source) : `load${this.bind(stored(source))}`;
+  }
+
+  /** Declares `fn nK(i) -> f32` for a node that this kernel computes itself; with the core's value `v` passed along. */
+  private compute(node: Tensor): string {
+    const known = this.named.get(node);
+    if (known !== undefined) return known.name;
+    const passes = this.core !== undefined && dependsOn(node, this.core, this.inlined);
+    const outer = this.accesses;
+    this.accesses = [];
+    const expression = this.expression(node, passes);
+    const name = `n${this.named.size}`;
+    this.named.set(node, { name, accesses: this.accesses });
+    this.accesses = outer;
+    this.functions.push(`fn ${name}(i: u32${passes ? ', v: f32' : ''}) -> f32 { return ${expression}; }`);
+    return name;
+  }
+
+  /** As `compute`, called with the index of every element of the output. */
+  private epilogue(root: Tensor): string {
+    const name = this.compute(root);
+    this.accesses.push({ target: root, index: 'i' });
+    return name;
+  }
+
+  private expression(node: Tensor, passes: boolean): string {
+    const { kernel } = node.op;
+    if (kernel.kind === 'view') {
+      const x = node.inputs[node.op.inputs[0]!]!;
+      return this.read(x, kernel.index('i', x, node, node.attrs));
+    }
+    if (kernel.kind !== 'map') throw new Error(`${node} cannot be computed inside another kernel`);
+    const site = { i: 'i', y: node, specs: node.inputs, key: (value: number) => this.key(value) };
+    const values = Object.entries(node.inputs).map(([name, source]): [string, string] => {
+      if (passes && source === this.core) return [name, 'v'];
+      const inner =
+        passes &&
+        this.core !== undefined &&
+        this.inlined.has(source) &&
+        dependsOn(source, this.core, this.inlined);
+      if (inner) {
+        const text = `${this.compute(source)}(i, v)`;
+        this.accesses.push({ target: source, index: 'i' });
+        return [name, text];
+      }
+      const index = kernel.index?.(name, node.attrs, site) ?? broadcastIndexText(source, node, 'i');
+      return [name, this.read(source, index)];
+    });
+    const helper = kernel.declarations?.(node.attrs);
+    if (helper !== undefined) this.help(helper);
+    return kernel.expression(Object.fromEntries(values), node.attrs, site);
+  }
+
+  computes(node: Tensor): boolean {
+    return this.inlined.has(node);
+  }
+
+  help(declarations: string): void {
+    this.helpers.add(declarations);
+  }
+
+  /** A value at any index, by a function of its own. */
+  read(source: Tensor, index: string): string {
+    if (source.op.name === 'constant') return literal((source.attrs as { value: number }).value);
+    if (source.op.name === 'scalar') return this.scalar((source.attrs as { name: string }).name);
+    const text = `${this.loader(source)}(${index})`;
+    this.accesses.push({ target: this.target(source), index });
+    return text;
+  }
+
+  access(binding: number, index: string): void {
+    if (binding !== OWN) this.accesses.push({ target: binding, index });
+    else if (index !== 'i') this.elementwise = false;
+  }
+
+  element(binding: number, index: string): string {
+    return binding === OWN ? this.word(binding, index) : `load${binding}(${index})`;
+  }
+
+  word(binding: number, index: string): string {
+    if (binding === OWN) return this.mode === 'whole' ? `y[${index}]` : `getY(${index})`;
+    const word = this.mode === 'whole' ? `b${binding}[${index}]` : `word${binding}(${index})`;
+    if (this.reads[binding]!.dtype !== 'f16') return word;
+    this.help(WIDEN);
+    return `widen(${word})`;
+  }
+
+  put(root: Stored, index: string, value: string, wide: boolean): string {
+    const half = root.dtype === 'f16';
+    if (half) this.enables.add('f16');
+    const word = half ? `${wide ? 'vec4h' : 'f16'}(${value})` : value;
+    return this.mode === 'whole' ? `y[${index}] = ${word};` : `putY(${index}, ${word});`;
+  }
+
+  isUnit(index: string): string {
+    return this.mode === 'whole' ? `${index} < arrayLength(&y)` : `${index} >= unitFrom && ${index} < unitTo`;
+  }
+
+  /** What `loader` gives the elements of. */
+  private target(x: Stored): number | Tensor {
+    if ('of' in x) return this.bind(x);
+    const source = throughAliases(x, this.inlined);
+    return this.inlined.has(source) ? source : this.bind(stored(source));
+  }
+
+  /** Elements of every operand behind elements of the output. */
+  private touched(y: Range): (Range | undefined)[] {
+    const touched: (Range | undefined)[] = this.reads.map(() => [0, 0]);
+    this.reach(this.accesses, y, touched);
+    return [...touched, y];
+  }
+
+  /** Adds the elements of operands that are read for indices `i`. */
+  private reach(accesses: readonly Access[], i: Range, touched: (Range | undefined)[]): void {
+    const known = new Map(this.keys.map((key, k) => [this.keyName(k), key]));
+    for (const { target, index } of accesses) {
+      const of = typeof target === 'number' ? this.reads[target]! : target;
+      const [from, to] = rangeOf(index, i, known);
+      const range: Range = [Math.max(from, 0), Math.min(to, elementCount(of.shape))];
+      if (typeof target === 'number') touched[target] = hull(touched[target], range);
+      else this.reach(this.named.get(target)!.accesses, range, touched);
+    }
+  }
+
+  scalar(name: string): string {
+    const index = this.scalars.indexOf(name);
+    return `frame.s${index >> 2}.${'xyzw'[index & 3]}`;
+  }
+
+  /** An immediate for a constant of this use: the text stays the same for every layer and shape. */
+  key(value: number): string {
+    const known = this.keys.findIndex((key, position) => key === value && !this.extents.has(position));
+    return known >= 0 ? this.keyName(known) : this.newKey(value);
+  }
+
+  /** As `key`, but never shared, so that sizes that happen to be equal do not change the text. */
+  extent(size: number): string {
+    this.extents.add(this.keys.length);
+    return this.newKey(size);
+  }
+
+  private newKey(value: number): string {
+    if (this.keys.length === MAX_KEYS) return `${value}u`;
+    return this.keyName(this.keys.push(value) - 1);
+  }
+
+  private keyName(index: number): string {
+    return `frame.k.${'xyzw'[index]}`;
+  }
+
+  bind(x: Stored): number {
+    if (x === this.own) return OWN;
+    const known = this.reads.indexOf(x);
+    return known >= 0 ? known : this.reads.push(x) - 1;
+  }
+
+  private finish(
+    root: Stored,
+    body: string,
+    workgroups: number,
+    size: number,
+    wide: boolean,
+    space: () => Space,
+  ): Draft {
+    const x = Math.min(workgroups, MAX_WORKGROUPS_X);
+    const y = Math.ceil(workgroups / x);
+    const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k), false));
+    const output = declared(root, wide, true);
+    const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
+    const guard = this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < window[${WindowWord.endWorkgroup}]`;
+    const guarded = this.mode === 'whole' && x * y === workgroups ? body : `if (${guard}) {\n${body}\n}`;
+    const first = y === 1 ? 'let wg = id.x;' : `let wg = id.y * ${x}u + id.x;`;
+    const subgroup = this.enables.has('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
+    const text: Draft['text'] = (plan) => wgsl`
+${[
+  ...[...this.enables].map((extension) => `enable ${extension};`),
+  ...(usesFrame ? [FRAME] : []),
+  ...(plan === undefined ? declareWhole(inputs, output) : declareWindow(inputs, output, plan)),
+  ...this.helpers,
+  ...this.functions,
+]}
+@compute @workgroup_size(${size})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32${subgroup}) {
+${plan === undefined ? first : openWindow(inputs.length)}
+${guarded}
+}`;
+    const node = 'of' in root ? root.of : root;
+    const label =
+      this.core === undefined || this.core === node ? String(node) : `${this.core} + ${node.op.name}`;
+    return {
+      label,
+      node,
+      text,
+      operands: [...inputs, output],
+      space,
+      reads: this.reads,
+      writes: root,
+      workgroups: [x, y],
+      keys: usesFrame ? this.keys : undefined,
+    };
+  }
+}
+
+/** A read of a binding or of an inlined value, at an index in terms of `i`. */
+interface Access {
+  readonly target: number | Tensor;
+  readonly index: string;
+}
+
+/** The smallest range that holds both; an empty one holds nothing. */
+function hull(a: Range | undefined, b: Range): Range {
+  if (a === undefined || a[1] <= a[0]) return b;
+  return b[1] <= b[0] ? a : [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
+}
+
+function declared(spec: Stored, wide: boolean, isOutput: boolean): Declared {
+  const { shape, dtype } = spec;
+  const bytesPerElement = dtype === 'u8' ? 1 : dtype === 'f16' ? 2 : 4;
+  const [type, wordBytes] = wordOf(dtype, wide, isOutput);
+  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, type, wordBytes };
+}
+
+/** What a text indexes of a tensor, and its bytes. Inputs of fewer bits are read as u32, so that no extension is needed. */
+function wordOf(dtype: DType, wide: boolean, isOutput: boolean): readonly [type: string, bytes: number] {
+  if (dtype === 'f32') return wide ? ['vec4f', 16] : ['f32', 4];
+  if (dtype !== 'f16') return ['u32', 4];
+  if (isOutput) return wide ? ['vec4h', 8] : ['f16', 2];
+  return wide ? ['vec2u', 8] : ['u32', 4];
+}
+
+/** Four f16 as f32. */
+const WIDEN = 'fn widen(h: vec2u) -> vec4f { return vec4f(unpack2x16float(h.x), unpack2x16float(h.y)); }';
+
+function throughAliases(node: Tensor, inlined: ReadonlySet<Tensor>): Tensor {
+  return isAlias(node) && inlined.has(node)
+    ? throughAliases(node.inputs[node.op.inputs[0]!]!, inlined)
+    : node;
+}
+
+function dependsOn(node: Tensor, core: Tensor, inlined: ReadonlySet<Tensor>): boolean {
+  return Object.values(node.inputs).some(
+    (source) => source === core || (inlined.has(source) && dependsOn(source, core, inlined)),
+  );
+}
+
+/** WGSL of the values an invocation folds: from, to and step; those of chunk `row % parts` if there are chunks. */
+function chunkRange(
+  parts: string | undefined,
+  length: string,
+  n: string,
+  neighbours: 1 | 8,
+): readonly [first: string, end: string, step: string] {
+  if (parts === undefined) return ['0u', n, '1u'];
+  const block = neighbours === 1 ? `(row % ${parts})` : `(row % ${parts} / ${neighbours}u)`;
+  const within = neighbours === 1 ? '' : ` + row % ${neighbours}u`;
+  return [`${block} * ${length}${within}`, `min((${block} + 1u) * ${length}, ${n})`, `${neighbours}u`];
+}
+
+/** The first of a chunk's values that lies in the window. */
+function nextTerm(first: string, step: string): string {
+  return `${first} + (max(${first}, termFrom) - (${first}) + ${step} - 1u) / ${step} * ${step}`;
+}
