@@ -1,5 +1,6 @@
 import { NotFiniteError } from '@cohesin/core';
 import { type Command, helpText, parseOptions, UsageError } from './command-line.ts';
+import { baseline } from './commands/baseline.ts';
 import { demo } from './commands/demo.ts';
 import { devices } from './commands/devices.ts';
 import { evaluate } from './commands/evaluate.ts';
@@ -7,7 +8,7 @@ import { inspect } from './commands/inspect.ts';
 import { prepare } from './commands/prepare.ts';
 import { train } from './commands/train.ts';
 
-const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, demo];
+const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, baseline, demo];
 
 /** sysexits.h: a user's mistake, a number that is not one, and a fault that may not come again. */
 const EXIT = { configuration: 78, numeric: 70, retryable: 75 } as const;

@@ -39,6 +39,8 @@ export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
 export { type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
+export { type KmerFeatures, type KmerOptions, kmerFeatures, type SparseCounts } from './kmer/features.ts';
+export { type RidgeModel, type RidgeSums, ridgeSums } from './kmer/ridge.ts';
 export {
   loadWeights,
   ownWeights,
