@@ -11,7 +11,9 @@ if (found === undefined)
   throw new Error(`no case ${name}; there are ${CASES.map((one) => one.name).join(', ')}`);
 
 const device = await Device.open();
+const begun = performance.now();
 const prepared = await found.prepare(device);
+const prepareMs = performance.now() - begun;
 const timed = async (): Promise<number> => {
   const start = performance.now();
   await prepared.run();
@@ -25,7 +27,15 @@ const ts: number[] = [];
 for (let i = 0; i < runs; i++) ts.push(await timed());
 const last = await prepared.run();
 const out = (await prepared.result?.()) ?? last;
-const line = { peer: 'cohesin', case: name, firstMs, ts, digest: digest(out), device: device.info };
+const line = {
+  peer: 'cohesin',
+  case: name,
+  prepareMs,
+  firstMs,
+  ts,
+  digest: digest(out),
+  device: device.info,
+};
 process.stdout.write(`@@${JSON.stringify(line)}\n`);
 prepared.close();
 await device.close();

@@ -12,21 +12,21 @@ const ROUNDS = 4; // with five runs each: 20 runs of a kernel, 80 steps of a tra
 const TIMEOUT_MS = 300_000;
 
 /** A library to run a case in. */
-interface Contestant {
+export interface Contestant {
   readonly name: string;
   readonly file: string;
   readonly words: readonly string[];
   runs(one: Case): boolean;
 }
 
-const OURS: Contestant = {
+export const OURS: Contestant = {
   name: 'cohesin',
   file: fileURLToPath(new URL('case.js', import.meta.url)),
   words: [],
   runs: () => true,
 };
 
-const OTHERS: readonly Contestant[] = [
+export const OTHERS: readonly Contestant[] = [
   { name: 'jax-js', file: 'peer_jaxjs.mjs', words: ['webgpu'], runs: () => true },
   { name: 'TensorFlow.js', file: 'peer_tfjs.mjs', words: ['webgpu'], runs: () => true },
   {
@@ -38,7 +38,9 @@ const OTHERS: readonly Contestant[] = [
 ];
 
 /** What a process prints. */
-interface Line {
+export interface Line {
+  /** From traced function to compiled kernels; libraries that compile as they run have none. */
+  readonly prepareMs?: number;
   readonly firstMs: number;
   readonly ts: readonly number[];
   readonly digest: { readonly abs: number; readonly v: readonly number[] };
@@ -59,25 +61,26 @@ export function kernels(): void {
 
 /** Our cases and the peers', in turn. Says so and stops where the peers' programs are not at hand. */
 export function peers(): void {
-  if (!existsSync(PEERS)) {
-    console.log(
-      'peers: skipped, the programs that run them (shared/tools/peers) are not beside this checkout',
-    );
-    return;
-  }
-  install();
+  if (!installed('peers')) return;
   race('peers', 'The same work in other libraries on WebGPU', [OURS, ...OTHERS]);
 }
 
-/** Installs the peers outside the repository and its lock file. */
-function install(): void {
+/** Installs the peers outside the repository and its lock file; false, saying so, where their programs are missing. */
+export function installed(benchmark: string): boolean {
+  if (!existsSync(PEERS)) {
+    console.log(
+      `${benchmark}: skipped, the programs that run peers (shared/tools/peers) are not beside this checkout`,
+    );
+    return false;
+  }
   mkdirSync(CACHE, { recursive: true });
   const files = readdirSync(PEERS).filter((name) => name.endsWith('.mjs') || name === 'package.json');
   for (const name of files) cpSync(`${PEERS}/${name}`, `${CACHE}/${name}`);
-  if (existsSync(`${CACHE}/node_modules/@jax-js/jax`)) return;
+  if (existsSync(`${CACHE}/node_modules/@jax-js/jax`)) return true;
   const words = ['i', '--ignore-scripts', '--no-audit', '--no-fund'];
   const { status, stderr } = spawnSync('npm', words, { cwd: CACHE, encoding: 'utf8' });
   if (status !== 0) throw new Error(`peers: npm i failed in ${CACHE}: ${stderr}`);
+  return true;
 }
 
 function race(name: string, title: string, contestants: readonly Contestant[]): void {
@@ -113,8 +116,18 @@ const HOW = `Wall time of one run with a wait for its end, operands on the devic
 is our median over theirs: above 1 we are faster. "Sum" is how far Σ|result| lies from ours: the work is the same.
 Training steps read the loss back in every step.`;
 
-function run({ file, words }: Contestant, { name }: Case): Line | string {
-  const options = { cwd: existsSync(CACHE) ? CACHE : ROOT, encoding: 'utf8', timeout: TIMEOUT_MS } as const;
+/** Runs a case in a process of its own. Gives what it printed, or why it printed nothing. */
+export function run(
+  { file, words }: Contestant,
+  { name }: Case,
+  variables: Readonly<Record<string, string>> = {},
+): Line | string {
+  const options = {
+    cwd: existsSync(CACHE) ? CACHE : ROOT,
+    env: { ...process.env, ...variables },
+    encoding: 'utf8',
+    timeout: TIMEOUT_MS,
+  } as const;
   const { stdout, stderr, status, signal } = spawnSync(process.execPath, [file, name, ...words], options);
   const line = stdout.split('\n').find((text) => text.startsWith('@@'));
   if (line !== undefined) return JSON.parse(line.slice(2)) as Line;

@@ -1,10 +1,12 @@
 /** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
 import { parseArgs } from 'node:util';
+import { cold } from './cold.ts';
 import { fullSize } from './full-size.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { scaling } from './scaling.ts';
+import { steps } from './steps.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   kernels,
@@ -13,6 +15,8 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   large,
   memory,
   'full-size': fullSize,
+  steps,
+  cold,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
