@@ -57,6 +57,10 @@ test('evaluation gives the same numbers on any number of devices, from a checkpo
   expect((one as { tracks: unknown[] }).tracks).toHaveLength(5);
   expect(await evaluate(['--checkpoint', out, '--devices', '2'])).toEqual(one);
   expect(await evaluate(['--checkpoint', out, '--devices', '3'])).toEqual(one);
+  const ensemble = ['--checkpoint', out, '--rc', '--shifts', '1,0,-1'];
+  const averaged = await evaluate(ensemble);
+  expect(averaged).not.toEqual(one);
+  expect(await evaluate([...ensemble, '--devices', '2'])).toEqual(averaged);
   const [step] = await readdir(join(out, 'checkpoints'));
   expect(step).toBe('step-00000002');
   const newest = join(out, 'checkpoints', 'step-00000004', 'state.safetensors');

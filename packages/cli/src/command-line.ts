@@ -68,6 +68,14 @@ export class Options {
     return number;
   }
 
+  /** Whole numbers between commas. */
+  integers(name: string): readonly number[] | undefined {
+    const value = this.text(name);
+    if (value === undefined) return undefined;
+    if (/^[+-]?\d+(,[+-]?\d+)*$/.test(value)) return value.split(',').map(Number);
+    throw new UsageError(`--${name} is '${value}'; it must be whole numbers with commas between, as 1,0,-1`);
+  }
+
   choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
     const value = this.text(name);
     if (value === undefined) return undefined;

@@ -1,8 +1,17 @@
-import { type HostTensor, predictStep } from '@cohesin/core';
+import { predictStep } from '@cohesin/core';
 import { type Distributed, type DistributedState, distribute, type Mesh } from '@cohesin/distributed';
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
-import { auroc, foldSums, pearson, sequenceSums, type TrackMetric, type TrackSums } from '@cohesin/models';
+import {
+  auroc,
+  type Ensemble,
+  foldSums,
+  pearson,
+  sequenceSums,
+  type TrackMetric,
+  type TrackSums,
+} from '@cohesin/models';
 import { packRecords, predictionInputs, preparePrediction } from './batch.ts';
+import { averaged, turnOf, variantsOf } from './ensemble.ts';
 import { leavesOfPlan } from './run-plan.ts';
 import { leavesOf, type Task } from './task.ts';
 
@@ -31,12 +40,14 @@ export interface EvaluatorOptions {
   readonly sequencesPerLeaf: number;
   /** Parts of each sequence, which devices share; 1 by default. */
   readonly parts?: number;
+  /** What predictions are averaged over; nothing by default. */
+  readonly ensemble?: Ensemble;
 }
 
 /** Compiles inference: every device works on one leaf at a time, or on its parts of one sequence. */
 export async function openEvaluator(
   task: Task,
-  { mesh, state, sequencesPerLeaf, parts = 1 }: EvaluatorOptions,
+  { mesh, state, sequencesPerLeaf, parts = 1, ensemble = NO_ENSEMBLE }: EvaluatorOptions,
 ): Promise<Evaluator> {
   const leaves = parts > 1 ? 1 : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
@@ -51,15 +62,37 @@ export async function openEvaluator(
     inputs: predictionInputs(batch, task.shapes),
     ...(state === undefined ? {} : { state }),
   });
+  const predictor = predictorOf(task, predict, batch, ensemble);
   return {
-    run: (split, onBatch) => evaluate(task, predict, batch, split, onBatch),
-    predict: async (record) => {
-      const { codes } = packRecords([record], batch, task.shapes);
-      return rowsOf((await predict({ codes: codes! })).prediction!, 0);
-    },
+    run: (split, onBatch) => evaluate(task, predictor, batch, split, onBatch),
+    predict: async (record) => (await predictor([record]))[0]!,
     targets: (record) => targetsOf(task, record),
     state: predict.state,
     close: () => predict.close(),
+  };
+}
+
+const NO_ENSEMBLE: Ensemble = { reverseComplement: false, shiftsBp: [0] };
+
+/** Predictions of up to a batch of records, each [bins, tracks]. */
+type Predictor = (records: readonly SequenceRecord[]) => Promise<readonly Float32Array[]>;
+
+function predictorOf(
+  { built, shapes, view }: Task,
+  predict: Distributed,
+  batch: number,
+  ensemble: Ensemble,
+): Predictor {
+  const variants = variantsOf(ensemble);
+  const turn = turnOf(built.config, view);
+  const predictCodes = async (codes: Uint8Array): Promise<Float32Array> =>
+    (await predict({ codes })).prediction!.data as Float32Array;
+  return async (records) => {
+    const codes = packRecords(records, batch, shapes).codes as Uint8Array;
+    const sequences = { codes, lengthBp: shapes.sequenceLengthBp, tracks: view.tracks, turn };
+    const prediction = await averaged(predictCodes, variants, sequences);
+    const size = prediction.length / batch;
+    return records.map((_, i) => prediction.subarray(i * size, (i + 1) * size));
   };
 }
 
@@ -71,7 +104,7 @@ export function evaluationLeaf({ built, shapes }: Task): number {
 
 async function evaluate(
   task: Task,
-  predict: Distributed,
+  predict: Predictor,
   batch: number,
   split: string,
   onBatch?: (sequences: number) => void,
@@ -80,10 +113,9 @@ async function evaluate(
   const pairs: { predicted: Float32Array; target: Float32Array }[] = [];
   let sequences = 0;
   for await (const { records } of task.dataset.batches(split, { batch })) {
-    const { codes } = packRecords(records, batch, task.shapes);
-    const { prediction } = await predict({ codes: codes! });
+    const predictions = await predict(records);
     for (const [i, record] of records.entries()) {
-      const predicted = rowsOf(prediction!, i);
+      const predicted = predictions[i]!;
       const target = targetsOf(task, record);
       if (task.metric === 'pearson') sums.push(sequenceSums(predicted, target, { tracks: task.view.tracks }));
       else pairs.push({ predicted: predicted.slice(), target });
@@ -94,11 +126,6 @@ async function evaluate(
   if (sequences === 0) throw new Error(`the data set has no sequences in its split '${split}'`);
   const tracks = task.metric === 'pearson' ? pearson(foldSums(sums)) : areas(pairs, task.view.tracks);
   return { metric: task.metric, sequences, tracks };
-}
-
-function rowsOf({ data, shape }: HostTensor, sequence: number): Float32Array {
-  const size = data.length / shape[0]!;
-  return (data as Float32Array).subarray(sequence * size, (sequence + 1) * size);
 }
 
 /** Targets of one sequence in the bins that the model predicts. */

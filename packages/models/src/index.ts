@@ -26,6 +26,7 @@ export {
   type BuiltModel,
   checkData,
   type DataSizes,
+  type Ensemble,
   type ModelConfig,
   modelFromParams,
 } from './builder/model.ts';

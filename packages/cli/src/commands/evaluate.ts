@@ -1,7 +1,7 @@
 import type { HostTensor } from '@cohesin/core';
 import { loadCheckpoint, openMesh } from '@cohesin/distributed';
 import { type Dataset, openDataset } from '@cohesin/io';
-import { loadWeights, ownWeights } from '@cohesin/models';
+import { type Ensemble, loadWeights, ownWeights } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
 import { type Output, openOutput } from '../progress.ts';
@@ -31,6 +31,12 @@ export const evaluate: Command = {
     },
     data: { value: 'DIR', about: 'TFRecord data set' },
     split: { value: 'train|valid|test', about: 'which sequences (default test)' },
+    rc: { about: 'average over each sequence and its reverse complement' },
+    shifts: {
+      value: 'BP,…',
+      about:
+        "average over shifts, as 1,0,-1 (default: what the params file's ensemble_rc and ensemble_shifts say)",
+    },
     devices: { value: 'N', about: 'devices to predict on (default 1); never changes a bit' },
     'share-devices': { about: 'let several ranks use one GPU' },
     json: { about: 'one JSON object with every track' },
@@ -63,6 +69,17 @@ async function fromFiles(options: Options, dataset: Dataset): Promise<{ task: Ta
   return { task, weights: await loadWeights(task.built, options.required('weights')) };
 }
 
+function ensembleOf({ built }: Task, options: Options): Ensemble {
+  const { reverseComplement, shiftsBp } = built.config.ensemble ?? {
+    reverseComplement: false,
+    shiftsBp: [0],
+  };
+  return {
+    reverseComplement: options.flag('rc') || reverseComplement,
+    shiftsBp: options.integers('shifts') ?? shiftsBp,
+  };
+}
+
 async function onMesh(
   task: Task,
   weights: Weights,
@@ -79,6 +96,7 @@ async function onMesh(
       mesh,
       state: undefined,
       sequencesPerLeaf: evaluationLeaf(task),
+      ensemble: ensembleOf(task, options),
     });
     await evaluator.state.write(weights);
     const total = await task.dataset.count(split);

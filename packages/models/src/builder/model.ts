@@ -9,6 +9,14 @@ import { kept, type Skip } from './skips.ts';
 import { readTraining, type TrainConfig } from './training.ts';
 import { kerasWeights, torchWeights } from './weights.ts';
 
+/** What predictions are averaged over in evaluation. */
+export interface Ensemble {
+  /** Of each sequence and its reverse complement. */
+  readonly reverseComplement: boolean;
+  /** Shifts to the right, 0 for the sequence as it is. */
+  readonly shiftsBp: readonly number[];
+}
+
 /** What a model reads and gives. */
 export interface ModelConfig {
   readonly sequenceLengthBp: number;
@@ -28,6 +36,8 @@ export interface ModelConfig {
     /** Training sequences are shifted by up to this many bases to either side. */
     readonly shiftBp: number;
   };
+  /** As the file asks for; a single prediction otherwise. */
+  readonly ensemble?: Ensemble;
   /** The track that each track becomes on the other strand, when stated. */
   readonly strandPair: readonly number[] | undefined;
   /** Where the rows are pairs of bins: the map whose upper triangle they are, and how many diagonals it leaves out. */
@@ -75,7 +85,7 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   const headName = chooseHead(model, params, head);
   const output = blocks(model, headName, shared, trunk.output);
   const config = readConfig(model, sequenceLengthBp, output.output);
-  model.skip('verbose', 'ensemble_rc', 'ensemble_shifts'); // of evaluation
+  model.skip('verbose');
   model.finish();
 
   const parts = { trunk: trunk.layer, head: output.layer };
@@ -140,6 +150,7 @@ function readConfig(model: Fields, sequenceLengthBp: number, output: Flow): Mode
     outputShape: [length, channels],
     link: output.activation ?? 'linear',
     augment: { reverseComplement: model.flag('augment_rc', false), shiftBp: readShift(model) },
+    ensemble: readEnsemble(model),
     strandPair: readStrandPair(model, channels),
     ...(output.triangle && { triangle: output.triangle }),
   };
@@ -152,6 +163,15 @@ function readShift(model: Fields): number {
   const shift: unknown = Array.isArray(given) && given.length === 1 ? given[0] : given;
   if (typeof shift === 'number' && Number.isInteger(shift) && shift >= 0) return shift;
   throw new Error(`model.augment_shift: expected the largest shift in bp, found ${JSON.stringify(given)}`);
+}
+
+function readEnsemble(model: Fields): Ensemble {
+  const shiftsBp: unknown = model.value('ensemble_shifts') ?? [0];
+  if (!Array.isArray(shiftsBp) || shiftsBp.length === 0 || !shiftsBp.every(Number.isInteger))
+    throw new Error(
+      `model.ensemble_shifts: expected a list of shifts in bp, found ${JSON.stringify(shiftsBp)}`,
+    );
+  return { reverseComplement: model.flag('ensemble_rc', false), shiftsBp: shiftsBp as number[] };
 }
 
 /** `strand_pair` is a list of tracks, or one list per head, of which the first is taken. */
