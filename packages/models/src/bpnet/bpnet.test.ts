@@ -62,6 +62,10 @@ test('ChromBPNet has the published number of parameters of both models', () => {
     ['logits', [2, 1_000, 1]],
     ['logCounts', [2, 1]],
   ]);
+  const alone = predictStep({ model: (x: Tensor) => model.accessibility({ x }), trained: model });
+  const { state } = build(alone, { inputs: { x: [2, 2_114, 4] } }).program;
+  expect(state).toHaveLength(2 * (1 + 8 + 2));
+  expect(state.every(({ name }) => name.startsWith('accessibility.'))).toBe(true);
 });
 
 test('the BPNet of the paper has its published number of parameters, with and without bias tracks', () => {

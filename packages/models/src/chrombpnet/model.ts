@@ -17,7 +17,10 @@ export interface ChrombpnetOptions {
 }
 
 export interface Chrombpnet extends nn.Layer<Tensor, BpnetOutputs> {
-  /** The prediction without the enzyme's bias, as a model of its own: `predictStep({ model: accessibility, trained: model })`. */
+  /**
+   * The prediction without the enzyme's bias. To compile it alone:
+   * `predictStep({ model: (x: Tensor) => model.accessibility({ x }), trained: model })`.
+   */
   readonly accessibility: Bpnet;
   readonly bias: Bpnet;
   /** For `trainStep`: the bias model keeps the values it was trained to before. */
