@@ -79,7 +79,7 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
   const sumLayout = layOutSums(sharded);
   const bytes = storageBytes(sharded, sumLayout);
   const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
-  const ordered = shortenLives(logical);
+  const ordered = shortenLives(logical, sharded);
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
   const parts = {
     graph,
