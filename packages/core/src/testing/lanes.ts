@@ -1,4 +1,5 @@
 /** Test support, in a process of its own: prints what kernels give on this adapter, as JSON. Not part of the library. */
+import { compile } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import { layerNormalize } from '../ops/layer-norm.ts';
 import { matmul } from '../ops/matmul.ts';
@@ -22,16 +23,23 @@ const tensor = (name: string, seed: number, ...shape: readonly number[]): Tensor
 
 const device = await Device.open();
 const a = tensor('a', 1, 37, 101); // rows and columns that no number of lanes divides
-const ops = await evaluateOnDevice(device, {
+const ops = {
   matmul: matmul(a, tensor('b', 2, 101, 45)),
   softmax: softmax(a),
   layerNormalize: layerNormalize(a, tensor('gamma', 3, 101), tensor('beta', 4, 101), { epsilon: 1e-5 }),
   sum: sum(a, { from: 0, to: 1 }),
-});
+};
+const software = await evaluateOnDevice(device, ops);
+// workgroup memory and barriers, which this driver makes of its lanes
+const gpu = await compile(() => ops, { device, inputs: {}, target: { kind: 'gpu' } });
+const forGpu = Object.entries(await gpu({})).map(
+  ([name, { data }]) => [`${name} for a GPU`, data as Float32Array] as const,
+);
 const step = await compileSmallStep({ device });
-const values = { ...ops, ...(await smallStepResult(step)) };
+const values = { ...software, ...Object.fromEntries(forGpu), ...(await smallStepResult(step)) };
 const { description, subgroupSizes } = device.info;
 const lists = Object.fromEntries(Object.entries(values).map(([name, own]) => [name, [...own]]));
 process.stdout.write(JSON.stringify({ description, subgroupSizes, values: lists } satisfies LaneResults));
 step.close();
+gpu.close();
 await device.close();
