@@ -8,6 +8,7 @@ import { layerNorm } from '../nn/layer-norm.ts';
 import { linear } from '../nn/linear.ts';
 import { mseLoss, poissonLoss } from '../nn/loss.ts';
 import { batchNorm } from '../nn/norm.ts';
+import { maxPool } from '../nn/pool.ts';
 import { sequential } from '../nn/sequential.ts';
 import { add } from '../ops/arithmetic.ts';
 import { relu, softplus } from '../ops/elementwise.ts';
@@ -211,6 +212,18 @@ describe('sequences cut into rows', () => {
     const shapes = { x: [1, 96, 4], y: [1, 90, 2] };
     expect(() => build(fn, { inputs: shapes, leavesPerSequence: 4 })).toThrow(
       /90 rows do not fill whole parts of 24 rows, the first of which begins at row 0/,
+    );
+  });
+
+  test('a pool whose windows reach beyond the ends is refused: zeros there are no padding', () => {
+    const model = sequential({
+      conv: conv1d({ inputs: 4, outputs: 4, size: 3 }),
+      pool: maxPool({ size: 3, stride: 1, padding: 'same' }),
+    });
+    const fn = trainStep({ model, loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+    const shapes = { x: [1, 96, 4], y: [1, 96, 4] };
+    expect(() => build(fn, { inputs: shapes, leavesPerSequence: 4 })).toThrow(
+      /its windows reach beyond the ends of a sequence of 96 rows/,
     );
   });
 });

@@ -257,9 +257,11 @@ class RowSharding {
       if (at < 0) return this.whole(x);
       const length = node.inputs[input]!.shape[at]!;
       if (length === 1 && rows.length > 1 && this.layouts.get(x) !== 'rows') return x; // the same for all rows
-      const over = read?.rows[input];
-      if (axes.inputs[input]![at]!.window)
-        return this.rowsFor(x, { axis: at, length, size: rows.size * windows!.stride(input), range: over! });
+      if (axes.inputs[input]![at]!.window) {
+        const own = { axis: at, length, size: rows.size * windows!.stride(input), range: read!.rows[input]! };
+        this.checkEnds(node, own, rows);
+        return this.rowsFor(x, own);
+      }
       const held = this.rows.get(x);
       if (held?.axis === at && isSameShare(held, rows)) return x;
       const scale = length / rows.length;
@@ -271,11 +273,17 @@ class RowSharding {
     return onInputs(node, own, node.op.atRows?.(attrs, { ...rows, axis }) ?? attrs);
   }
 
+  /** Rows outside the sequence are given as zeros, which are no padding for a maximum. */
+  private checkEnds(node: Tensor, { length, size, range: [from, to] }: OwnRows, rows: Rows): void {
+    const [first, last] = this.partsWith(node, rows);
+    if (node.op.linear === true || (from + first * size >= 0 && to + (last - 1) * size <= length)) return;
+    throw new Error(
+      `${node}: its windows reach beyond the ends of a sequence of ${length} rows, which cannot be cut so; use windows that begin and end with the sequence`,
+    );
+  }
+
   /** Rows `range` for part 0, and for each part `size` rows further, of an input, whatever a part holds of it. */
-  private rowsFor(
-    x: Tensor,
-    { axis, length, size, range: [from, to] }: { axis: number; length: number; size: number; range: Range },
-  ): Tensor {
+  private rowsFor(x: Tensor, { axis, length, size, range: [from, to] }: OwnRows): Tensor {
     const held = this.rows.get(x);
     if (held === undefined || held.axis !== axis || held.size !== size) {
       const margins = { left: 0, right: to - from - size };
@@ -300,6 +308,15 @@ class RowSharding {
     // One for each phase, so that margins are all that is kept from the forward to the backward pass.
     return this.once(`${x.id} ${left} ${right} ${currentScope().phase}`, () => this.note(make(), 'rows'));
   }
+}
+
+/** Rows of an input that part 0 needs; those of each next part are `size` rows further. */
+interface OwnRows {
+  readonly axis: number;
+  /** Of the whole axis. */
+  readonly length: number;
+  readonly size: number;
+  readonly range: Range;
 }
 
 /** Whether parts hold the same share of an axis, whatever it is counted in. */
