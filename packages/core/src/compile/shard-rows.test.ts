@@ -226,4 +226,18 @@ describe('sequences cut into rows', () => {
       /its windows reach beyond the ends of a sequence of 96 rows/,
     );
   });
+
+  test('pools of 128 rows and of 9 are cut between windows, forward and backward', () => {
+    for (const size of [128, 9]) {
+      const model = sequential({
+        conv: conv1d({ inputs: 4, outputs: 4, size: 3 }),
+        pool: maxPool({ size }),
+        deep: conv1d({ inputs: 4, outputs: 2, size: 3 }),
+      });
+      const fn = trainStep({ model, loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+      const shapes = { x: [1, 8 * size, 4], y: [1, 8, 2] };
+      const { program } = build(fn, { inputs: shapes, leavesPerSequence: 4 });
+      expect(rounds(program).leaves).toBe(4);
+    }
+  });
 });
