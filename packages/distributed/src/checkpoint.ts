@@ -50,7 +50,7 @@ export interface Checkpoint extends CheckpointInfo {
   readonly state: ReadonlyMap<string, HostTensor>;
 }
 
-const FORMAT = 'cohesin checkpoint 1';
+const FORMAT = 'cohesin checkpoint 2';
 const MANIFEST = 'manifest.msgpack';
 const STATE = 'state.safetensors';
 const KEPT = 2;
@@ -182,6 +182,8 @@ async function readManifest(dir: string): Promise<CheckpointInfo & { stateHash: 
   }
   const { format } = manifest as { format?: string };
   if (format !== FORMAT)
-    throw new Error(`${path}: the format is '${format}' but this version reads '${FORMAT}'`);
+    throw new Error(
+      `${path}: the format is '${format}' but this version reads '${FORMAT}'; resume with the version of cohesin that wrote it`,
+    );
   return manifest as CheckpointInfo & { stateHash: string };
 }

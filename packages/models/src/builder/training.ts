@@ -44,7 +44,7 @@ export interface TrainConfig {
   readonly weightRange: number;
   readonly batchSize: number;
   readonly shuffleBuffer: number | undefined;
-  /** Epochs without a better validation Pearson r (`bce`: loss) before training ends. */
+  /** Epochs without a better validation Pearson r (`bce`: AUROC) before training ends. */
   readonly patience: number;
   readonly minEpochs: number;
   readonly maxEpochs: number;
