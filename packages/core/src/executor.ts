@@ -1,6 +1,8 @@
 import type { Device } from './device.ts';
+import { alone, type Exchange } from './exchange.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
+import { allFinite, type Place } from './not-finite.ts';
 import {
   type Binding,
   type Combine,
@@ -23,54 +25,6 @@ export interface Frame {
   readonly sequence: number;
   readonly scalars: Readonly<Record<string, number>>;
 }
-
-/** This rank's part of the gradient sums, and what all ranks make of it. */
-export interface SumParts {
-  readonly peaks: Uint32Array;
-  /** 64-bit integers as pairs of u32 words; only read back when other ranks need them. */
-  readonly sums: Uint32Array | undefined;
-}
-
-/** This rank's bytes of a tensor that is gathered, and where among all bytes they lie. */
-export interface GatherPart {
-  readonly own: Uint8Array;
-  readonly offset: number;
-  readonly bytes: number;
-}
-
-/** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
-export interface Exchange {
-  /** Whether other ranks hold leaves too. */
-  readonly remote: boolean;
-  /** Given this rank's part of each gathered tensor, gives all of it. */
-  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array[]>;
-  /** Adds the integers and takes the largest peaks over all ranks. */
-  sum(parts: SumParts): Promise<SumParts>;
-}
-
-/** The exchange of a device that owns every leaf. */
-export const alone: Exchange = {
-  remote: false,
-  combine: async (pieces) => pieces.map(({ own }) => own),
-  sum: async (parts) => parts,
-};
-
-/** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
-export class NotFiniteError extends Error {
-  readonly tensor: string;
-  /** Where a computation of this device first went wrong; undefined when none did. */
-  readonly place: Place | undefined;
-
-  constructor(message: string, tensor: string, place?: Place) {
-    super(message);
-    this.name = 'NotFiniteError';
-    this.tensor = tensor;
-    this.place = place;
-  }
-}
-
-/** Somewhere in a run: the earlier comes first. What leaves share counts as their first leaf's. */
-export type Place = readonly [round: number, segment: number, leaf: number];
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
 export interface ProfiledPart {
@@ -562,11 +516,6 @@ export class Executor {
 
 const runsFor = ({ parts }: Step, leaf: number): boolean =>
   parts === undefined || (leaf >= parts[0] && leaf < parts[1]);
-function allFinite({ buffer }: Uint8Array, half: boolean): boolean {
-  return half
-    ? new Uint16Array(buffer).every((bits) => (bits & 0x7c00) !== 0x7c00) // exponent all ones: infinite or NaN
-    : new Float32Array(buffer).every(Number.isFinite);
-}
 
 /** The pieces one after another, in memory of their own. */
 function join(pieces: readonly Uint8Array[]): Uint8Array {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Compiled } from './compile/compile.ts';
 import { Device } from './device.ts';
-import { NotFiniteError } from './executor.ts';
+import { NotFiniteError } from './not-finite.ts';
 import { compileSmallStep, SMALL_INPUTS, smallBatch } from './testing/small-network.ts';
 
 let device: Device;

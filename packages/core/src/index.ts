@@ -12,16 +12,8 @@ export {
 } from './compile/compile.ts';
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
-export {
-  alone,
-  type Exchange,
-  Executor,
-  type Frame,
-  type GatherPart,
-  NotFiniteError,
-  type Place,
-  type SumParts,
-} from './executor.ts';
+export { alone, type Exchange, type GatherPart, type SumParts } from './exchange.ts';
+export { Executor, type Frame } from './executor.ts';
 export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
@@ -30,6 +22,7 @@ export type { KernelBody, KernelTarget } from './kernel.ts';
 export { literal } from './literal.ts';
 export { memoryReport, programBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';
+export { NotFiniteError, type Place } from './not-finite.ts';
 export {
   defineOp,
   type MapSite,

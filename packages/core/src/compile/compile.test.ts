@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../device.ts';
-import { NotFiniteError } from '../executor.ts';
 import { gradients } from '../grad.ts';
 import { decide, FIRST_Q } from '../gradient-scale.ts';
 import { memoryReport, programBytes } from '../memory-report.ts';
 import * as nn from '../nn/index.ts';
+import { NotFiniteError } from '../not-finite.ts';
 import { add, divide, multiply, subtract } from '../ops/arithmetic.ts';
 import { geluSigmoid, log } from '../ops/elementwise.ts';
 import { leafSum } from '../ops/leaf-sum.ts';

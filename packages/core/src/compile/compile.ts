@@ -1,12 +1,14 @@
 import type { Counters, StepCounters } from '../counters.ts';
 import { type Device, kernelTarget } from '../device.ts';
-import { type Exchange, Executor, type Frame, NotFiniteError, type Place } from '../executor.ts';
+import type { Exchange } from '../exchange.ts';
+import { Executor, type Frame } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { type KernelTarget, SOFTWARE } from '../kernel.ts';
 import { LOSS_SCALE, withLossScale } from '../loss-scale.ts';
 import { memoryReport } from '../memory-report.ts';
+import { NotFiniteError, type Place } from '../not-finite.ts';
 import { input, Parameter } from '../parameter.ts';
 import { addLeaves, type Program, pieceCount } from '../program.ts';
 import { hashName, mix } from '../random.ts';

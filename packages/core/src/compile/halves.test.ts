@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { create } from 'webgpu';
 import { Device, INSTANCE_FLAGS, WANTED_FEATURES } from '../device.ts';
-import { NotFiniteError } from '../executor.ts';
 import { elementCount, type HostTensor } from '../host-tensor.ts';
 import { withLossScale } from '../loss-scale.ts';
 import { programBytes } from '../memory-report.ts';
 import * as nn from '../nn/index.ts';
+import { NotFiniteError } from '../not-finite.ts';
 import { multiply } from '../ops/arithmetic.ts';
 import { conv1d } from '../ops/conv1d.ts';
 import { geluSigmoid } from '../ops/elementwise.ts';

@@ -1,0 +1,30 @@
+/** This rank's part of the gradient sums, and what all ranks make of it. */
+export interface SumParts {
+  readonly peaks: Uint32Array;
+  /** 64-bit integers as pairs of u32 words; only read back when other ranks need them. */
+  readonly sums: Uint32Array | undefined;
+}
+
+/** This rank's bytes of a tensor that is gathered, and where among all bytes they lie. */
+export interface GatherPart {
+  readonly own: Uint8Array;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
+export interface Exchange {
+  /** Whether other ranks hold leaves too. */
+  readonly remote: boolean;
+  /** Given this rank's part of each gathered tensor, gives all of it. */
+  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array[]>;
+  /** Adds the integers and takes the largest peaks over all ranks. */
+  sum(parts: SumParts): Promise<SumParts>;
+}
+
+/** The exchange of a device that owns every leaf. */
+export const alone: Exchange = {
+  remote: false,
+  combine: async (pieces) => pieces.map(({ own }) => own),
+  sum: async (parts) => parts,
+};

@@ -1,0 +1,23 @@
+/** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
+export class NotFiniteError extends Error {
+  readonly tensor: string;
+  /** Where a computation of this device first went wrong; undefined when none did. */
+  readonly place: Place | undefined;
+
+  constructor(message: string, tensor: string, place?: Place) {
+    super(message);
+    this.name = 'NotFiniteError';
+    this.tensor = tensor;
+    this.place = place;
+  }
+}
+
+/** Somewhere in a run: the earlier comes first. What leaves share counts as their first leaf's. */
+export type Place = readonly [round: number, segment: number, leaf: number];
+
+/** Whether all values of a tensor, f32 or `half` f16, are finite. */
+export function allFinite({ buffer }: Uint8Array, half: boolean): boolean {
+  return half
+    ? new Uint16Array(buffer).every((bits) => (bits & 0x7c00) !== 0x7c00) // exponent all ones: infinite or NaN
+    : new Float32Array(buffer).every(Number.isFinite);
+}
