@@ -1,5 +1,5 @@
 import { type Axes, axesOf } from '../axes.ts';
-import { type Graph, rewrite } from '../graph.ts';
+import { type Graph, rewrite, roots, topologicalOrder } from '../graph.ts';
 import type { Range, Rows } from '../op.ts';
 import { gatherLeaves } from '../ops/leaf-sum.ts';
 import { sum } from '../ops/reduce.ts';
@@ -41,10 +41,8 @@ export function shardRows(graph: Graph, parts: number): Sharded {
 /** Sequences of the step. @throws when inputs differ in them. */
 function sequencesOf(graph: Graph): number {
   const seen = new Map<number, string>();
-  rewrite(graph, (node) => {
-    if (node.op.name === 'input') seen.set(node.shape[0] ?? 1, (node.attrs as { name: string }).name);
-    return node;
-  });
+  for (const { op, shape, attrs } of topologicalOrder(roots(graph)))
+    if (op.name === 'input') seen.set(shape[0] ?? 1, (attrs as { name: string }).name);
   if (seen.size <= 1) return seen.keys().next().value ?? 1;
   const each = [...seen].map(([count, name]) => `${name} has ${count}`);
   throw new Error(`inputs of one step must hold as many sequences each, but ${each.join(', ')}`);

@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { create, globals } from 'webgpu';
 import '../ops/attention-products.ts';
 import { declaredOp } from '../op.ts';
 import { asReference } from '../testing/evaluate.ts';
@@ -7,20 +6,16 @@ import { randomTensor, relativeError } from '../testing.ts';
 import type { AttentionSizes } from './attention.ts';
 import * as products from './attention-product.ts';
 import type { ImplicitProduct } from './implicit-product.ts';
-import { prepareKernel } from './run-kernel.ts';
+import { openRawDevice, prepareKernel, type RawDevice } from './run-kernel.ts';
 import { workgroupTileKernel } from './workgroup-tile.ts';
 
-let gpu: GPU | undefined; // kept: the native instance dies with this object
+let raw: RawDevice;
 let device: GPUDevice;
 beforeAll(async () => {
-  Object.assign(globalThis, globals);
-  gpu = create([]);
-  device = await (await gpu.requestAdapter())!.requestDevice();
+  raw = await openRawDevice();
+  device = raw.device;
 });
-afterAll(() => {
-  device.destroy();
-  gpu = undefined;
-});
+afterAll(() => raw.close());
 
 const PRODUCTS: Readonly<Record<string, (sizes: AttentionSizes) => ImplicitProduct>> = {
   queryKey: products.queryKeyProduct,

@@ -79,20 +79,47 @@ export async function checkConv1d(
   g: Conv1dGeometry,
   draw: typeof noise = noise,
 ): Promise<void> {
-  const x = draw(g.batch * g.length * g.inputs, 1);
-  const weight = draw(g.size * g.inputs * g.outputs, 2);
-  const dy = draw(g.batch * g.outLength * g.outputs, 3);
+  const kernels = [family.conv1d(g), family.conv1dInputGradient(g), family.conv1dWeightGradient(g)] as const;
+  const sizes = {
+    x: g.batch * g.length * g.inputs,
+    weight: g.size * g.inputs * g.outputs,
+    dy: g.batch * g.outLength * g.outputs,
+  };
+  const each = (visit: Visit): void => eachProduct(g, visit);
+  await checkConvolution(device, { kernels, sizes, each, chunks: conv1dWeightGradientChunks(g), draw });
+}
+
+/** Told the flat indices of x, weight and dy of a product. */
+export type Visit = (x: number, weight: number, y: number) => void;
+
+interface Convolution {
+  /** Forward, input gradient, weight gradient. */
+  readonly kernels: readonly [forward: KernelBody, ofInput: KernelBody, ofWeight: KernelBody];
+  readonly sizes: Readonly<Record<'x' | 'weight' | 'dy', number>>;
+  readonly each: (visit: Visit) => void;
+  /** Of the weight gradient. */
+  readonly chunks: number;
+  readonly draw?: typeof noise;
+}
+
+/** A convolution of any rank and both its gradients, by the products they are sums of. */
+export async function checkConvolution(
+  device: GPUDevice,
+  { kernels, sizes, each, chunks, draw = noise }: Convolution,
+): Promise<void> {
+  const [x, weight, dy] = [draw(sizes.x, 1), draw(sizes.weight, 2), draw(sizes.dy, 3)];
   const y = new Float64Array(dy.length);
   const dx = new Float64Array(x.length);
   const dw = new Float64Array(weight.length);
-  eachProduct(g, (i, w, o) => {
+  each((i, w, o) => {
     y[o]! += x[i]! * weight[w]!;
     dx[i]! += dy[o]! * weight[w]!;
     dw[w]! += dy[o]! * x[i]!;
   });
-  await checkKernel(device, family.conv1d(g), { x, weight }, y);
-  await checkKernel(device, family.conv1dInputGradient(g), { dy, weight }, dx);
-  await checkKernel(device, family.conv1dWeightGradient(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
+  const [forward, ofInput, ofWeight] = kernels;
+  await checkKernel(device, forward, { x, weight }, y);
+  await checkKernel(device, ofInput, { dy, weight }, dx);
+  await checkKernel(device, ofWeight, { x, dy }, dw, chunks);
 }
 
 function matmulReference(g: MatmulGeometry, a: Float32Array, b: Float32Array): Float64Array {

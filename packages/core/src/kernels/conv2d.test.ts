@@ -1,27 +1,19 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { create, globals } from 'webgpu';
 import { SOFTWARE } from '../kernel.ts';
-import { checkKernel, noise } from './check-kernel.ts';
+import { checkConvolution, type Visit } from './check-kernel.ts';
 import { type Conv2dGeometry, conv2dWeightGradientChunks } from './conv2d.ts';
 import { implicitFamily, type ProductFamily, productFamily } from './family.ts';
+import { openRawDevice, type RawDevice } from './run-kernel.ts';
 import { workgroupTileKernel } from './workgroup-tile.ts';
 
-let gpu: GPU | undefined; // kept: the native instance dies with this object
+let raw: RawDevice;
 let device: GPUDevice;
 
 beforeAll(async () => {
-  Object.assign(globalThis, globals);
-  gpu = create([]);
-  const adapter = await gpu.requestAdapter();
-  if (!adapter)
-    throw new Error('no WebGPU adapter; install a Vulkan driver, for example mesa-vulkan-drivers');
-  device = await adapter.requestDevice();
+  raw = await openRawDevice();
+  device = raw.device;
 });
-
-afterAll(() => {
-  device.destroy();
-  gpu = undefined;
-});
+afterAll(() => raw.close());
 
 const tiles = implicitFamily((product) => workgroupTileKernel(product, { rows: 1, columns: 1 }));
 
@@ -63,20 +55,18 @@ const FAMILIES: readonly (readonly [string, ProductFamily, readonly Conv2dGeomet
 
 for (const [name, family, shapes] of FAMILIES) {
   it.each(shapes)(`a convolution of maps in ${name} agrees with plain loops for %j`, async (g) => {
-    const x = noise(g.batch * g.height * g.width * g.inputs, 1);
-    const weight = noise(g.sizeHeight * g.sizeWidth * g.inputs * g.outputs, 2);
-    const dy = noise(g.batch * g.outHeight * g.outWidth * g.outputs, 3);
-    const y = new Float64Array(dy.length);
-    const dx = new Float64Array(x.length);
-    const dw = new Float64Array(weight.length);
-    eachProduct(g, (i, w, o) => {
-      y[o]! += x[i]! * weight[w]!;
-      dx[i]! += dy[o]! * weight[w]!;
-      dw[w]! += dy[o]! * x[i]!;
-    });
-    await checkKernel(device, family.conv2d(g), { x, weight }, y);
-    await checkKernel(device, family.conv2dInputGradient(g), { dy, weight }, dx);
-    await checkKernel(device, family.conv2dWeightGradient(g), { x, dy }, dw, conv2dWeightGradientChunks(g));
+    const kernels = [
+      family.conv2d(g),
+      family.conv2dInputGradient(g),
+      family.conv2dWeightGradient(g),
+    ] as const;
+    const sizes = {
+      x: g.batch * g.height * g.width * g.inputs,
+      weight: g.sizeHeight * g.sizeWidth * g.inputs * g.outputs,
+      dy: g.batch * g.outHeight * g.outWidth * g.outputs,
+    };
+    const each = (visit: Visit): void => eachProduct(g, visit);
+    await checkConvolution(device, { kernels, sizes, each, chunks: conv2dWeightGradientChunks(g) });
   });
 }
 
@@ -88,7 +78,7 @@ it('a long weight gradient is many partial sums of whole rows', () => {
 });
 
 /** Calls `visit` with the flat indices of x, weight and dy of every product of the convolution. */
-function eachProduct(g: Conv2dGeometry, visit: (x: number, weight: number, y: number) => void): void {
+function eachProduct(g: Conv2dGeometry, visit: Visit): void {
   for (let b = 0; b < g.batch; b++)
     for (let r = 0; r < g.outHeight; r++)
       for (let c = 0; c < g.outWidth; c++)

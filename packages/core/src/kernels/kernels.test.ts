@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { create, globals } from 'webgpu';
 import { SOFTWARE } from '../kernel.ts';
 import {
   checkConv1d,
@@ -17,25 +16,17 @@ import {
 } from './conv1d.ts';
 import { productFamily } from './family.ts';
 import { type MatmulGeometry, matmulKernel, matmulPartialsChunks } from './matmul.ts';
-import { prepareKernel } from './run-kernel.ts';
+import { openRawDevice, prepareKernel, type RawDevice } from './run-kernel.ts';
 
-let gpu: GPU | undefined; // kept: the native instance dies with this object
+let raw: RawDevice;
 let device: GPUDevice;
 const family = productFamily(SOFTWARE);
 
 beforeAll(async () => {
-  Object.assign(globalThis, globals);
-  gpu = create([]);
-  const adapter = await gpu.requestAdapter();
-  if (!adapter)
-    throw new Error('no WebGPU adapter; install a Vulkan driver, for example mesa-vulkan-drivers');
-  device = await adapter.requestDevice();
+  raw = await openRawDevice();
+  device = raw.device;
 });
-
-afterAll(() => {
-  device.destroy();
-  gpu = undefined;
-});
+afterAll(() => raw.close());
 
 describe('matmul', () => {
   const shapes: MatmulGeometry[] = [

@@ -1,5 +1,29 @@
 /** Test support: runs one `KernelBody` on a device the way the compiler wraps it. Not part of the library. */
+import { create, globals } from 'webgpu';
 import type { KernelBody } from '../kernel.ts';
+
+/** A device with default limits, without the library around it. */
+export interface RawDevice {
+  readonly device: GPUDevice;
+  close(): void;
+}
+
+/** @throws when there is no adapter. */
+export async function openRawDevice(): Promise<RawDevice> {
+  Object.assign(globalThis, globals);
+  let gpu: GPU | undefined = create([]); // kept: the native instance dies with this object
+  const adapter = await gpu.requestAdapter();
+  if (!adapter)
+    throw new Error('no WebGPU adapter; install a Vulkan driver, for example mesa-vulkan-drivers');
+  const device = await adapter.requestDevice();
+  return {
+    device,
+    close: () => {
+      device.destroy();
+      gpu = undefined;
+    },
+  };
+}
 
 /** The largest dispatch in one dimension that every device allows is 65,535. */
 const FOLD = 32_768;

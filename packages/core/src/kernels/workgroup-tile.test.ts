@@ -1,30 +1,22 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { create, globals } from 'webgpu';
 import { checkConv1d, checkMatmul, checkMatmulPartials, noise } from './check-kernel.ts';
 import type { Conv1dGeometry } from './conv1d.ts';
 import { implicitFamily, type ProductFamily, productFamily } from './family.ts';
 import { matmulProduct } from './implicit-product.ts';
 import { type MatmulGeometry, matmulKernel, matmulPartialsChunks } from './matmul.ts';
 import { measureCandidates } from './measure-tiles.ts';
+import { openRawDevice, type RawDevice } from './run-kernel.ts';
 import { workgroupTileKernel } from './workgroup-tile.ts';
 
-let gpu: GPU | undefined; // kept: the native instance dies with this object
+let raw: RawDevice;
 let device: GPUDevice;
 const family = productFamily({ kind: 'gpu' });
 
 beforeAll(async () => {
-  Object.assign(globalThis, globals);
-  gpu = create([]);
-  const adapter = await gpu.requestAdapter();
-  if (!adapter)
-    throw new Error('no WebGPU adapter; install a Vulkan driver, for example mesa-vulkan-drivers');
-  device = await adapter.requestDevice();
+  raw = await openRawDevice();
+  device = raw.device;
 });
-
-afterAll(() => {
-  device.destroy();
-  gpu = undefined;
-});
+afterAll(() => raw.close());
 
 /** Tiles of 16 × 16 times this, so that small shapes meet large tiles. */
 const withTile = (rows: number, columns: number): ProductFamily =>
