@@ -49,7 +49,8 @@ interface Prepared {
 interface PreparedSegment {
   readonly segment: Segment;
   readonly once: readonly Prepared[];
-  readonly leaf: readonly Prepared[];
+  /** The steps of each leaf that this device works on. */
+  readonly leaves: ReadonlyMap<number, readonly Prepared[]>;
 }
 
 /** Runs one program on one device for the leaves it owns. All buffers are allocated once and reused by every run. */
@@ -237,7 +238,7 @@ export class Executor {
   }
 
   private *segmentParts(
-    { once, leaf: steps, segment }: PreparedSegment,
+    { once, leaves, segment }: PreparedSegment,
     frame: Frame,
     round: number,
   ): Generator<ProfiledPart> {
@@ -253,13 +254,7 @@ export class Executor {
       finish: (encoder) => this.publish(encoder, publish, round, leaf),
     });
     if (once.length > 0) yield part(once, this.leaves[0] ?? 0, segment.publishOnce);
-    for (const leaf of this.leaves) {
-      yield part(
-        steps.filter(({ step }) => runsFor(step, leaf)),
-        leaf,
-        segment.publish,
-      );
-    }
+    for (const [leaf, steps] of leaves) yield part(steps, leaf, segment.publish);
   }
 
   /** Fills all memory that a step must write before it reads it with NaN, as f32 and as f16: a test that no kernel reads leftovers. */
@@ -316,7 +311,11 @@ export class Executor {
           return { step, pipeline, access, state, groups: new Map() };
         }),
       );
-    return { segment, once: await prepared(segment.once), leaf: await prepared(segment.leaf) };
+    const [once, steps] = [await prepared(segment.once), await prepared(segment.leaf)];
+    const leaves = this.leaves.map(
+      (leaf) => [leaf, steps.filter(({ step }) => runsFor(step, leaf))] as const,
+    );
+    return { segment, once, leaves: new Map(leaves) };
   }
 
   /** Uploads a leaf's share of the batch, or where leaves share a sequence, that sequence. */
@@ -365,15 +364,14 @@ export class Executor {
     return decision;
   }
 
-  private encode({ segment, once, leaf: steps }: PreparedSegment, frame: Frame, round: number): void {
+  private encode({ segment, once, leaves }: PreparedSegment, frame: Frame, round: number): void {
     const encoder = this.device.encoder('segment');
     if (once.length > 0) {
       this.pass(encoder, once, this.place(frame, round, 0), 0); // the same on every rank
       this.publish(encoder, segment.publishOnce, round, 0);
     }
-    for (const leaf of this.leaves) {
-      const own = steps.filter(({ step }) => runsFor(step, leaf));
-      if (own.length > 0) this.pass(encoder, own, this.place(frame, round, leaf), leaf);
+    for (const [leaf, steps] of leaves) {
+      if (steps.length > 0) this.pass(encoder, steps, this.place(frame, round, leaf), leaf);
       this.publish(encoder, segment.publish, round, leaf);
     }
     this.device.submit(encoder);
