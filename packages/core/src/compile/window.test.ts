@@ -6,6 +6,7 @@ import type { HostTensor } from '../host-tensor.ts';
 import * as nn from '../nn/index.ts';
 import { add, multiply, subtract } from '../ops/arithmetic.ts';
 import { conv1d } from '../ops/conv1d.ts';
+import { conv2d } from '../ops/conv2d.ts';
 import { geluSigmoid, square } from '../ops/elementwise.ts';
 import { matmul } from '../ops/matmul.ts';
 import { repeat, sum } from '../ops/reduce.ts';
@@ -103,33 +104,59 @@ describe('on tensors larger than one binding', () => {
       ).toBeGreaterThan(5);
   });
 
-  test('products for GPUs have the same bits, in windows of one page each', async () => {
+  describe('products for GPUs have the same bits, in windows of one page each:', () => {
     const held = (shape: readonly number[], name: string): Parameter =>
       parameter(shape, { name, init: normal(name.length) });
-    const step = (): Traceable => {
-      const weights = [held([8], 'a'), held([4, 8, 12], 'bb'), held([12, 5], 'ccc')] as const;
-      return ({ x }) => {
-        const scaled = geluSigmoid(multiply(x!, weights[0]));
-        const y = matmul(conv1d(scaled, weights[1], { stride: 2, dilation: 3 }), weights[2]);
-        const [da, db, dc] = gradients(y, y, weights);
-        return { y, da: da!, db: db!, dc: dc! };
-      };
+    const expectSameOnGpu = async (
+      fn: () => Traceable,
+      shape: readonly number[],
+      limit: number,
+    ): Promise<void> => {
+      const found: Record<string, HostTensor>[] = [];
+      for (const bindingLimit of [1 << 20, limit]) {
+        const run = await compile(fn(), {
+          device,
+          inputs: { x: shape },
+          target: { kind: 'gpu' },
+          bindingLimit,
+        });
+        expect(windowCount(run.program) > 20).toBe(bindingLimit === limit);
+        expect(furtherPages(run.program)).toBe(0);
+        found.push(await run({ x: randomTensor(shape, { seed: 5 }) }));
+        run.close();
+        run.state.close();
+      }
+      expect(found[1]).toEqual(found[0]);
     };
-    const found: Record<string, HostTensor>[] = [];
-    for (const bindingLimit of [1 << 20, 12_288]) {
-      const run = await compile(step(), {
-        device,
-        inputs: { x: [2, 701, 8] },
-        target: { kind: 'gpu' },
-        bindingLimit,
-      });
-      expect(windowCount(run.program) > 20).toBe(bindingLimit === 12_288);
-      expect(furtherPages(run.program)).toBe(0);
-      found.push(await run({ x: randomTensor([2, 701, 8], { seed: 5 }) }));
-      run.close();
-      run.state.close();
-    }
-    expect(found[1]).toEqual(found[0]);
+
+    test('convolutions of sequences and matrices', () =>
+      expectSameOnGpu(
+        () => {
+          const weights = [held([8], 'a'), held([4, 8, 12], 'bb'), held([12, 5], 'ccc')] as const;
+          return ({ x }) => {
+            const scaled = geluSigmoid(multiply(x!, weights[0]));
+            const y = matmul(conv1d(scaled, weights[1], { stride: 2, dilation: 3 }), weights[2]);
+            const [da, db, dc] = gradients(y, y, weights);
+            return { y, da: da!, db: db!, dc: dc! };
+          };
+        },
+        [2, 701, 8],
+        12_288,
+      ));
+
+    test('convolutions of maps', () =>
+      expectSameOnGpu(
+        () => {
+          const weights = [held([8], 'a'), held([3, 2, 8, 4], 'bb')] as const;
+          return ({ x }) => {
+            const y = conv2d(geluSigmoid(multiply(x!, weights[0])), weights[1], { dilation: 2 });
+            const [da, db] = gradients(y, y, weights);
+            return { y, da: da!, db: db! };
+          };
+        },
+        [2, 41, 19, 8],
+        12_288,
+      ));
   });
 
   test('sums that fit into one binding stand beside sums that are continued', async () => {

@@ -1,6 +1,8 @@
 /** The 2-D convolution and its gradients as implicit products. */
+import type { Range } from '../op.ts';
 import { type Conv2dGeometry, conv2dWeightGradientChunks } from './conv2d.ts';
 import { chunked, type ImplicitProduct, type Operand, strided, wrapped } from './implicit-product.ts';
+import { box, digits, rowsBehind, spans } from './touches.ts';
 
 /** y [batch, outHeight, outWidth, outputs]: rows are all pairs, steps are taps × channels. */
 export function conv2dProduct(geometry: Conv2dGeometry): ImplicitProduct {
@@ -18,13 +20,31 @@ export function conv2dProduct(geometry: Conv2dGeometry): ImplicitProduct {
     }),
     right: strided('weight', '0u', outputs, 'outer', outputs % 4 === 0),
     place: (row, column) => `${row} * ${outputs}u + ${column}`,
+    touches: ({ row, column }) => ({
+      x: mapsBehind(geometry, row),
+      y: box({ outer: [0, 1], row, column }, 1, outputs),
+    }),
   };
+}
+
+/** Elements of x behind pairs of y, in whole rows of the maps. */
+function mapsBehind(geometry: Conv2dGeometry, pairs: Range): Range {
+  const { height, width, outHeight, outWidth, inputs, sizeHeight, dilation, padTop } = geometry;
+  const reach = (row: number): Range => [row - padTop, row - padTop + (sizeHeight - 1) * dilation + 1];
+  return rowsBehind(rowsOf(pairs, outWidth), outHeight, reach, [height, width * inputs]);
+}
+
+/** Rows of maps that hold a range of pairs. */
+function rowsOf(pairs: Range, width: number): Range {
+  const [, rows] = digits(pairs, [width]) as [Range, Range];
+  return rows;
 }
 
 /** dx [batch, height, width, inputs]: as the convolution, with taps that go backwards. */
 export function conv2dInputGradientProduct(geometry: Conv2dGeometry): ImplicitProduct {
   const { batch, height, width, outHeight, outWidth, inputs, outputs } = geometry;
   const { sizeHeight, sizeWidth, dilation, padTop, padLeft } = geometry;
+  const reach = (row: number): Range => [row + padTop - (sizeHeight - 1) * dilation, row + padTop + 1];
   return {
     groups: 1,
     rows: batch * height * width,
@@ -46,6 +66,10 @@ export function conv2dInputGradientProduct(geometry: Conv2dGeometry): ImplicitPr
       at: (column, step) => `tap${step} + column${column}`,
     },
     place: (row, column) => `${row} * ${inputs}u + ${column}`,
+    touches: ({ row, column }) => ({
+      dy: rowsBehind(rowsOf(row, width), height, reach, [outHeight, outWidth * outputs]),
+      y: box({ outer: [0, 1], row, column }, 1, inputs),
+    }),
   };
 }
 
@@ -55,12 +79,13 @@ export function conv2dWeightGradientProduct(geometry: Conv2dGeometry): ImplicitP
   const { sizeHeight, sizeWidth, dilation, padTop, padLeft } = geometry;
   const rows = sizeHeight * sizeWidth * inputs;
   const chunks = conv2dWeightGradientChunks(geometry);
+  const range = chunked(batch * outHeight * outWidth, chunks, 'group');
   return {
     groups: chunks,
     rows,
     columns: outputs,
     setup: [],
-    ...chunked(batch * outHeight * outWidth, chunks, 'group'),
+    ...range,
     left: {
       name: 'x',
       along: 'outer',
@@ -82,6 +107,14 @@ export function conv2dWeightGradientProduct(geometry: Conv2dGeometry): ImplicitP
     },
     right: strided('dy', '0u', outputs, 'outer', outputs % 4 === 0),
     place: (row, column) => `(group * ${rows}u + ${row}) * ${outputs}u + ${column}`,
+    touches: ({ group, row, column }) => {
+      const pairs = spans(group, range.steps, batch * outHeight * outWidth);
+      return {
+        x: mapsBehind(geometry, pairs),
+        dy: spans(pairs, outputs),
+        y: box({ outer: group, row, column }, rows, outputs),
+      };
+    },
   };
 }
 
