@@ -61,6 +61,13 @@ test('evaluation gives the same numbers on any number of devices, from a checkpo
   const averaged = await evaluate(ensemble);
   expect(averaged).not.toEqual(one);
   expect(await evaluate([...ensemble, '--devices', '2'])).toEqual(averaged);
+  const stated = join(dir, 'ensemble.json');
+  const both = { ...SMALL_BASENJI.model, ensemble_rc: true, ensemble_shifts: [1, 0, -1] };
+  await writeFile(stated, JSON.stringify({ ...SMALL_BASENJI, model: both }));
+  const weights = join(out, 'checkpoints', 'step-00000004', 'state.safetensors');
+  const fromFile = ['--model', stated, '--weights', weights];
+  expect(await evaluate(fromFile)).toEqual(averaged);
+  expect(await evaluate([...fromFile, '--no-rc', '--shifts', '0'])).toEqual(one);
   const [step] = await readdir(join(out, 'checkpoints'));
   expect(step).toBe('step-00000002');
   const newest = join(out, 'checkpoints', 'step-00000004', 'state.safetensors');

@@ -31,7 +31,10 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   devices: { value: 'N', about: 'devices to train on, one thread each (default 1); never changes a bit' },
   'share-devices': { about: 'let several ranks use one GPU (always allowed on software drivers)' },
   steps: { value: 'TOTAL', about: 'steps in all, counted from the start of the run (default: --epochs)' },
-  epochs: { value: 'E', about: 'passes over the training data (default 10)' },
+  epochs: {
+    value: 'E',
+    about: "passes over the training data (default: the params file's train_epochs_max, or 10)",
+  },
   batch: {
     value: 'GLOBAL',
     about: "sequences a step, over all devices (default: the params file's batch_size)",

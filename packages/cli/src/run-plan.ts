@@ -57,7 +57,7 @@ export async function planRun(
     precision:
       agree('precision', options.precision, resumed?.plan.precision as RunOptions['precision']) ?? 'f32',
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
-    steps: options.steps ?? (options.epochs ?? EPOCHS) * stepsPerEpoch,
+    steps: options.steps ?? (options.epochs ?? train.maxEpochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
     checkpointEvery: options.checkpointEvery ?? stepsPerEpoch,
     stopping: {

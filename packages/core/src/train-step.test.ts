@@ -7,8 +7,11 @@ import { noise } from './nn/golden.ts';
 import { type Layer, layer } from './nn/layer.ts';
 import { linear } from './nn/linear.ts';
 import { mseLoss } from './nn/loss.ts';
-import { add } from './ops/arithmetic.ts';
+import { batchNorm } from './nn/norm.ts';
+import { sequential } from './nn/sequential.ts';
+import { add, multiply } from './ops/arithmetic.ts';
 import { adam } from './optim/adam.ts';
+import { sgd } from './optim/sgd.ts';
 import type { Tensor } from './tensor.ts';
 import { predictStep, type TrainStepOptions, trainStep } from './train-step.ts';
 
@@ -62,6 +65,41 @@ test('frozen parameters keep their values and have no moments; the others move a
   const held = (values: typeof some): string[] =>
     [...values.keys()].filter((name) => name.includes('/right'));
   expect([held(some), held(all).length]).toEqual([[], 4]);
+});
+
+test('a frozen batch norm uses its running statistics and keeps them, and gradients pass it as in inference', async () => {
+  const trained = async (norm: Layer, frozen: readonly string[]) => {
+    const model = sequential({ below: linear({ inputs: 3, outputs: 2 }), norm });
+    const optimizer = sgd({ learningRate: 0.1 });
+    const batchNorm = { group: 'step', sequences: 2 } as const;
+    const options = { model, frozen, loss: mseLoss, optimizer, batchNorm };
+    const step = await compile(trainStep(options), {
+      device,
+      inputs: { x: [4, 3], y: [4, 2] },
+      leaves: 2,
+    });
+    await step({ x: BATCH.left, y: BATCH.wanted });
+    const state = await step.state.read();
+    step.close();
+    return state;
+  };
+  const statistics = (state: ReadonlyMap<string, HostTensor>) =>
+    ['mean', 'var'].map((name) => [...(state.get(`norm.running_${name}`)?.data ?? [])]);
+  const frozen = await trained(batchNorm({ channels: 2 }), ['norm.*']);
+  expect(statistics(frozen)).toEqual([
+    [0, 0],
+    [1, 1],
+  ]);
+  // What a norm with mean 0, variance 1, scale 1 and shift 0 is in inference.
+  const plain = await trained(
+    layer({}, (x: Tensor) => multiply(x, 1 / Math.sqrt(1 + 1e-3))),
+    [],
+  );
+  const weights = frozen.get('below.weight')!.data as Float32Array;
+  for (const [i, weight] of (plain.get('below.weight')!.data as Float32Array).entries())
+    expect(weights[i]).toBeCloseTo(weight, 6);
+  const half = await trained(batchNorm({ channels: 2 }), ['norm.weight']); // no layer is frozen, so statistics move
+  expect(statistics(half)[0]).not.toEqual([0, 0]);
 });
 
 test('a pattern of frozen parameters that fits none lists what there is', () => {

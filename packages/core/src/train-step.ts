@@ -2,10 +2,9 @@ import type { Traceable } from './compile/compile.ts';
 import { gradients } from './grad.ts';
 import { lossSeed, unscaled } from './loss-scale.ts';
 import { type AnyLayer, matching, parameters } from './nn/layer.ts';
-import { type BatchNormGroup, withBatchNorm } from './nn/norm.ts';
+import { type BatchNormGroup, withBatchNorm, withFrozen } from './nn/norm.ts';
 import { leafSum } from './ops/leaf-sum.ts';
 import type { Optimizer } from './optim/optimizer.ts';
-import type { Parameter } from './parameter.ts';
 import { withScope } from './scope.ts';
 import { Tensor } from './tensor.ts';
 
@@ -23,7 +22,8 @@ export interface TrainStepOptions<In = Tensor, Out = Tensor, Target = Tensor> {
   readonly trained?: AnyLayer;
   /**
    * Parameters of it that keep their values, by dotted path, `*` for any characters (`bias.*`): they get no gradient and
-   * no moments. Running statistics move all the same.
+   * no moments. A batch norm whose scale and shift are frozen normalises with its running statistics and keeps them, as in
+   * Keras; dropout goes on.
    */
   readonly frozen?: readonly string[];
   /** (prediction, target) → scalar `[]`, a sum of terms of single sequences. */
@@ -47,10 +47,15 @@ export function trainStep<In = Tensor, Out = Tensor, Target = Tensor>(
 ): Traceable {
   const { model, loss, optimizer, frozen, batchNorm = { group: 'sequence', sequences: 1 } } = options;
   const prepare = options.prepare ?? (sameNames as Prepare<In, Target>);
-  const trained = trainable(options.trained ?? (model as unknown as AnyLayer), frozen);
+  const layer = options.trained ?? (model as unknown as AnyLayer);
+  const kept = new Set((frozen ?? []).flatMap((pattern) => matching(layer, pattern)));
+  const trained = [...parameters(layer).values()].filter(
+    (parameter) => parameter.trainable && !kept.has(parameter),
+  );
+  const forward: typeof model = (x) => withFrozen(kept, () => withBatchNorm(batchNorm, () => model(x)));
   const step = (inputs: Inputs): Record<string, Tensor> => {
     const { x, y } = prepare(inputs);
-    const value = withScope({ training: true }, () => withBatchNorm(batchNorm, () => loss(model(x), y)));
+    const value = withScope({ training: true }, () => loss(forward(x), y));
     const sums = gradients(value, lossSeed(), trained).map((gradient, i) => {
       const { name } = trained[i]!;
       return withScope({ path: name, phase: 'U' }, () => leafSum(unscaled(gradient), name));
@@ -78,11 +83,6 @@ export function predictStep<In = Tensor, Out extends Tensor | Inputs = Tensor, T
 }
 
 type Prepare<In, Target> = (inputs: Inputs) => Example<In, Target>;
-
-function trainable(model: AnyLayer, frozen: readonly string[] = []): Parameter[] {
-  const kept = new Set(frozen.flatMap((pattern) => matching(model, pattern)));
-  return [...parameters(model).values()].filter((parameter) => parameter.trainable && !kept.has(parameter));
-}
 
 function sameNames({ x, y }: Inputs): Example {
   if (x === undefined)

@@ -32,6 +32,7 @@ export const evaluate: Command = {
     data: { value: 'DIR', about: 'TFRecord data set' },
     split: { value: 'train|valid|test', about: 'which sequences (default test)' },
     rc: { about: 'average over each sequence and its reverse complement' },
+    'no-rc': { about: "do not, whatever the params file's ensemble_rc says" },
     shifts: {
       value: 'BP,…',
       about:
@@ -45,7 +46,8 @@ export const evaluate: Command = {
     const output = openOutput(options.flag('json'));
     const split = options.choice('split', ['train', 'valid', 'test']) ?? 'test';
     const { task, weights } = await usage(() => openModel(options));
-    const evaluation = await onMesh(task, weights, split, options, output);
+    const ensemble = ensembleOf(task, options);
+    const evaluation = await onMesh(task, weights, split, ensemble, options, output);
     report(task, split, evaluation, output);
   },
 };
@@ -74,8 +76,10 @@ function ensembleOf({ built }: Task, options: Options): Ensemble {
     reverseComplement: false,
     shiftsBp: [0],
   };
+  const [given, not] = [options.flag('rc'), options.flag('no-rc')];
+  if (given && not) throw new UsageError('--rc and --no-rc exclude each other; give one of them');
   return {
-    reverseComplement: options.flag('rc') || reverseComplement,
+    reverseComplement: !not && (given || reverseComplement),
     shiftsBp: options.integers('shifts') ?? shiftsBp,
   };
 }
@@ -84,6 +88,7 @@ async function onMesh(
   task: Task,
   weights: Weights,
   split: string,
+  ensemble: Ensemble,
   options: Options,
   output: Output,
 ): Promise<Evaluation> {
@@ -96,7 +101,7 @@ async function onMesh(
       mesh,
       state: undefined,
       sequencesPerLeaf: evaluationLeaf(task),
-      ensemble: ensembleOf(task, options),
+      ensemble,
     });
     await evaluator.state.write(weights);
     const total = await task.dataset.count(split);

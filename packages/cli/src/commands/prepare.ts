@@ -69,6 +69,11 @@ export const prepare: Command = {
       value: 'BED',
       about: 'places and splits of a published data set; targets are centred on them',
     },
+    peaks: {
+      value: 'BED',
+      about:
+        'a sequence for each row, targets centred on its summit (column 10 of a narrowPeak) or middle, as BPNet trains on',
+    },
     chromosomes: { value: 'LIST', about: 'only these (default all)' },
     gaps: { value: 'BED', about: 'stretches without assembly, left out' },
     limit: { value: 'BED', about: 'stretches to stay inside of' },
@@ -93,6 +98,10 @@ export const prepare: Command = {
       about: 'stretches are halved until none is longer, before they are divided (default 786432)',
     },
     interpolate: { about: 'missing values are filled from their neighbours (default 0)' },
+    'length-tolerance': {
+      value: 'BP',
+      about: "a chromosome's length in a track may differ from the genome's by this (default 0)",
+    },
     'absent-as-zero': { about: 'a track may lack chromosomes; they are 0' },
     precision: {
       value: 'f64|f32|f16',

@@ -18,6 +18,21 @@ export interface BatchNormGroup {
 }
 
 let current: BatchNormGroup = { group: 'step', sequences: 1 };
+let frozen: ReadonlySet<Parameter> = new Set();
+
+/**
+ * Runs `body` with parameters that keep their values. A batch norm whose scale and shift are both among them uses its
+ * running statistics and leaves them as they are, also in training: Keras' `trainable = False`.
+ */
+export function withFrozen<T>(parameters: ReadonlySet<Parameter>, body: () => T): T {
+  const outer = frozen;
+  frozen = parameters;
+  try {
+    return body();
+  } finally {
+    frozen = outer;
+  }
+}
 
 /** Runs `body` with batch norm over other groups: how a training step tells all layers of a model at once. */
 export function withBatchNorm<T>(group: BatchNormGroup, body: () => T): T {
@@ -45,7 +60,8 @@ export interface BatchNormOptions {
 /**
  * Batch normalisation (Ioffe & Szegedy 2015): x `[batch, …, channels]` → the same shape. Training normalises with the
  * statistics of the group (`withBatchNorm`) and moves the running statistics once a step, by those of all groups
- * together; otherwise it normalises with the running statistics. Parts: weight, bias, running_mean, running_var.
+ * together; otherwise, and where it is frozen (`withFrozen`), it normalises with the running statistics. Parts: weight,
+ * bias, running_mean, running_var.
  */
 export function batchNorm({
   channels,
@@ -62,7 +78,8 @@ export function batchNorm({
   };
   return layer(parts, (x: Tensor) => {
     const { weight, bias, running_mean, running_var } = parts;
-    if (!currentScope().training)
+    const kept = frozen.has(weight) && frozen.has(bias);
+    if (!currentScope().training || kept)
       return affineNormalize(x, running_mean, running_var, weight, bias, { epsilon });
     const rows = x.shape.slice(0, -1).reduce((a, b) => a * b, 1);
     const { statistics, all, count } = groupMoments(x, rows);

@@ -47,7 +47,8 @@ export interface TrainConfig {
   /** Epochs without a better validation Pearson r (`bce`: AUROC) before training ends. */
   readonly patience: number;
   readonly minEpochs: number;
-  readonly maxEpochs: number;
+  /** Passes over the data after which training ends; undefined where the file does not say. */
+  readonly maxEpochs: number | undefined;
 }
 
 /** Training as stated by `train`. @throws on an unknown option, or values that exclude each other. */
@@ -80,7 +81,7 @@ export function readTraining(train: unknown, where = 'train'): TrainConfig {
     shuffleBuffer: optional(given, 'shuffle_buffer'),
     patience: given.integer('patience', 20),
     minEpochs: given.integer('train_epochs_min', 1),
-    maxEpochs: given.integer('train_epochs_max', given.integer('train_epochs', 10_000)),
+    maxEpochs: optional(given, 'train_epochs_max') ?? optional(given, 'train_epochs'),
   };
   given.skip('weight_exp');
   given.finish();
