@@ -12,8 +12,9 @@ export {
 } from './compile/compile.ts';
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
+export type { Frame } from './dispatcher.ts';
 export { alone, type Exchange, type GatherPart, type SumParts } from './exchange.ts';
-export { Executor, type Frame } from './executor.ts';
+export { Executor } from './executor.ts';
 export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';

@@ -1,7 +1,8 @@
 import type { Counters, StepCounters } from '../counters.ts';
 import { type Device, kernelTarget } from '../device.ts';
+import type { Frame } from '../dispatcher.ts';
 import type { Exchange } from '../exchange.ts';
-import { Executor, type Frame } from '../executor.ts';
+import { Executor } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';

@@ -1,0 +1,109 @@
+import type { Device } from './device.ts';
+import type { Binding, Program, ProgramState, Step } from './program.ts';
+import type { StateStore } from './state.ts';
+
+/** Constants of a window: the largest offset alignment of a binding. */
+const WINDOW_BYTES = 256;
+
+/** The memory of one program on one device. All of it is allocated once; state belongs to the store. */
+export class ProgramBuffers {
+  private readonly device: Device;
+  private readonly program: Program;
+  private readonly store: StateStore;
+  private readonly shared = new Map<number, GPUBuffer>();
+  private readonly sets: ReadonlyMap<number, Map<number, GPUBuffer>>;
+  private readonly stateOf: ReadonlyMap<number, StateSlot>;
+  /** Constants of all windows, one after another; absent when nothing runs in windows. */
+  private windows: GPUBuffer | undefined;
+  private readonly windowOffsets = new Map<Step, number>();
+
+  /** `sets`: numbers of the leaves whose own tensors are kept at one time. */
+  constructor(device: Device, program: Program, store: StateStore, sets: readonly number[]) {
+    this.device = device;
+    this.program = program;
+    this.store = store;
+    this.sets = new Map(sets.map((set) => [set, new Map()]));
+    this.stateOf = new Map(program.state.flatMap(statesOf));
+    store.allocate(program.state);
+    this.allocate();
+  }
+
+  /** The buffer behind a slot; `set` chooses among those that leaves have for themselves. */
+  of(slot: number, set: number): GPUBuffer {
+    const state = this.stateOf.get(slot);
+    if (state !== undefined)
+      return state.next ? this.store.nextBuffer(state.name) : this.store.buffer(state.name);
+    return this.program.slots[slot]!.scope === 'leaf'
+      ? this.sets.get(set)!.get(slot)!
+      : this.shared.get(slot)!;
+  }
+
+  /** What a step binds, in order. */
+  entries(step: Step, set: number): GPUBufferBinding[] {
+    const entries = step.bindings.map((binding) => this.range(binding, set));
+    if (step.window === undefined) return entries;
+    const offset = this.windowOffsets.get(step)!;
+    return [...entries, { buffer: this.windows!, offset, size: WINDOW_BYTES }];
+  }
+
+  /** Names of the state that a step binds. */
+  stateBoundBy({ bindings }: Step): string[] {
+    return bindings.flatMap(({ slot }) => this.stateOf.get(slot)?.name ?? []);
+  }
+
+  /** Fills all memory that a step must write before it reads it with NaN, as f32 and as f16. */
+  poison(): void {
+    const pinned = new Set(this.program.inputs.map(({ slot }) => slot));
+    for (const buffers of [this.shared, ...this.sets.values()]) {
+      for (const [slot, buffer] of buffers) {
+        if (pinned.has(slot)) continue;
+        const words = new Uint32Array(buffer.size / 4).fill(0x7fc0_7fc0);
+        this.device.write(buffer, 0, new Uint8Array(words.buffer));
+      }
+    }
+  }
+
+  close(): void {
+    for (const buffers of [this.shared, ...this.sets.values()]) {
+      for (const buffer of buffers.values()) this.device.destroyBuffer(buffer);
+      buffers.clear();
+    }
+    if (this.windows !== undefined) this.device.destroyBuffer(this.windows);
+    this.windows = undefined;
+  }
+
+  private range({ slot, offset = 0, bytes }: Binding, set: number): GPUBufferBinding {
+    const buffer = this.of(slot, set);
+    return { buffer, offset, size: bytes === undefined ? buffer.size - offset : Math.max(bytes, 4) };
+  }
+
+  private allocate(): void {
+    this.program.slots.forEach(({ bytes, scope, label }, slot) => {
+      if (scope === 'state' || scope === 'next') return;
+      const owners = scope === 'leaf' ? [...this.sets.values()] : [this.shared];
+      for (const buffers of owners) buffers.set(slot, this.device.createBuffer(bytes, label));
+    });
+    const steps = this.program.segments.flatMap(({ once, leaf }) => [...once, ...leaf]);
+    const windowed = steps.filter(({ window }) => window !== undefined);
+    if (windowed.length === 0) return;
+    const words = WINDOW_BYTES / 4;
+    const constants = new Uint32Array(windowed.length * words);
+    windowed.forEach((step, i) => {
+      constants.set(step.window!.constants, i * words);
+      this.windowOffsets.set(step, i * WINDOW_BYTES);
+    });
+    this.windows = this.device.createBuffer(constants.byteLength, 'windows');
+    this.device.write(this.windows, 0, new Uint8Array(constants.buffer));
+  }
+}
+
+interface StateSlot {
+  readonly name: string;
+  /** Whether it holds the new value, until the step commits. */
+  readonly next: boolean;
+}
+
+function statesOf({ name, slot, next }: ProgramState): [number, StateSlot][] {
+  const current: [number, StateSlot] = [slot, { name, next: false }];
+  return next === undefined ? [current] : [current, [next, { name, next: true }]];
+}
