@@ -6,6 +6,7 @@ import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { scaling } from './scaling.ts';
+import { schedules } from './schedules.ts';
 import { steps } from './steps.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
@@ -17,6 +18,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   'full-size': fullSize,
   steps,
   cold,
+  schedules,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });

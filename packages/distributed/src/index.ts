@@ -16,3 +16,4 @@ export {
   type HostState,
 } from './distribute.ts';
 export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';
+export * from './schedule/index.ts';
