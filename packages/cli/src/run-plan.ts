@@ -1,5 +1,5 @@
-import { nn, type Precision } from '@cohesin/core';
-import type { Checkpoint } from '@cohesin/distributed';
+import type { Precision } from '@cohesin/core';
+import { type Checkpoint, type DeviceChoice, deviceCount } from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
 import type { Stopping } from './early-stopping.ts';
@@ -20,14 +20,10 @@ export interface RunPlan {
   readonly stepsPerEpoch: number;
   readonly checkpointEvery: number;
   readonly stopping: Stopping;
-  readonly devices: number;
+  readonly devices: DeviceChoice;
   readonly shareDevices: boolean;
   readonly shuffleBuffer: number;
   readonly train: TrainConfig;
-  /** Patterns of the parameters that keep their values. */
-  readonly frozen: readonly string[];
-  /** What learning rates are multiplied by, by pattern of parameters. */
-  readonly rateFactors: Readonly<Record<string, number>>;
 }
 
 const SHUFFLE_BUFFER = 128; // Basenji's
@@ -47,7 +43,7 @@ export async function planRun(
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
   const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, task.shapes.sequenceLengthBp));
-  checkDevices(options.devices, { batch, leaves, parts });
+  checkDevices(deviceCount(options.devices), { batch, leaves, parts });
   const sequences = await task.dataset.count('train');
   if (sequences === 0) throw new UsageError('the data set has no training sequences');
   const stepsPerEpoch = Math.max(1, Math.floor(sequences / batch));
@@ -72,7 +68,6 @@ export async function planRun(
     shareDevices: options.shareDevices,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
-    ...layersOf(task, options, resumed),
   };
 }
 
@@ -88,32 +83,6 @@ function checkDevices(
       : `--devices is ${devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, a larger --batch, or --parts to share sequences`,
   );
 }
-
-/** @throws UsageError when a pattern fits no parameter of the model, or contradicts the checkpoint. */
-function layersOf(
-  { built }: Task,
-  { freeze, rate }: RunOptions,
-  resumed: Checkpoint | undefined,
-): Pick<RunPlan, 'frozen' | 'rateFactors'> {
-  const { frozen = [], rateFactors = {} } = resumed?.plan ?? {};
-  if (resumed !== undefined) {
-    agree('freeze', freeze?.join(), frozen.join());
-    agree('rate', rate && ratesText(rate), ratesText(rateFactors));
-  }
-  const plan = { frozen: freeze ?? frozen, rateFactors: rate ?? rateFactors };
-  const kept = new Set(plan.frozen.flatMap((pattern) => nn.matching(built.model, pattern)));
-  for (const pattern of Object.keys(plan.rateFactors)) {
-    if (nn.matching(built.model, pattern).some((parameter) => parameter.trainable && !kept.has(parameter)))
-      continue;
-    throw new UsageError(`--rate ${pattern}: all that it fits is frozen; leave it out, or freeze less`);
-  }
-  return plan;
-}
-
-const ratesText = (rates: Readonly<Record<string, number>>): string =>
-  Object.entries(rates)
-    .map(([pattern, factor]) => `${pattern}=${factor}`)
-    .join();
 
 /** How a batch is cut into leaves, as `distribute` takes it. */
 export function leavesOfPlan({
@@ -132,7 +101,7 @@ function clipped(train: TrainConfig): TrainConfig {
 function agree<T>(name: string, given: T | undefined, saved: T | undefined): T | undefined {
   if (given === undefined || saved === undefined || given === saved) return given ?? saved;
   throw new UsageError(
-    `--${name} is ${given} but the run was started with ${saved === '' ? 'none' : saved}; leave --${name} out, or start a new run`,
+    `--${name} is ${given} but the run was started with ${saved}; leave --${name} out, or start a new run`,
   );
 }
 

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { type Checkpoint, loadCheckpoint, type Validations } from '@cohesin/distributed';
 import { type EventLog, openDataset, openEventLog } from '@cohesin/io';
 import { UsageError } from './command-line.ts';
+import { describeMesh } from './device-options.ts';
 import { isOver } from './early-stopping.ts';
 import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
-import { announceWeights, type InitialWeights, readInitialWeights } from './initial-weights.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
@@ -43,14 +43,11 @@ export async function runTraining(
   output: Output,
   { hashAt = [], atEnd }: RunHooks = {},
 ): Promise<RunResult> {
-  const { task, plan, resumed, initial } = await prepare(options);
+  const { task, plan, resumed } = await prepare(options);
   introduce(task, plan, resumed, output);
-  if (initial !== undefined) announceWeights(task, initial, output);
-  const training = await openTraining(task, plan, { resumed, weights: initial?.weights });
+  const training = await openTraining(task, plan, resumed);
   try {
-    output.say(
-      `${training.mesh.info.description}: ${plan.devices} ${plan.devices === 1 ? 'device' : 'devices'}`,
-    );
+    output.say(describeMesh(training.mesh));
     const result = await new Run(training, options.out, output, hashAt).toEnd();
     await atEnd?.(training);
     return result;
@@ -59,23 +56,16 @@ export async function runTraining(
   }
 }
 
-interface Prepared {
-  readonly task: Task;
-  readonly plan: RunPlan;
-  readonly resumed: Checkpoint | undefined;
-  readonly initial: InitialWeights | undefined;
-}
-
-async function prepare(options: RunOptions): Promise<Prepared> {
+async function prepare(
+  options: RunOptions,
+): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
   return usage(async () => {
     const dataset = await openDataset(options.data, { workers: options.decodeThreads ?? 0 });
     const task = await openTask(options.model, dataset);
     const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
     if (resumed !== undefined) checkSameModel(task, resumed);
     else await refuseToOverwrite(options.out);
-    const plan = await planRun(task, options, resumed);
-    const initial = options.from && (await readInitialWeights(task, options.from));
-    return { task, plan, resumed, initial };
+    return { task, plan: await planRun(task, options, resumed), resumed };
   });
 }
 
@@ -104,11 +94,6 @@ function introduce(
   output.say(
     `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
-  const rates = Object.entries(plan.rateFactors).map(
-    ([pattern, factor]) => `${pattern} learns at ${factor} of the rate`,
-  );
-  const layers = [...plan.frozen.map((pattern) => `${pattern} keeps its values`), ...rates];
-  if (layers.length > 0) output.say(layers.join(', '));
   if (resumed !== undefined)
     output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
 }

@@ -8,6 +8,8 @@ export {
   saveCheckpoint,
   type Validations,
 } from './checkpoint.ts';
+export { type DeviceChoice, deviceCount, label } from './devices/choose.ts';
+export { type MemoryHeap, type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
 export {
   type Distributed,
   DistributedState,

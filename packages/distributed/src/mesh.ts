@@ -1,12 +1,15 @@
 import { availableParallelism } from 'node:os';
 import type { DeviceInfo } from '@cohesin/core';
+import { chooseDevices, type DeviceChoice, deviceCount } from './devices/choose.ts';
+import { installLayer, withDevice } from './devices/layer.ts';
+import { type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
 import { Rank } from './rank.ts';
 import { abort, type RendezvousMemory, rendezvousMemory } from './rendezvous.ts';
 
 export interface MeshOptions {
-  /** Devices, one rank (thread) each. */
-  readonly devices: number;
-  /** Let several ranks use one hardware adapter; software adapters are always shared. */
+  /** How many devices, or which, one rank (thread) each: by place, PCI address, UUID or a part of the name. */
+  readonly devices: DeviceChoice;
+  /** Let several ranks use one GPU; software drivers are always shared. */
   readonly shareDevices?: boolean;
   /** Longest wait for another rank, in ms. */
   readonly deadlineMs?: number;
@@ -15,7 +18,10 @@ export interface MeshOptions {
 /** Devices that work together, one thread each. */
 export interface Mesh {
   readonly ranks: readonly Rank[];
+  /** What every device says about itself: they are alike. */
   readonly info: DeviceInfo;
+  /** The device of each rank, where the Vulkan loader tells. */
+  readonly devices: readonly PhysicalDevice[];
   readonly rendezvous: RendezvousMemory;
   readonly deadlineMs: number;
   close(): Promise<void>;
@@ -26,30 +32,36 @@ const DEADLINE_MS = 600_000; // first steps compile kernels, which a software dr
 /**
  * Starts ranks one after another: the adapter a thread sees depends on the environment of the process at that moment.
  *
- * @throws when there are fewer adapters than devices and sharing is not asked for, or ranks differ in anything that
- * decides bits.
+ * @throws when there are fewer GPUs than devices and sharing is not asked for, a rank got another device than its own, or
+ * ranks differ in anything that decides bits.
  */
 export async function openMesh({
-  devices,
+  devices: choice,
   shareDevices = false,
   deadlineMs = DEADLINE_MS,
 }: MeshOptions): Promise<Mesh> {
-  if (!Number.isInteger(devices) || devices < 1)
-    throw new Error(`devices is ${devices}; it must be a whole number of at least 1`);
+  const count = deviceCount(choice);
+  if (!Number.isInteger(count) || count < 1)
+    throw new Error(`devices is ${count}; it must be a whole number of at least 1`);
+  const devices = devicesOf(choice, shareDevices);
+  const isChosen = typeof choice !== 'number' || new Set(devices).size > 1;
+  if (isChosen) installLayer();
   const ranks: Rank[] = [];
   const threads = process.env.LP_NUM_THREADS;
   // llvmpipe reads this when a device opens: its worker threads share the cores with the other ranks'
-  process.env.LP_NUM_THREADS ??= String(Math.max(1, Math.floor(availableParallelism() / devices)));
+  process.env.LP_NUM_THREADS ??= String(Math.max(1, Math.floor(availableParallelism() / count)));
   try {
     const infos: DeviceInfo[] = [];
-    for (let index = 0; index < devices; index++) {
+    for (let index = 0; index < count; index++) {
       const rank = new Rank(index);
       ranks.push(rank);
-      infos.push(await rank.call((api) => api.open()));
-      checkSharing(infos, devices, shareDevices);
+      const open = (): Promise<DeviceInfo> => rank.call((api) => api.open());
+      const { place, uuid } = devices[index] ?? {};
+      infos.push(await (isChosen ? withDevice(place!, uuid!, open) : open()));
+      if (devices.length === 0) checkSharing(infos, count, shareDevices);
     }
     checkFingerprints(infos);
-    return mesh(ranks, infos[0]!, deadlineMs);
+    return mesh(ranks, infos[0]!, devices, deadlineMs);
   } catch (error) {
     await Promise.allSettled(ranks.map((rank) => rank.close()));
     throw error;
@@ -58,11 +70,26 @@ export async function openMesh({
   }
 }
 
-function mesh(ranks: readonly Rank[], info: DeviceInfo, deadlineMs: number): Mesh {
+/** None where there is no Vulkan to ask: on macOS and Windows. */
+function devicesOf(choice: DeviceChoice, shareDevices: boolean): PhysicalDevice[] {
+  if (process.platform !== 'linux') {
+    if (typeof choice === 'number') return [];
+    throw new Error(`devices can be named on Linux only; ask for a number of them`);
+  }
+  return chooseDevices(physicalDevices(), choice, shareDevices);
+}
+
+function mesh(
+  ranks: readonly Rank[],
+  info: DeviceInfo,
+  devices: readonly PhysicalDevice[],
+  deadlineMs: number,
+): Mesh {
   const rendezvous = rendezvousMemory(ranks.length);
   return {
     ranks,
     info,
+    devices,
     rendezvous,
     deadlineMs,
     close: async () => {
@@ -72,7 +99,7 @@ function mesh(ranks: readonly Rank[], info: DeviceInfo, deadlineMs: number): Mes
   };
 }
 
-/** Every rank gets the adapter that Dawn ranks first, so two ranks on hardware would silently share one card. */
+/** Without Vulkan every rank gets the adapter that Dawn ranks first: two ranks on hardware would silently share it. */
 function checkSharing(infos: readonly DeviceInfo[], devices: number, shareDevices: boolean): void {
   const { software, description } = infos[0]!;
   if (devices === 1 || software || shareDevices) return;

@@ -1,6 +1,7 @@
-import { Device } from '@cohesin/core';
+import { Device, type DeviceInfo } from '@cohesin/core';
+import { label, type PhysicalDevice, physicalDevices } from '@cohesin/distributed';
 import type { Command } from '../command-line.ts';
-import { openOutput } from '../progress.ts';
+import { type Output, openOutput } from '../progress.ts';
 
 export const devices: Command = {
   name: 'devices',
@@ -9,23 +10,41 @@ export const devices: Command = {
   options: { json: { about: 'one JSON object instead of text' } },
   run: async (options) => {
     const output = openOutput(options.flag('json'));
-    const device = await Device.open();
-    const { info } = device;
-    output.event({ ...info });
-    output.say(`${info.description}${info.software ? ' (software driver on the CPU)' : ''}`);
-    output.say(`  vendor ${info.vendor}, architecture ${info.architecture}`);
-    output.say(
-      `  one binding up to ${mebibytes(info.maxBindingBytes)}, one buffer up to ${mebibytes(info.maxBufferBytes)}`,
-    );
-    output.say(`  subgroups of ${info.subgroupSizes[0]} to ${info.subgroupSizes[1]} lanes`);
-    output.say(`  ${info.features.join(', ')}`);
-    output.say(
-      info.software
-        ? 'Any number of ranks may share it: cohesin train --devices 2 …'
-        : 'Ranks share it only with --share-devices.',
-    );
-    await device.close();
+    await using device = await Device.open();
+    const all = process.platform === 'linux' ? physicalDevices() : [];
+    output.event({ ...device.info, devices: all });
+    for (const one of all) sayPhysical(one, output);
+    sayDefault(device.info, output);
   },
 };
 
+/** What the driver says of one device. */
+function sayPhysical(device: PhysicalDevice, output: Output): void {
+  output.say(`${label(device)}${device.software ? ', a software driver on the CPU' : ''}`);
+  output.say(`  UUID ${device.uuid}`);
+  for (const { bytes, local, budgetBytes } of device.heaps) {
+    const free = budgetBytes === undefined ? '' : `, ${gibibytes(budgetBytes)} of it to be had now`;
+    output.say(
+      `  ${gibibytes(bytes)} of ${local && !device.software ? 'its own memory' : "the host's memory"}${free}`,
+    );
+  }
+}
+
+/** What WebGPU grants on the device that is taken unless others are named. */
+function sayDefault(info: DeviceInfo, output: Output): void {
+  output.say(`Taken by default: ${info.description}`);
+  output.say(`  vendor ${info.vendor}, architecture ${info.architecture}`);
+  output.say(
+    `  one binding up to ${mebibytes(info.maxBindingBytes)}, one buffer up to ${mebibytes(info.maxBufferBytes)}`,
+  );
+  output.say(`  subgroups of ${info.subgroupSizes[0]} to ${info.subgroupSizes[1]} lanes`);
+  output.say(`  ${info.features.join(', ')}`);
+  output.say(
+    info.software
+      ? 'Any number of ranks may share it: cohesin train --devices 2 …'
+      : 'Each rank takes a GPU of its own; --devices 0,1 names them, --share-devices lets ranks share one.',
+  );
+}
+
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;
+const gibibytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

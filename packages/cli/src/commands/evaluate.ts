@@ -3,6 +3,7 @@ import { loadCheckpoint, openMesh } from '@cohesin/distributed';
 import { type Dataset, openDataset } from '@cohesin/io';
 import { type Ensemble, loadWeights, ownWeights } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
+import { DEVICE_OPTIONS, deviceChoice } from '../device-options.ts';
 import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
 import { type Output, openOutput } from '../progress.ts';
 import { openTask, reopenTask, type Task, usage } from '../task.ts';
@@ -38,8 +39,7 @@ export const evaluate: Command = {
       about:
         "average over shifts, as 1,0,-1 (default: what the params file's ensemble_rc and ensemble_shifts say)",
     },
-    devices: { value: 'N', about: 'devices to predict on (default 1); never changes a bit' },
-    'share-devices': { about: 'let several ranks use one GPU' },
+    ...DEVICE_OPTIONS,
     json: { about: 'one JSON object with every track' },
   },
   run: async (options) => {
@@ -93,7 +93,7 @@ async function onMesh(
   output: Output,
 ): Promise<Evaluation> {
   const mesh = await openMesh({
-    devices: options.count('devices') ?? 1,
+    devices: deviceChoice(options),
     shareDevices: options.flag('share-devices'),
   });
   try {

@@ -1,0 +1,25 @@
+import { type DeviceChoice, label, type Mesh } from '@cohesin/distributed';
+import type { OptionSpec, Options } from './command-line.ts';
+
+/** The options of commands that compute. */
+export const DEVICE_OPTIONS: Readonly<Record<'devices' | 'share-devices', OptionSpec>> = {
+  devices: {
+    value: 'N|LIST',
+    about:
+      'how many devices, or which, with commas between: by place, PCI address, UUID or name, as `cohesin devices` lists them; never changes a bit (default 1)',
+  },
+  'share-devices': { about: 'let several ranks use one GPU (always allowed on software drivers)' },
+};
+
+/** A whole number is how many; everything else names devices. @throws UsageError for a number below 1. */
+export function deviceChoice(options: Options): DeviceChoice {
+  const given = options.text('devices');
+  return given === undefined || /^-?\d*$/.test(given) ? (options.count('devices') ?? 1) : given.split(',');
+}
+
+/** What computes: one line, or one for each device where there are several. */
+export function describeMesh({ info, ranks, devices }: Mesh): string {
+  const several = `${info.description}: ${ranks.length} ${ranks.length === 1 ? 'device' : 'devices'}`;
+  if (new Set(devices).size < 2) return several;
+  return [several, ...devices.map((device, rank) => `  rank ${rank} on device ${label(device)}`)].join('\n');
+}
