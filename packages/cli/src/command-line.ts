@@ -76,6 +76,14 @@ export class Options {
     throw new UsageError(`--${name} is '${value}'; it must be whole numbers with commas between, as 1,0,-1`);
   }
 
+  /** Texts between commas. */
+  list(name: string): readonly string[] | undefined {
+    const texts = this.text(name)?.split(',');
+    if (texts?.includes(''))
+      throw new UsageError(`--${name} is '${this.text(name)}'; there is nothing between two of its commas`);
+    return texts;
+  }
+
   choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
     const value = this.text(name);
     if (value === undefined) return undefined;

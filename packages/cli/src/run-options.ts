@@ -1,6 +1,6 @@
 import type { Precision } from '@cohesin/core';
 import type { DeviceChoice } from '@cohesin/distributed';
-import type { OptionSpec, Options } from './command-line.ts';
+import { type OptionSpec, type Options, UsageError } from './command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from './device-options.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
@@ -20,7 +20,20 @@ export interface RunOptions {
   readonly checkpointEvery: number | undefined;
   readonly patience: number | undefined;
   readonly resume: string | undefined;
+  readonly from: From | undefined;
+  /** Patterns of parameters, by dotted path, that keep their values. */
+  readonly freeze: readonly string[] | undefined;
+  /** What the learning rate of parameters is multiplied by, by pattern. */
+  readonly rate: Readonly<Record<string, number>> | undefined;
   readonly decodeThreads: number | undefined;
+}
+
+/** Weights that a run begins with. */
+export interface From {
+  /** A checkpoint's or run's folder, or a weight file. */
+  readonly path: string;
+  /** Patterns of the parameters to take, by dotted path; all of the model's where undefined. */
+  readonly layers: readonly string[] | undefined;
 }
 
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
@@ -62,6 +75,19 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     about: "epochs without a better validation that end the run (default: the params file's patience, or 20)",
   },
   resume: { value: 'DIR', about: 'go on from the newest checkpoint of a run, on any number of devices' },
+  from: {
+    value: 'DIR|FILE',
+    about: "weights to begin with: a run's folder, its best, a checkpoint, or a weight file",
+  },
+  'from-layers': {
+    value: 'PATH*,…',
+    about: 'which of them, by dotted path, as trunk.*; the rest begins anew (default: all of the model)',
+  },
+  freeze: { value: 'PATH*,…', about: 'parameters that keep their values, as trunk.0.*,trunk.1.*' },
+  rate: {
+    value: 'PATH*=X,…',
+    about: 'what the learning rate of parameters is multiplied by, as trunk.*=0.1',
+  },
   'decode-threads': {
     value: 'N',
     about:
@@ -87,6 +113,31 @@ export function readRunOptions(options: Options): RunOptions {
     checkpointEvery: options.count('checkpoint-every'),
     patience: options.count('patience', 0),
     resume: options.text('resume'),
+    from: readFrom(options),
+    freeze: options.list('freeze'),
+    rate: readRates(options),
     decodeThreads: options.count('decode-threads', 0),
   };
+}
+
+function readFrom(options: Options): From | undefined {
+  const [path, layers] = [options.text('from'), options.list('from-layers')];
+  if (path === undefined && layers !== undefined)
+    throw new UsageError('--from-layers goes with --from, which says where they come from');
+  if (path !== undefined && options.text('resume') !== undefined)
+    throw new UsageError('--from and --resume exclude each other: a resumed run has its weights already');
+  return path === undefined ? undefined : { path, layers };
+}
+
+function readRates(options: Options): Readonly<Record<string, number>> | undefined {
+  const rates = options.list('rate')?.map((text) => {
+    const at = text.lastIndexOf('=');
+    const factor = Number(text.slice(at + 1));
+    if (at < 1 || !(factor > 0) || factor === Number.POSITIVE_INFINITY)
+      throw new UsageError(
+        `--rate has '${text}'; it must be PATH*=X with X above 0, as trunk.*=0.1 (to train none of them, --freeze)`,
+      );
+    return [text.slice(0, at), factor] as const;
+  });
+  return rates && Object.fromEntries(rates);
 }

@@ -1,4 +1,4 @@
-import type { Precision } from '@cohesin/core';
+import { nn, type Precision } from '@cohesin/core';
 import { type Checkpoint, type DeviceChoice, deviceCount } from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
@@ -24,6 +24,10 @@ export interface RunPlan {
   readonly shareDevices: boolean;
   readonly shuffleBuffer: number;
   readonly train: TrainConfig;
+  /** Patterns of the parameters that keep their values. */
+  readonly frozen: readonly string[];
+  /** What learning rates are multiplied by, by pattern of parameters. */
+  readonly rateFactors: Readonly<Record<string, number>>;
 }
 
 const SHUFFLE_BUFFER = 128; // Basenji's
@@ -68,6 +72,7 @@ export async function planRun(
     shareDevices: options.shareDevices,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
+    ...layersOf(task, options, resumed),
   };
 }
 
@@ -83,6 +88,32 @@ function checkDevices(
       : `--devices is ${devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, a larger --batch, or --parts to share sequences`,
   );
 }
+
+/** @throws UsageError when a pattern fits no parameter of the model, or contradicts the checkpoint. */
+function layersOf(
+  { built }: Task,
+  { freeze, rate }: RunOptions,
+  resumed: Checkpoint | undefined,
+): Pick<RunPlan, 'frozen' | 'rateFactors'> {
+  const { frozen = [], rateFactors = {} } = resumed?.plan ?? {};
+  if (resumed !== undefined) {
+    agree('freeze', freeze?.join(), frozen.join());
+    agree('rate', rate && ratesText(rate), ratesText(rateFactors));
+  }
+  const plan = { frozen: freeze ?? frozen, rateFactors: rate ?? rateFactors };
+  const kept = new Set(plan.frozen.flatMap((pattern) => nn.matching(built.model, pattern)));
+  for (const pattern of Object.keys(plan.rateFactors)) {
+    if (nn.matching(built.model, pattern).some((parameter) => parameter.trainable && !kept.has(parameter)))
+      continue;
+    throw new UsageError(`--rate ${pattern}: all that it fits is frozen; leave it out, or freeze less`);
+  }
+  return plan;
+}
+
+const ratesText = (rates: Readonly<Record<string, number>>): string =>
+  Object.entries(rates)
+    .map(([pattern, factor]) => `${pattern}=${factor}`)
+    .join();
 
 /** How a batch is cut into leaves, as `distribute` takes it. */
 export function leavesOfPlan({
@@ -101,7 +132,7 @@ function clipped(train: TrainConfig): TrainConfig {
 function agree<T>(name: string, given: T | undefined, saved: T | undefined): T | undefined {
   if (given === undefined || saved === undefined || given === saved) return given ?? saved;
   throw new UsageError(
-    `--${name} is ${given} but the run was started with ${saved}; leave --${name} out, or start a new run`,
+    `--${name} is ${given} but the run was started with ${saved === '' ? 'none' : saved}; leave --${name} out, or start a new run`,
   );
 }
 

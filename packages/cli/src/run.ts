@@ -7,6 +7,7 @@ import { UsageError } from './command-line.ts';
 import { describeMesh } from './device-options.ts';
 import { isOver } from './early-stopping.ts';
 import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
+import { announceWeights, type InitialWeights, readInitialWeights } from './initial-weights.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
@@ -43,9 +44,10 @@ export async function runTraining(
   output: Output,
   { hashAt = [], atEnd }: RunHooks = {},
 ): Promise<RunResult> {
-  const { task, plan, resumed } = await prepare(options);
+  const { task, plan, resumed, initial } = await prepare(options);
   introduce(task, plan, resumed, output);
-  const training = await openTraining(task, plan, resumed);
+  if (initial !== undefined) announceWeights(task, initial, output);
+  const training = await openTraining(task, plan, { resumed, weights: initial?.weights });
   try {
     output.say(describeMesh(training.mesh));
     const result = await new Run(training, options.out, output, hashAt).toEnd();
@@ -56,16 +58,23 @@ export async function runTraining(
   }
 }
 
-async function prepare(
-  options: RunOptions,
-): Promise<{ task: Task; plan: RunPlan; resumed: Checkpoint | undefined }> {
+interface Prepared {
+  readonly task: Task;
+  readonly plan: RunPlan;
+  readonly resumed: Checkpoint | undefined;
+  readonly initial: InitialWeights | undefined;
+}
+
+async function prepare(options: RunOptions): Promise<Prepared> {
   return usage(async () => {
     const dataset = await openDataset(options.data, { workers: options.decodeThreads ?? 0 });
     const task = await openTask(options.model, dataset);
     const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
     if (resumed !== undefined) checkSameModel(task, resumed);
     else await refuseToOverwrite(options.out);
-    return { task, plan: await planRun(task, options, resumed), resumed };
+    const plan = await planRun(task, options, resumed);
+    const initial = options.from && (await readInitialWeights(task, options.from));
+    return { task, plan, resumed, initial };
   });
 }
 
@@ -94,6 +103,11 @@ function introduce(
   output.say(
     `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
+  const rates = Object.entries(plan.rateFactors).map(
+    ([pattern, factor]) => `${pattern} learns at ${factor} of the rate`,
+  );
+  const layers = [...plan.frozen.map((pattern) => `${pattern} keeps its values`), ...rates];
+  if (layers.length > 0) output.say(layers.join(', '));
   if (resumed !== undefined)
     output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
 }

@@ -40,15 +40,24 @@ export interface Training {
   close(): Promise<void>;
 }
 
+/** Where a run begins: with drawn weights unless told otherwise. */
+export interface Start {
+  /** The checkpoint it goes on from. */
+  readonly resumed?: Checkpoint | undefined;
+  /** Weights of some or all layers, by dotted path; drawn ones elsewhere. */
+  readonly weights?: ReadonlyMap<string, HostTensor> | undefined;
+}
+
 /** Starts the devices, compiles the step and puts the state where the run begins or goes on. */
 export async function openTraining(
   task: Task,
   plan: RunPlan,
-  resumed: Checkpoint | undefined,
+  { resumed, weights }: Start,
 ): Promise<Training> {
   const mesh = await openMesh({ devices: plan.devices, shareDevices: plan.shareDevices });
   try {
     const step = await compileStep(task, plan, mesh);
+    if (weights !== undefined) await step.state.write(weights);
     if (resumed !== undefined) await restore(step, resumed);
     return training(task, plan, mesh, step, resumed);
   } catch (error) {
@@ -63,7 +72,8 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
     model,
     trained: model,
     loss: lossOf(train),
-    optimizer: optimizerOf(plan.train),
+    frozen: plan.frozen,
+    optimizer: optimizerOf(plan.train, plan),
     batchNorm: { group: plan.batchNorm, sequences: plan.batch / plan.leaves } satisfies nn.BatchNormGroup,
     prepare: prepareTraining(task.view),
   });
@@ -167,6 +177,7 @@ function inputsOf(
 }
 
 /** What decides the bits, for the checkpoint. */
-function savedPlan({ batch, leaves, parts, batchNorm, precision }: RunPlan): CheckpointInfo['plan'] {
-  return { batch, leaves, parts, batchNorm, precision };
+function savedPlan(plan: RunPlan): CheckpointInfo['plan'] {
+  const { batch, leaves, parts, batchNorm, precision, frozen, rateFactors } = plan;
+  return { batch, leaves, parts, batchNorm, precision, frozen, rateFactors };
 }

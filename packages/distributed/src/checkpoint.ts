@@ -36,6 +36,10 @@ export interface CheckpointInfo {
     readonly parts: number;
     readonly batchNorm: string;
     readonly precision: string;
+    /** Patterns of the parameters that keep their values. */
+    readonly frozen?: readonly string[];
+    /** What learning rates are multiplied by, by pattern of parameters. */
+    readonly rateFactors?: Readonly<Record<string, number>>;
   };
   readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
   /** Where the data stream goes on. */

@@ -43,6 +43,8 @@ export { type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
 export { type KmerFeatures, type KmerOptions, kmerFeatures, type SparseCounts } from './kmer/features.ts';
 export { type RidgeModel, type RidgeSums, ridgeSums } from './kmer/ridge.ts';
 export {
+  type LayerWeights,
+  layerWeights,
   loadWeights,
   ownWeights,
   type Published,

@@ -22,7 +22,7 @@ import { chrombpnetKerasWeights } from './chrombpnet/weights.ts';
 import { enformer } from './enformer/model.ts';
 import { enformerSonnetWeights } from './enformer/sonnet.ts';
 import { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
-import { loadWeights, type Published, saveWeights } from './load-weights.ts';
+import { layerWeights, loadWeights, type Published, saveWeights } from './load-weights.ts';
 import type { WeightMap } from './weight-map.ts';
 
 let folder: string;
@@ -181,6 +181,42 @@ test('every missing, extra and misshapen name is listed, and nothing is loaded',
   expect(message).toContain('missing model_weights/dense/dense/bias:0 [3]');
   expect(message).toContain('conv1d/kernel:0 is [4, 15, 8] but the model has [15, 4, 8]');
   expect(message).toContain('unexpected model_weights/scale/scale/scale:0');
+});
+
+describe('weights of some layers', () => {
+  const source = smallBasenji();
+  const weights = values(source.model);
+  const sizes = { lengthBp: 4_096, stemFilters: 8, towerFilters: 8, towerRepeats: 4, residualFilters: 4 };
+  const target = (finalFilters = 12): BuiltModel =>
+    basenji2({ ...sizes, residualRepeats: 2, cropBins: 16, finalFilters, targets: 7 });
+  const own = saved(source, 'safetensors');
+  const keras = saved(source, 'keras');
+  function saved(built: BuiltModel, format: WeightFormat): ReadonlyMap<string, HostTensor> {
+    const map = built.published().find((candidate) => candidate.format === format)?.map;
+    return map?.fromCohesin(weights) ?? weights;
+  }
+
+  test.each([
+    ["the model's own names", own],
+    ["Keras' names", keras],
+  ])('are found under %s beside a head of another size, and the rest is listed', (_, tensors) => {
+    const moved = layerWeights(target(), tensors, ['trunk.*']);
+    expect(moved.fresh).toEqual(['head.0.dense.weight', 'head.0.dense.bias']);
+    expect(moved.weights.size).toBe(weights.size - 2);
+    for (const [name, tensor] of moved.weights) expect(tensor).toEqual(weights.get(name));
+    const two = layerWeights(target(), tensors, ['trunk.0.norm.*', 'trunk.1.*conv.weight']);
+    expect([...two.weights.keys()].filter((name) => name.startsWith('trunk.0.'))).toHaveLength(4);
+    expect(two.weights.size + two.fresh.length).toBe(weights.size);
+  });
+
+  test('that are missing or have other shapes are listed, and so is a pattern that fits none', () => {
+    const wider = target(13); // the last block of the trunk has 13 filters, not 12
+    const without = new Map([...own].filter(([name]) => name !== 'trunk.0.conv.weight'));
+    expect(() => layerWeights(wider, without, ['trunk.*'])).toThrow(
+      /none was loaded:\n {2}missing trunk\.0\.conv\.weight \[15, 4, 8\]\n.*conv\.weight is \[1, \d+, 12\] but the model has \[1, \d+, 13\]/s,
+    );
+    expect(() => layerWeights(target(), own, ['stem.*'])).toThrow(/no parameter matches 'stem\.\*'/);
+  });
 });
 
 const LISTS = resolve(

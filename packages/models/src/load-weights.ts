@@ -1,5 +1,5 @@
 /** Weights of a model from a file and into one. */
-import type { HostTensor, nn } from '@cohesin/core';
+import { type HostTensor, nn } from '@cohesin/core';
 import { readWeights, type WeightFormat, writeWeights } from '@cohesin/io';
 import { type WeightMap, weightMap } from './weight-map.ts';
 
@@ -26,14 +26,50 @@ const TRAINING_ONLY = /^(optimizer|data)\//;
  */
 export async function loadWeights(built: Published, path: string): Promise<Map<string, HostTensor>> {
   const { tensors } = await readWeights(path);
-  const maps = [ownWeights(built.model), ...built.published().map(({ map }) => map)];
-  const fitting = maps.map((map) => map.known(tensors.keys()));
-  const best = maps[fitting.indexOf(Math.max(...fitting))]!;
   try {
-    return best.toCohesin(tensors);
+    return bestMap(built, tensors).toCohesin(tensors);
   } catch (cause) {
     throw new Error(`${path}: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** Weights of some layers of a model, by dotted path. */
+export interface LayerWeights {
+  readonly weights: ReadonlyMap<string, HostTensor>;
+  /** The parameters and running statistics of the model that are not among them: they start anew. */
+  readonly fresh: readonly string[];
+}
+
+/**
+ * The weights of some layers from those of another model that has the same layers, as a trunk below another head.
+ *
+ * @param tensors under published names or the model's own, beside any others
+ * @param layers dotted paths, `*` for any characters: `trunk.*`
+ * @throws when a pattern fits no parameter, or with every name that is missing or misshapen; nothing is loaded by halves
+ */
+export function layerWeights(
+  built: Published,
+  tensors: ReadonlyMap<string, HostTensor>,
+  layers: readonly string[],
+): LayerWeights {
+  const wanted = new Set(
+    layers.flatMap((pattern) => nn.matching(built.model, pattern)).map(({ name }) => name),
+  );
+  const weights = bestMap(built, tensors, wanted).toCohesin(tensors);
+  const fresh = [...nn.parameters(built.model).keys()].filter((path) => !weights.has(path));
+  return { weights, fresh };
+}
+
+/** The names that most of the tensors have: the model's own, or published ones. */
+function bestMap(
+  { model, published }: Published,
+  tensors: ReadonlyMap<string, HostTensor>,
+  wanted?: ReadonlySet<string>,
+): WeightMap {
+  const maps = [ownWeights(model), ...published().map(({ map }) => map)];
+  const candidates = wanted === undefined ? maps : maps.map((map) => map.only(wanted));
+  const fitting = candidates.map((map) => map.known(tensors.keys()));
+  return candidates[fitting.indexOf(Math.max(...fitting))]!;
 }
 
 /**

@@ -35,6 +35,8 @@ export interface WeightMapOptions {
   readonly canonical?: (names: readonly string[]) => ReadonlyMap<string, string>;
   /** Names of a file that no model needs; `num_batches_tracked` of PyTorch by default. */
   readonly ignored?: RegExp;
+  /** Whether a file may hold what the map does not name; then it is left alone. */
+  readonly extra?: 'refused' | 'left';
 }
 
 /** Both directions between published tensors and a model's parameters. */
@@ -42,6 +44,8 @@ export interface WeightMap {
   readonly entries: readonly WeightEntry[];
   /** The same map of trainable parameters only: what gradients and optimizer states have. */
   readonly trainable: WeightMap;
+  /** The same map of these dotted paths only; whatever else a file holds is left alone. */
+  only(paths: ReadonlySet<string>): WeightMap;
   /** How many of a file's names are names of this map. */
   known(names: Iterable<string>): number;
   /**
@@ -91,10 +95,18 @@ function mapOf(
         options,
       );
     },
+    only: (paths) =>
+      mapOf(
+        entries.filter(({ path }) => paths.has(path)),
+        new Map([...constants].filter(([path]) => paths.has(path))),
+        { ...options, extra: 'left' },
+      ),
     known: (given) => [...canonical(given, options).values()].filter((name) => names.has(name)).length,
     toCohesin: (tensors) => {
       const given = new Map(
-        [...canonical(tensors.keys(), options)].map(([name, known]) => [known, tensors.get(name)!]),
+        [...canonical(tensors.keys(), options)].flatMap(([name, known]) =>
+          options.extra === 'left' && !names.has(known) ? [] : [[known, tensors.get(name)!] as const],
+        ),
       );
       check(
         given,

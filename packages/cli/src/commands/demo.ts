@@ -108,6 +108,9 @@ async function firstRun(
     checkpointEvery: undefined,
     patience: undefined,
     resume: undefined,
+    from: undefined,
+    freeze: undefined,
+    rate: undefined,
     decodeThreads: undefined,
   };
   let found: readonly string[] = [];

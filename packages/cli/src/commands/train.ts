@@ -10,6 +10,7 @@ export const train: Command = {
     'cohesin train --model params.json --data data/hg38 --out runs/first --devices 2',
     'cohesin train --model basset --data data/dnase --out runs/basset --steps 2000 --checkpoint-every 200',
     'cohesin train --model params.json --data data/hg38 --out runs/first --resume runs/first --devices 4',
+    "cohesin train --model akita.json --data data/hic --out runs/hic --from runs/tracks/best --from-layers 'trunk.*' --rate 'trunk.*=0.1'",
   ],
   options: RUN_OPTIONS,
   run: async (options) => {

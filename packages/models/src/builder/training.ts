@@ -7,6 +7,7 @@ import {
   type LearningRate,
   nn,
   type Optimizer,
+  type OptimizerOptions,
   rmsprop,
   sgd,
   warmUp,
@@ -114,12 +115,20 @@ export function lossOf({ loss, totalWeight, weightRange }: TrainConfig): nn.Loss
   }
 }
 
-/** The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's. */
-export function optimizerOf(config: TrainConfig): Optimizer {
+/**
+ * The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's.
+ *
+ * @param rateFactors what the learning rate of some parameters is multiplied by, as `OptimizerOptions` has it
+ */
+export function optimizerOf(
+  config: TrainConfig,
+  { rateFactors = {} }: Pick<OptimizerOptions, 'rateFactors'> = {},
+): Optimizer {
   const { momentum, alpha, weightDecay, betas, epsilon, maxNorm } = config;
   const [beta1, beta2] = betas;
   const shared = {
     learningRate: rateOf(config),
+    rateFactors,
     ...clipOf(config),
     ...(maxNorm === undefined ? {} : { maxNorm }),
   };
