@@ -48,15 +48,15 @@ async function train(
 const namesOf = (state: State, pattern: RegExp): string[] =>
   [...state.keys()].filter((name) => pattern.test(name));
 
-/** The longest move of any value of these tensors. */
-function moved(from: State, to: State, names: readonly string[]): number {
-  return Math.max(
-    ...names.map((name) => {
-      const [before, after] = [from, to].map((state) => state.get(name)!.data as Float32Array);
-      return Math.max(...after!.map((value, i) => Math.abs(value - before![i]!)));
-    }),
-  );
+/** How far each value of a tensor is from the other state's. */
+function difference(from: State, to: State, name: string): Float32Array {
+  const [before, after] = [from, to].map((state) => state.get(name)!.data as Float32Array);
+  return after!.map((value, i) => Math.abs(value - before![i]!));
 }
+
+/** The longest move of any value of these tensors. */
+const moved = (from: State, to: State, names: readonly string[]): number =>
+  Math.max(...names.map((name) => Math.max(...difference(from, to, name))));
 
 const FROM_TRUNK = (): string[] => ['--from', trunk, '--from-layers', 'trunk.*'];
 
@@ -127,4 +127,22 @@ test.each<[string, readonly string[], RegExp]>([
   const { code, errors } = await cohesin([...common, '--out', join(dir, 'refused'), ...given]);
   expect(errors).toMatch(message);
   expect(code).toBe(78);
+});
+
+test('the trunk of simulated tracks goes below a contact map, as the README has it', async () => {
+  const out = join(dir, 'simulated');
+  await succeed(['simulate', '--out', out, '--train-tracks', '4', '--train-maps', '4']);
+  const task = (name: string): string[] =>
+    ['--model', `${name}.json`, '--data', name, '--steps', '1'].map((arg) =>
+      arg.startsWith(name) ? join(out, arg) : arg,
+    );
+  await succeed(['train', ...task('tracks'), '--out', join(out, 'trunk')]);
+  const from = ['--from', join(out, 'trunk', 'best'), '--from-layers', 'trunk.*', '--rate', 'trunk.*=0.1'];
+  await succeed(['train', ...task('contacts'), '--out', join(out, 'moved'), ...from]);
+  const below = (await loadCheckpoint(join(out, 'moved'))).state;
+  const source = (await loadCheckpoint(join(out, 'trunk'))).state;
+  const kernel = 'trunk.0.conv.weight';
+  expect(below.get(kernel)).not.toEqual(source.get(kernel));
+  const size = Math.max(...(source.get(kernel)!.data as Float32Array).map(Math.abs));
+  expect(Math.max(...difference(below, source, kernel))).toBeLessThan(0.05 * size); // one step of Adam, 0.0003 each
 });

@@ -6,9 +6,10 @@ import { devices } from './commands/devices.ts';
 import { evaluate } from './commands/evaluate.ts';
 import { inspect } from './commands/inspect.ts';
 import { prepare } from './commands/prepare.ts';
+import { simulate } from './commands/simulate.ts';
 import { train } from './commands/train.ts';
 
-const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, baseline, demo];
+const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, baseline, simulate, demo];
 
 /** sysexits.h: a user's mistake, a number that is not one, and a fault that may not come again. */
 const EXIT = { configuration: 78, numeric: 70, retryable: 75 } as const;

@@ -1,11 +1,11 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Dataset, openDataset, writeDataset } from '@cohesin/io';
+import { type Dataset, openDataset } from '@cohesin/io';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { type Findings, heldOut, motifsFound } from '../demo/findings.ts';
-import { simulateDataset, trackTable } from '../demo/genome.ts';
 import { RECIPE } from '../demo/recipe.ts';
 import { pearsonCurve } from '../demo/report.ts';
+import { writeTracks } from '../demo/simulated.ts';
 import { paramsFor } from '../demo/small-model.ts';
 import { type Output, openOutput } from '../progress.ts';
 import { type RunResult, runTraining } from '../run.ts';
@@ -43,14 +43,7 @@ async function simulated(out: string, options: Options, output: Output): Promise
   output.say(
     `1. A simulated genome with planted CTCF, GATA and REB1 motifs: ${counts.join(', ')} sequences of ${genome.lengthBp} bp → ${data}`,
   );
-  await writeDataset(data, {
-    sequenceLengthBp: genome.lengthBp,
-    targetLength: genome.lengthBp / genome.binBp,
-    poolWidthBp: genome.binBp,
-    cropBp: 0,
-    targets: trackTable(),
-    examples: simulateDataset(genome),
-  });
+  await writeTracks(data, genome);
   const run = await firstRun(
     { data, out, params, steps: options.count('steps') ?? steps },
     options,

@@ -102,21 +102,30 @@ export function* simulateDataset(options: GenomeOptions): Generator<DatasetExamp
 
 /** Sequence `index` of a split: DNA [lengthBp] and targets in f16 [lengthBp / binBp, tracks]. */
 export function simulateExample(options: GenomeOptions, split: string, index: number): DatasetExample {
-  const { seed, sequences, lengthBp, binBp } = options;
+  const { key, ...place } = simulateStretch(options, split, index);
+  const expected = expectedSignal(findSites(place.sequence), options.lengthBp, options.binBp);
+  const values = measure(expected, mix(key, COUNTS));
+  return { ...place, targets: { dtype: 'f16', data: f32ToF16(values) } };
+}
+
+/** DNA and place of sequence `index` of a split, and the key that further draws for it come from. */
+export function simulateStretch(
+  { seed, sequences, lengthBp, binBp }: GenomeOptions,
+  split: string,
+  index: number,
+): Omit<DatasetExample, 'targets'> & { readonly key: number } {
   if (!Number.isInteger(lengthBp / binBp)) {
     throw new Error(`simulated genome: ${lengthBp} bp are not whole bins of ${binBp} bp; change lengthBp`);
   }
   const chromosome = Object.keys(sequences).indexOf(split) + 1;
   const key = mix(mix(seed, chromosome), index);
-  const sequence = simulateDna(lengthBp, key);
-  const expected = expectedSignal(findSites(sequence), lengthBp, binBp);
   return {
     split,
     chrom: `chr${chromosome}`,
     startBp: index * lengthBp,
     endBp: (index + 1) * lengthBp,
-    sequence,
-    targets: { dtype: 'f16', data: f32ToF16(measure(expected, mix(key, COUNTS))) },
+    sequence: simulateDna(lengthBp, key),
+    key,
   };
 }
 
