@@ -92,11 +92,20 @@ test('a track that counts a word is predicted from the words of its bins, and no
   expect(wide).toMatchObject({ split: 'valid', sequences: 6 });
 });
 
-test('labels are ranked by their area under the ROC curve', async () => {
-  const data = await write('labels', LENGTH_BP - 2 * CROP_BP, (count) => (count > 11 ? 1 : 0));
-  const found = await baseline(['--data', data, '--k', '3', '--context', '0', '--split', 'test']);
-  expect(found).toMatchObject({ metric: 'auroc', sequences: 8 });
-  expect((found.tracks as { value: number }[])[0]!.value).toBeGreaterThan(0.8);
+test.each([
+  ['one label a sequence', LENGTH_BP - 2 * CROP_BP, 'sequences', 11],
+  ['a label a bin', 64, 'positions', 1],
+])('%s is fitted by logistic regression on gapped words and ranked', async (name, binBp, over, above) => {
+  const data = await write(name, binBp, (count) => (count > above ? 1 : 0));
+  const args = ['--data', data, '--k', '3', '--gaps', '1', '--context', '0'];
+  const found = await baseline(args);
+  expect(found).toMatchObject({ model: 'k-mer logistic', metric: 'auroc', over, sequences: 8 });
+  const [word] = found.tracks as { value: number; auroc: number; average_precision: number }[];
+  expect(word!.auroc).toBeGreaterThan(0.8);
+  expect(word!.auroc).toBe(word!.value);
+  expect(word!.average_precision).toBeGreaterThan(0.7);
+  const ridge = await baseline([...args, '--fit', 'ridge']);
+  expect(ridge).toMatchObject({ model: 'k-mer ridge', metric: 'pearson', means: { r2: expect.any(Number) } });
 });
 
 test('what cannot be fitted is refused', async () => {
@@ -105,6 +114,11 @@ test('what cannot be fitted is refused', async () => {
   expect([many.code, many.errors]).toEqual([
     78,
     expect.stringContaining('k 9 with 0 gaps makes 131072 features'),
+  ]);
+  const values = await cohesin(['baseline', '--data', data, '--fit', 'logistic']);
+  expect([values.code, values.errors]).toEqual([
+    78,
+    expect.stringMatching(/--fit logistic needs labels, but .*counts has a target of \d+; use --fit ridge/),
   ]);
   const none = await cohesin(['baseline', '--data', join(dir, 'none')]);
   expect(none.code).toBe(78);

@@ -1,24 +1,17 @@
 import { predictStep } from '@cohesin/core';
 import { type Distributed, type DistributedState, distribute, type Mesh } from '@cohesin/distributed';
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
-import {
-  auroc,
-  type Ensemble,
-  foldSums,
-  pearson,
-  sequenceSums,
-  type TrackMetric,
-  type TrackSums,
-} from '@cohesin/models';
+import type { Ensemble } from '@cohesin/models';
 import { packRecords, predictionInputs, preparePrediction } from './batch.ts';
 import { averaged, turnOf, variantsOf } from './ensemble.ts';
+import { labelCollector, type Measure, type Rows, valueCollector } from './measures.ts';
 import { leavesOfPlan } from './run-plan.ts';
 import { leavesOf, type Task } from './task.ts';
 
 /** A model in inference mode on a mesh. */
 export interface Evaluator {
-  /** The metric over a split. `onBatch` is told how many sequences are done. */
-  run(split: string, onBatch?: (sequences: number) => void): Promise<Evaluation>;
+  /** The metrics over a split. */
+  run(split: string, options?: RunOverSplit): Promise<Evaluation>;
   /** Prediction of one sequence, [bins, tracks]. */
   predict(record: SequenceRecord): Promise<Float32Array>;
   /** Its targets in the same bins. */
@@ -27,10 +20,18 @@ export interface Evaluator {
   close(): Promise<void>;
 }
 
+export interface RunOverSplit {
+  /** Is told how many sequences are done. */
+  readonly onBatch?: (sequences: number) => void;
+  /** Spearman's ρ too, for which all predictions are kept. */
+  readonly ranks?: boolean;
+}
+
 export interface Evaluation {
-  readonly metric: 'pearson' | 'auroc';
   readonly sequences: number;
-  readonly tracks: TrackMetric;
+  readonly rows: Rows;
+  /** The one to judge by comes first. */
+  readonly measures: readonly [Measure, ...Measure[]];
 }
 
 export interface EvaluatorOptions {
@@ -64,7 +65,7 @@ export async function openEvaluator(
   });
   const predictor = predictorOf(task, predict, batch, ensemble);
   return {
-    run: (split, onBatch) => evaluate(task, predictor, batch, split, onBatch),
+    run: (split, options) => evaluate(task, predictor, batch, split, options),
     predict: async (record) => (await predictor([record]))[0]!,
     targets: (record) => targetsOf(task, record),
     state: predict.state,
@@ -107,45 +108,29 @@ async function evaluate(
   predict: Predictor,
   batch: number,
   split: string,
-  onBatch?: (sequences: number) => void,
+  { onBatch, ranks = false }: RunOverSplit = {},
 ): Promise<Evaluation> {
-  const sums: TrackSums[] = [];
-  const pairs: { predicted: Float32Array; target: Float32Array }[] = [];
+  const { metric, view } = task;
+  const collector =
+    metric === 'pearson' ? valueCollector(view.tracks, { ranks }) : labelCollector(view.tracks);
   let sequences = 0;
   for await (const { records } of task.dataset.batches(split, { batch })) {
     const predictions = await predict(records);
-    for (const [i, record] of records.entries()) {
-      const predicted = predictions[i]!;
-      const target = targetsOf(task, record);
-      if (task.metric === 'pearson') sums.push(sequenceSums(predicted, target, { tracks: task.view.tracks }));
-      else pairs.push({ predicted: predicted.slice(), target });
-    }
+    for (const [i, record] of records.entries()) collector.add(predictions[i]!, targetsOf(task, record));
     sequences += records.length;
     onBatch?.(sequences);
   }
   if (sequences === 0) throw new Error(`the data set has no sequences in its split '${split}'`);
-  const tracks = task.metric === 'pearson' ? pearson(foldSums(sums)) : areas(pairs, task.view.tracks);
-  return { metric: task.metric, sequences, tracks };
+  return { sequences, rows: rowsOf(task), measures: collector.measures() };
+}
+
+function rowsOf({ view, shapes }: Task): Rows {
+  if (view.isTriangle) return 'pairs of bins';
+  return shapes.targetLength === 1 ? 'sequences' : 'positions';
 }
 
 /** Targets of one sequence in the bins that the model predicts. */
 function targetsOf({ view, shapes }: Task, { targets }: SequenceRecord): Float32Array {
   const values = targets.dtype === 'f16' ? f16ToF32(targets.data) : targets.data;
   return values.subarray(view.cropBins * view.tracks, (shapes.targetLength - view.cropBins) * view.tracks);
-}
-
-function areas(
-  pairs: readonly { predicted: Float32Array; target: Float32Array }[],
-  tracks: number,
-): TrackMetric {
-  const join = (pick: (pair: (typeof pairs)[number]) => Float32Array): Float32Array => {
-    const all = new Float32Array(pairs.length * tracks);
-    for (const [i, pair] of pairs.entries()) all.set(pick(pair), i * tracks);
-    return all;
-  };
-  return auroc(
-    join(({ predicted }) => predicted),
-    join(({ target }) => target),
-    { tracks },
-  );
 }

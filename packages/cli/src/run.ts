@@ -8,6 +8,7 @@ import { describeMesh } from './device-options.ts';
 import { isOver } from './early-stopping.ts';
 import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
 import { announceWeights, type InitialWeights, readInitialWeights } from './initial-weights.ts';
+import { LABELS } from './measures.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
@@ -193,14 +194,15 @@ class Run {
 
   private async validate(evaluator: Evaluator, events: EventLog): Promise<void> {
     const evaluation = await this.pace.pause(() => evaluator.run('valid'));
-    const value = evaluation.tracks.mean;
+    const [{ name, tracks }] = evaluation.measures;
+    const value = tracks.mean;
     this.evaluations.push({ step: this.step, value });
-    events.scalar(`valid/${evaluation.metric}`, value, this.step);
+    events.scalar(`valid/${name}`, value, this.step);
     await events.flush();
     if (this.isEpoch) await this.training.validated(value, this.out); // others depend on where a run was interrupted
     const { best, unimproved } = this.training.validations;
     const counted = this.isEpoch ? { best, unimproved } : {};
-    this.output.event({ event: 'validation', step: this.step, metric: evaluation.metric, value, ...counted });
+    this.output.event({ event: 'validation', step: this.step, metric: name, value, ...counted });
     this.output.say(`${this.validationLine(evaluation)}${this.isEpoch ? this.comparedWithBest() : ''}`);
   }
 
@@ -230,11 +232,11 @@ class Run {
     return isOver(validations, plan.stopping, this.step / plan.stepsPerEpoch);
   }
 
-  private validationLine({ metric, tracks, sequences }: Evaluation): string {
-    const name = metric === 'pearson' ? 'Pearson r' : 'AUROC';
+  private validationLine({ measures, sequences }: Evaluation): string {
+    const [{ name, tracks }] = measures;
     const recent = this.losses.slice(-this.training.plan.stepsPerEpoch);
     const loss = recent.reduce((a, b) => a + b, 0) / recent.length;
-    return `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${name} ${tracks.mean.toFixed(4)} (mean of ${tracks.perTrack.length - tracks.undefinedTracks} tracks over ${sequences} sequences)`;
+    return `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${LABELS[name]} ${tracks.mean.toFixed(4)} (mean of ${tracks.perTrack.length - tracks.undefinedTracks} tracks over ${sequences} sequences)`;
   }
 
   private async save(): Promise<void> {

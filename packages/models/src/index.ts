@@ -41,7 +41,9 @@ export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
 export { type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
 export { type KmerFeatures, type KmerOptions, kmerFeatures, type SparseCounts } from './kmer/features.ts';
-export { type RidgeModel, type RidgeSums, ridgeSums } from './kmer/ridge.ts';
+export type { LinearModel } from './kmer/linear-model.ts';
+export { type LogisticModel, type LogisticRows, logisticRows } from './kmer/logistic.ts';
+export { type RidgeSums, ridgeSums } from './kmer/ridge.ts';
 export {
   type LayerWeights,
   layerWeights,

@@ -1,23 +1,30 @@
 import { mix } from '@cohesin/core';
 import { type Dataset, f16ToF32, openDataset, type SequenceRecord } from '@cohesin/io';
 import {
-  auroc,
-  foldSums,
   type KmerFeatures,
   kmerFeatures,
-  pearson,
-  type RidgeModel,
+  type LinearModel,
+  type LogisticModel,
+  logisticRows,
   ridgeSums,
   type SparseCounts,
-  sequenceSums,
-  type TrackMetric,
-  type TrackSums,
 } from '@cohesin/models';
 import { type Command, UsageError } from '../command-line.ts';
+import {
+  labelCollector,
+  type Measure,
+  meansLine,
+  measuresEvent,
+  type Rows,
+  valueCollector,
+} from '../measures.ts';
 import { type Output, openOutput } from '../progress.ts';
 import { usage } from '../task.ts';
 
-const PENALTIES = [1e-4, 1e-3, 1e-2, 0.1, 1, 10];
+/** Weakest last: each logistic fit begins where the one before ended. */
+const PENALTIES = [10, 1, 0.1, 1e-2, 1e-3, 1e-4];
+
+type Kind = 'ridge' | 'logistic';
 
 export const baseline: Command = {
   name: 'baseline',
@@ -32,6 +39,11 @@ export const baseline: Command = {
     k: { value: 'K', about: 'bases of a word (default 5)' },
     gaps: { value: 'G', about: 'bases between them that may be any (default 0)' },
     context: { value: 'BP', about: 'bases beside a bin that count, on each side (default 200)' },
+    fit: {
+      value: 'ridge|logistic',
+      about:
+        'regression of values, or of labels 0 and 1 (default: logistic where all training targets are labels)',
+    },
     rows: { value: 'N', about: 'bins to fit, drawn evenly from the training sequences (default 20000)' },
     json: { about: 'one JSON object' },
   },
@@ -46,9 +58,10 @@ export const baseline: Command = {
       }),
       rows: options.count('rows') ?? 20_000,
     }));
-    const { model, penalties, fitted } = await fit(view, rows, output);
-    const [found] = await evaluate(view, [model], split);
-    report(view, { split, penalties, fitted, ...found! }, output);
+    const kind = await kindOf(view, options.choice('fit', ['ridge', 'logistic']));
+    const fitted = await fit(view, kind, rows, output);
+    const { sequences, measures } = await evaluate(view, kind, [fitted.model], split);
+    report(view, { ...fitted, kind, split, sequences, measures: measures[0]! }, output);
   },
 };
 
@@ -77,8 +90,24 @@ function binView(
   return { dataset, features, count };
 }
 
+/** @throws UsageError for a logistic fit of values that are no labels. */
+async function kindOf({ dataset }: BinView, asked: Kind | undefined): Promise<Kind> {
+  if (asked === 'ridge') return asked;
+  for await (const { records } of dataset.batches('train', { batch: 16 })) {
+    const value = records
+      .flatMap((record) => [...targetsOf(record)])
+      .find((target) => target !== 0 && target !== 1);
+    if (value === undefined) continue;
+    if (asked === undefined) return 'ridge';
+    throw new UsageError(
+      `--fit logistic needs labels, but ${dataset.dir} has a target of ${value}; use --fit ridge, or targets of 0 and 1`,
+    );
+  }
+  return 'logistic';
+}
+
 interface Fit {
-  readonly model: RidgeModel;
+  readonly model: LinearModel;
   /** Of each track. */
   readonly penalties: readonly number[];
   /** Bins behind it. */
@@ -86,9 +115,9 @@ interface Fit {
 }
 
 /** Fits a share of the training bins, each track with the penalty that is best on the validation sequences. */
-async function fit(view: BinView, rows: number, output: Output): Promise<Fit> {
+async function fit(view: BinView, kind: Kind, rows: number, output: Output): Promise<Fit> {
   const { dataset, features } = view;
-  const sums = ridgeSums(features.size, dataset.numTargets);
+  const solver = solverOf(kind, features.size, dataset.numTargets);
   const total = (await dataset.count('train')) * dataset.targetLength;
   const every = Math.ceil(total / rows);
   let [row, fitted] = [0, 0];
@@ -97,24 +126,45 @@ async function fit(view: BinView, rows: number, output: Output): Promise<Fit> {
       const targets = targetsOf(record);
       for (let bin = 0; bin < dataset.targetLength; bin++) {
         if (mix(row++, every) % every !== 0) continue; // a hash, so that no pattern of the bins is drawn
-        sums.add(view.count(record, bin), targetsAt(targets, bin, dataset.numTargets));
+        solver.add(view.count(record, bin), targetsAt(targets, bin, dataset.numTargets));
         fitted++;
       }
     }
     output.progress(`fitting: ${row}/${total} bins seen, ${fitted} used`);
   }
+  const models = PENALTIES.map((penalty, i) => {
+    output.progress(`solving: penalty ${penalty}, ${i + 1} of ${PENALTIES.length}`);
+    return solver.solve(penalty);
+  });
   output.endProgress();
-  const models = PENALTIES.map((penalty) => sums.solve(penalty));
-  const found = await evaluate(view, models, 'valid');
+  const { measures } = await evaluate(view, kind, models, 'valid');
   const best = Array.from({ length: dataset.numTargets }, (_, track) => {
-    const values = found.map(({ tracks }) => tracks.perTrack[track]!);
+    const values = measures.map(([{ tracks }]) => tracks.perTrack[track]!);
     return Math.max(0, values.indexOf(Math.max(...values))); // NaN, of a constant track, is nowhere
   });
   return { model: perTrack(models, best), penalties: best.map((i) => PENALTIES[i]!), fitted };
 }
 
+interface Solver {
+  add(features: SparseCounts, targets: Float32Array): void;
+  solve(penalty: number): LinearModel;
+}
+
+function solverOf(kind: Kind, size: number, tracks: number): Solver {
+  if (kind === 'ridge') return ridgeSums(size, tracks);
+  const rows = logisticRows(size, tracks);
+  let last: LogisticModel | undefined;
+  return {
+    add: rows.add,
+    solve: (penalty) => {
+      last = rows.solve(penalty, last);
+      return last;
+    },
+  };
+}
+
 /** Track t as model `chosen[t]` has it. */
-function perTrack(models: readonly RidgeModel[], chosen: readonly number[]): RidgeModel {
+function perTrack(models: readonly LinearModel[], chosen: readonly number[]): LinearModel {
   return {
     predict: (features) => {
       const all = models.map((model, m) => (chosen.includes(m) ? model.predict(features) : undefined));
@@ -123,46 +173,32 @@ function perTrack(models: readonly RidgeModel[], chosen: readonly number[]): Rid
   };
 }
 
-interface Found {
-  readonly metric: 'pearson' | 'auroc';
-  readonly tracks: TrackMetric;
-  readonly sequences: number;
-}
+type Measures = readonly [Measure, ...Measure[]];
 
-/**
- * Each model as `cohesin evaluate` would find it: Pearson's r over all bins, or the AUROC where sequences have one bin and
- * all targets are 0 or 1.
- */
+/** Each model as `cohesin evaluate` would find it: over all bins, by metrics of values or of labels. */
 async function evaluate(
   { dataset, count }: BinView,
-  models: readonly RidgeModel[],
+  kind: Kind,
+  models: readonly LinearModel[],
   split: string,
-): Promise<Found[]> {
-  const shape = { tracks: dataset.numTargets };
-  const sums = models.map((): TrackSums[] => []);
-  const labels: number[] = []; // of data with one bin only: [sequence, track]
-  const scores = models.map((): number[] => []);
+): Promise<{ readonly sequences: number; readonly measures: readonly Measures[] }> {
+  const tracks = dataset.numTargets;
+  const collectors = models.map(() => (kind === 'ridge' ? valueCollector(tracks) : labelCollector(tracks)));
   let sequences = 0;
   for await (const { records } of dataset.batches(split, { batch: 16 })) {
     for (const record of records) {
       const counts = Array.from({ length: dataset.targetLength }, (_, bin) => count(record, bin));
       const targets = targetsOf(record);
-      if (dataset.targetLength === 1) labels.push(...targets);
-      for (const [m, model] of models.entries()) {
-        const predicted = counts.flatMap((own) => [...model.predict(own)]); // [bin, track]
-        sums[m]!.push(sequenceSums(predicted, targets, shape));
-        if (dataset.targetLength === 1) scores[m]!.push(...predicted);
-      }
+      for (const [m, model] of models.entries())
+        collectors[m]!.add(
+          counts.flatMap((own) => [...model.predict(own)]),
+          targets,
+        ); // [bin, track]
       sequences++;
     }
   }
   if (sequences === 0) throw new UsageError(`${dataset.dir} has no sequences in its split '${split}'`);
-  const areLabels = labels.length > 0 && labels.every((label) => label === 0 || label === 1);
-  return models.map((_, m) => ({
-    metric: areLabels ? 'auroc' : 'pearson',
-    tracks: areLabels ? auroc(scores[m]!, labels, shape) : pearson(foldSums(sums[m]!)),
-    sequences,
-  }));
+  return { sequences, measures: collectors.map((collector) => collector.measures()) };
 }
 
 const targetsOf = ({ targets }: SequenceRecord): Float32Array =>
@@ -171,33 +207,29 @@ const targetsOf = ({ targets }: SequenceRecord): Float32Array =>
 const targetsAt = (targets: Float32Array, bin: number, tracks: number): Float32Array =>
   targets.subarray(bin * tracks, (bin + 1) * tracks);
 
-function report(
-  { dataset, features }: BinView,
-  found: Found & Omit<Fit, 'model'> & { readonly split: string },
-  output: Output,
-): void {
-  const { split, metric, tracks, sequences, penalties, fitted } = found;
+interface Found extends Omit<Fit, 'model'> {
+  readonly kind: Kind;
+  readonly split: string;
+  readonly sequences: number;
+  readonly measures: Measures;
+}
+
+function report({ dataset, features }: BinView, found: Found, output: Output): void {
+  const { kind, split, measures, sequences, penalties, fitted } = found;
+  const rows: Rows = dataset.targetLength === 1 ? 'sequences' : 'positions';
+  const described = (track: number) => ({
+    identifier: dataset.targets[track]?.identifier ?? String(track),
+    penalty: penalties[track],
+  });
   output.event({
-    model: 'k-mer ridge',
+    model: `k-mer ${kind}`,
     features: features.size,
     bins: fitted,
     split,
     sequences,
-    metric,
-    mean: tracks.mean,
-    undefinedTracks: tracks.undefinedTracks,
-    tracks: [...tracks.perTrack].map((value, track) => ({
-      track,
-      identifier: dataset.targets[track]?.identifier ?? String(track),
-      penalty: penalties[track],
-      value: Number.isNaN(value) ? null : value,
-    })),
+    ...measuresEvent(measures, rows, described),
   });
-  const defined = tracks.perTrack.length - tracks.undefinedTracks;
-  output.say(
-    `ridge on ${features.size} k-mers, ${fitted} bins fitted, penalties ${Math.min(...penalties)} to ${Math.max(...penalties)}`,
-  );
-  output.say(
-    `${split}: mean ${metric === 'pearson' ? 'Pearson r' : 'AUROC'} ${tracks.mean.toFixed(4)} over ${defined} tracks and ${sequences} sequences`,
-  );
+  const range = `${Math.min(...penalties)} to ${Math.max(...penalties)}`;
+  output.say(`${kind} on ${features.size} k-mers, ${fitted} bins fitted, penalties ${range}`);
+  output.say(`${split}: ${meansLine(measures, rows, sequences)}`);
 }

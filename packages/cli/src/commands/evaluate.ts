@@ -5,6 +5,7 @@ import { type Ensemble, loadWeights, ownWeights } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from '../device-options.ts';
 import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
+import { LABELS, type MeasureName, meansLine, measuresEvent } from '../measures.ts';
 import { type Output, openOutput } from '../progress.ts';
 import { openTask, reopenTask, type Task, usage } from '../task.ts';
 
@@ -39,6 +40,7 @@ export const evaluate: Command = {
       about:
         "average over shifts, as 1,0,-1 (default: what the params file's ensemble_rc and ensemble_shifts say)",
     },
+    spearman: { about: "Spearman's ρ too; keeps all predictions in memory" },
     ...DEVICE_OPTIONS,
     json: { about: 'one JSON object with every track' },
   },
@@ -105,9 +107,10 @@ async function onMesh(
     });
     await evaluator.state.write(weights);
     const total = await task.dataset.count(split);
-    const evaluation = await evaluator.run(split, (done) =>
-      output.progress(`${split}: ${done}/${total} sequences`),
-    );
+    const evaluation = await evaluator.run(split, {
+      onBatch: (done) => output.progress(`${split}: ${done}/${total} sequences`),
+      ranks: options.flag('spearman'),
+    });
     output.endProgress();
     return evaluation;
   } finally {
@@ -118,32 +121,25 @@ async function onMesh(
 function report(
   { name, dataset }: Task,
   split: string,
-  { metric, tracks, sequences }: Evaluation,
+  { measures, rows, sequences }: Evaluation,
   output: Output,
 ): void {
-  const label = metric === 'pearson' ? 'Pearson r' : 'AUROC';
-  const perTrack = [...tracks.perTrack].map((value, i) => ({
-    track: i,
-    identifier: dataset.targets[i]?.identifier ?? String(i),
-    description: dataset.targets[i]?.description ?? '',
-    value: Number.isNaN(value) ? null : value,
-  }));
-  output.event({
-    model: name,
-    split,
-    sequences,
-    metric,
-    mean: tracks.mean,
-    undefinedTracks: tracks.undefinedTracks,
-    tracks: perTrack,
+  const described = (track: number) => ({
+    identifier: dataset.targets[track]?.identifier ?? String(track),
+    description: dataset.targets[track]?.description ?? '',
   });
-  for (const { track, identifier, description, value } of perTrack) {
-    output.say(
-      `${String(track).padStart(5)}  ${value === null ? 'undefined' : value.toFixed(4).padStart(9)}  ${identifier}  ${description}`,
-    );
+  output.event({ model: name, split, sequences, ...measuresEvent(measures, rows, described) });
+  output.say(`track  ${measures.map((measure) => LABELS[measure.name]).join('  ')}`);
+  for (let track = 0; track < dataset.numTargets; track++) {
+    const values = measures.map(({ name: metric, tracks }) => valueText(tracks.perTrack[track]!, metric));
+    const { identifier, description } = described(track);
+    output.say(`${String(track).padStart(5)}  ${values.join('  ')}  ${identifier}  ${description}`);
   }
-  const defined = tracks.perTrack.length - tracks.undefinedTracks;
-  output.say(
-    `${split}: mean ${label} ${tracks.mean.toFixed(4)} over ${defined} tracks and ${sequences} sequences`,
-  );
+  output.say(`${split}: ${meansLine(measures, rows, sequences)}`);
+}
+
+/** As wide as its heading. */
+function valueText(value: number, metric: MeasureName): string {
+  const text = Number.isNaN(value) ? 'undefined' : value.toFixed(4);
+  return text.padStart(LABELS[metric].length);
 }

@@ -18,7 +18,7 @@ export const heldOut: Findings = async ({ task, mesh, step, plan }) => {
     state: step.state,
     sequencesPerLeaf: plan.batch / plan.leaves,
   });
-  const { tracks, sequences } = await evaluator.run('test');
+  const { measures, sequences } = await evaluator.run('test');
   const [record] = await firstRecords(dataset.stream('test'), 1);
   const predicted = await evaluator.predict(record!);
   const count = task.view.tracks;
@@ -32,7 +32,7 @@ export const heldOut: Findings = async ({ task, mesh, step, plan }) => {
     predicted: column(predicted, track),
   }));
   return [
-    `test: mean Pearson r ${tracks.mean.toFixed(4)} over ${count} tracks and ${sequences} sequences; the first of them:`,
+    `test: mean Pearson r ${measures[0].tracks.mean.toFixed(4)} over ${count} tracks and ${sequences} sequences; the first of them:`,
     trackPlots(plots),
   ];
 };

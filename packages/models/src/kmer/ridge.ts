@@ -1,5 +1,6 @@
 /** Ridge regression of many tracks on sparse counts, in float64 on the host: a linear model to hold a network against. */
 import type { SparseCounts } from './features.ts';
+import { type LinearModel, linearModel } from './linear-model.ts';
 
 /** What the regression needs of rows of features and targets. */
 export interface RidgeSums {
@@ -10,12 +11,7 @@ export interface RidgeSums {
    *
    * @throws when there are no rows.
    */
-  solve(penalty: number): RidgeModel;
-}
-
-export interface RidgeModel {
-  /** One value a track. */
-  predict(features: SparseCounts): Float64Array;
+  solve(penalty: number): LinearModel;
 }
 
 /** Sums over no rows yet, of `size` features and so many tracks. */
@@ -53,7 +49,7 @@ export function ridgeSums(size: number, tracks: number): RidgeSums {
         for (let i = 0; i < size; i++) sum -= totals[i]! * weights[i * tracks + t]!;
         return sum / rows;
       });
-      return { predict: (features) => predicted(features, weights, intercept) };
+      return linearModel(weights, intercept);
     },
   };
 }
@@ -88,17 +84,4 @@ function substitute(l: Float64Array, b: Float64Array, size: number, tracks: numb
     for (let j = 0; j < i; j++) subtractRow(j, i, l[i * size + j]!);
   }
   return b;
-}
-
-function predicted(
-  { indices, counts }: SparseCounts,
-  weights: Float64Array,
-  intercept: Float64Array,
-): Float64Array {
-  const tracks = intercept.length;
-  const values = intercept.slice();
-  for (let a = 0; a < indices.length; a++) {
-    for (let t = 0; t < tracks; t++) values[t]! += counts[a]! * weights[indices[a]! * tracks + t]!;
-  }
-  return values;
 }
