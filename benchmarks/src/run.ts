@@ -8,8 +8,10 @@ import { kernels, peers } from './peers.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
 import { steps } from './steps.ts';
+import { transfer } from './transfer.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
+  transfer,
   kernels,
   peers,
   scaling,
