@@ -1,6 +1,6 @@
 /** Genomes, tracks and intervals from files, sound and damaged. */
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -111,6 +111,25 @@ describe('a genome', () => {
       /cut\.fa\.gz/,
     );
   });
+
+  it('in BGZF is refused where a bit of it is wrong, with and without indexes', async () => {
+    const packed = bgzf(fastaText(letters));
+    const sound = await write('sound.fa.gz', packed);
+    await using(await openGenome(sound), async () => {});
+    for (let at = 40; at < packed.length - 40; at += 409) {
+      const flipped = Buffer.from(packed);
+      flipped[at]! ^= 1;
+      const path = await write('flipped.fa.gz', flipped);
+      for (const index of ['fai', 'gzi']) await copyFile(`${sound}.${index}`, `${path}.${index}`);
+      const read = async (): Promise<unknown> =>
+        await using(await openGenome(path), (genome) =>
+          Promise.all(Object.entries(letters).map(([name, { length }]) => genome.read(name, 0, length))),
+        );
+      await expect(read()).rejects.toThrow(/flipped\.fa\.gz/);
+      for (const index of ['fai', 'gzi']) await rm(`${path}.${index}`);
+      await expect(read()).rejects.toThrow(/flipped\.fa\.gz/);
+    }
+  });
 });
 
 describe('a bigWig', () => {
@@ -141,6 +160,24 @@ describe('a bigWig', () => {
     await expect(track.read('II', 0, 1)).rejects.toThrow('no chromosome II');
     await expect(track.read('chrI', 5990, 6001)).rejects.toThrow('not inside chrI, which has 6000 bp');
     await track.close();
+  });
+
+  it('is refused where a bit of its values is wrong', async () => {
+    const bytes = await readFile(path);
+    const lengths = Object.entries(TOY_LENGTHS);
+    // Sections lie between the chromosomes and the index, whose first words are 0x2468ace0.
+    const [first, last] = [
+      64 + 40 + 36 + 24 * lengths.length + 4,
+      bytes.indexOf(Buffer.from('e0ac6824', 'hex')),
+    ];
+    for (let at = first; at < last; at += 101) {
+      const flipped = Buffer.from(bytes);
+      flipped[at]! ^= 2;
+      const track = await openBigWig(await write('bit.bw', flipped));
+      const read = Promise.all(lengths.map(([name, length]) => track.read(name, 0, length)));
+      await expect(read).rejects.toThrow(/bit\.bw: .*the zlib stream at byte \d+ is damaged/);
+      await track.close();
+    }
   });
 
   it('that is damaged, cut, empty or something else is refused', async () => {

@@ -1,4 +1,5 @@
 /** Indexes of FASTA files, as samtools writes them: `.fai` (where each sequence is) and `.gzi` (where each BGZF block is). */
+import { BGZF_HEADER_BYTES, bgzfBlockBytes } from './checked-file.ts';
 import type { OpenFile } from './open-file.ts';
 
 /** One row of a `.fai`. */
@@ -145,8 +146,6 @@ export function parseFai(text: string, path: string): FastaEntry[] {
   return entries;
 }
 
-const BGZF_HEADER_BYTES = 18;
-
 /**
  * The bytes of a `.gzi`: for each block but the first and the empty last, its offset in the file and in the uncompressed bytes.
  *
@@ -156,12 +155,8 @@ export async function bgzfIndex(file: OpenFile): Promise<Uint8Array<ArrayBuffer>
   const offsets: [bigint, bigint][] = [];
   let unpacked = 0;
   for (let at = 0; at < file.bytes; ) {
-    const header = await file.read(BGZF_HEADER_BYTES, at);
-    const view = new DataView(header.buffer);
-    const sound =
-      header.length === BGZF_HEADER_BYTES && view.getUint16(0) === 0x1f8b && view.getUint16(12) === 0x4243;
-    const blockBytes = sound ? view.getUint16(16, true) + 1 : 0;
-    if (!sound || at + blockBytes > file.bytes)
+    const blockBytes = bgzfBlockBytes(await file.read(BGZF_HEADER_BYTES, at), 0);
+    if (blockBytes === undefined || at + blockBytes > file.bytes)
       throw new Error(
         `${file.path}: no whole BGZF block at byte ${at}; the file was cut short or is damaged`,
       );

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { explain, replacePath, writeSynced } from '@cohesin/core';
 import { BgzipIndexedFasta, IndexedFasta } from '@gmod/indexedfasta';
 import { baseCodes, checkPlace } from './bases.ts';
+import { checkedBgzf } from './checked-file.ts';
 import { CompressedStreamError, readChunks } from './compression.ts';
 import { bgzfIndex, type FastaEntry, fastaIndex, formatFai, parseFai } from './fasta-index.ts';
 import type { Genome } from './genome.ts';
@@ -16,9 +17,15 @@ export async function openFasta(path: string, kind: 'plain' | 'bgzf'): Promise<G
     const reader =
       kind === 'plain'
         ? new IndexedFasta({ fasta: file, fai })
-        : new BgzipIndexedFasta({ fasta: file, fai, gzi: new MemoryFile(await blockIndex(path, file)) });
+        : new BgzipIndexedFasta({
+            fasta: checkedBgzf(file),
+            fai,
+            gzi: new MemoryFile(await blockIndex(path, file)),
+          });
     const chromosomes = new Map(entries.map(({ name, lengthBp }) => [name, lengthBp]));
-    await checkIndex(path, reader, entries);
+    await checkIndex(path, reader, entries).catch((cause: Error) => {
+      throw cause.message.startsWith(path) ? cause : new Error(`${path}: ${cause.message}`, { cause });
+    });
     return {
       path,
       format: kind === 'plain' ? 'FASTA' : 'FASTA in BGZF',

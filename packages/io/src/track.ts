@@ -1,6 +1,8 @@
 /** Signal along a genome. */
 import { BigWig } from '@gmod/bbi';
 import { checkPlace } from './bases.ts';
+import { checkedZlib } from './checked-file.ts';
+import type { Span } from './intervals.ts';
 import { OpenFile } from './open-file.ts';
 
 /** Values by place. Close it. */
@@ -8,6 +10,10 @@ export interface Track {
   readonly path: string;
   /** Chromosomes with data, under the names of the file, with their lengths in bp. */
   readonly chromosomes: ReadonlyMap<string, number>;
+  /** All of it is held in memory: keep it, rather than open it again. */
+  readonly inMemory?: boolean;
+  /** What was passed over when it was opened, with numbers. */
+  readonly warnings?: readonly string[];
   /**
    * A value for each bp; NaN where the file has none. `[endBp - startBp]`
    *
@@ -25,12 +31,15 @@ export interface Track {
 export async function openBigWig(path: string): Promise<Track> {
   const file = await OpenFile.open(path);
   try {
-    const reader = new BigWig({ filehandle: file });
+    let sections: Span = [0, 0];
+    const isSection = (position: number): boolean => position > sections[0] && position < sections[1];
+    const reader = new BigWig({ filehandle: checkedZlib(file, isSection) });
     const header = await reader.getHeader().catch((cause: unknown) => {
       throw new Error(`${path}: no sound bigWig file: ${(cause as Error).message}`, { cause });
     });
     if (header.fileType !== 'bigwig')
       throw new Error(`${path}: this is a bigBed file, which holds intervals; give a bigWig`);
+    if (header.uncompressBufSize > 0) sections = [header.unzoomedDataOffset, header.unzoomedIndexOffset];
     const entries = Object.values(header.refsByNumber).flatMap((entry) => (entry ? [entry] : []));
     const chromosomes = new Map(entries.map(({ name, length }) => [name, length]));
     if (chromosomes.size === 0) throw new Error(`${path}: the bigWig names no chromosomes`);
