@@ -1,10 +1,10 @@
 /** Ends of fragments as tracks, and windows around peaks as BPNet and ChromBPNet train on. */
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import {
   f16ToF32,
   openDataset,
@@ -118,6 +118,103 @@ describe('fragments', () => {
       await genome.close();
     },
   );
+});
+
+describe('fragments that tabix has indexed', () => {
+  const INDEXED = fileURLToPath(new URL('fixtures/io/fragments/fragments.tsv.gz', import.meta.url));
+  /** The fixture as `name`, with the index given. */
+  const copied = async (name: string, index?: '.tbi' | '.csi'): Promise<string> => {
+    await copyFile(INDEXED, inFolder(name));
+    if (index) await copyFile(`${INDEXED}${index}`, inFolder(name) + index);
+    return inFolder(name);
+  };
+
+  it.each(['.tbi', '.csi'] as const)(
+    'are counted by place through %s as without an index, to the last line',
+    async (index) => {
+      const [whole, byPlace] = [await copied('whole.tsv.gz'), await copied(`by${index}.tsv.gz`, index)];
+      let ends = 0;
+      for (const options of [
+        {},
+        { strand: '+', shiftBp: [4, -4] },
+        { strand: '-', shiftBp: [0, 5] },
+      ] as const) {
+        const [held, read] = [
+          await openFragments(whole, GENOME, options),
+          await openFragments(byPlace, GENOME, options),
+        ];
+        expect([held.inMemory, read.inMemory]).toEqual([true, undefined]);
+        expect([...read.chromosomes]).toEqual([...held.chromosomes]);
+        for (const chrom of GENOME.keys())
+          for (const [start, end] of [
+            [0, GENOME.get(chrom)!],
+            [333, 2222],
+            [1000, 1001],
+            [3990, 4001],
+            [7, 7],
+          ] as const) {
+            const counts = await read.read(chrom, start, end);
+            expect(counts).toEqual(await held.read(chrom, start, end));
+            ends += counts.reduce((sum, count) => sum + count, 0);
+          }
+        expect(read.warnings).toEqual([
+          expect.stringContaining(
+            '238 of 901 fragments are on 1 chromosomes the genome has not (IX); they are passed over',
+          ),
+        ]);
+        expect(held.warnings![0]!.replace(whole, byPlace)).toBe(read.warnings![0]);
+        await read.close();
+      }
+      expect(ends).toBeGreaterThan(4 * 663); // both ends, and twice one, over whole chromosomes
+    },
+  );
+
+  it('are refused with ends outside the genome, however they are moved', async () => {
+    const path = await copied('ends.tsv.gz', '.tbi');
+    const shorter = new Map([...GENOME, ['chrIII', 4950]] as const);
+    for (const file of [path, await copied('ends-whole.tsv.gz')])
+      await expect(openFragments(file, shorter)).rejects.toThrow(
+        /an end at 49\d\d of (chr)?III, which has 4950 bp; is the file of another assembly/,
+      );
+    await expect(openFragments(path, GENOME, { shiftBp: [-40, 0] })).rejects.toThrow(
+      /an end at -\d+ of chrI/,
+    );
+    await expect(openFragments(path, new Map([['chr9', 9000]]))).rejects.toThrow(
+      "no fragments on the genome's chromosomes: it has IX, I, II, III; the genome has chr9",
+    );
+  });
+
+  it('are refused when the file or its index is damaged, or the index is of other columns', async () => {
+    const whole = async (path: string): Promise<unknown> => {
+      const track = await openFragments(path, GENOME);
+      try {
+        return await track.read('chrII', 0, 4001);
+      } finally {
+        await track.close();
+      }
+    };
+    const path = await copied('bad.tsv.gz', '.tbi');
+    const [bytes, index] = [await readFile(path), await readFile(`${path}.tbi`)];
+    const flipped = Buffer.from(bytes);
+    flipped[3000]! ^= 8;
+    await writeFile(path, flipped);
+    await expect(whole(path)).rejects.toThrow(
+      'bad.tsv.gz: the BGZF block at byte 0 is damaged: incorrect data check',
+    );
+    await writeFile(path, bytes.subarray(0, 5000));
+    await expect(whole(path)).rejects.toThrow(
+      /bad\.tsv\.gz: chrI:0-1: damaged, or its index is of another file/,
+    );
+    await writeFile(path, bytes);
+    await writeFile(`${path}.tbi`, index.subarray(0, 90));
+    await expect(whole(path)).rejects.toThrow(/bad\.tsv\.gz\.tbi: no sound index/);
+    const unpacked = gunzipSync(index);
+    unpacked.writeInt32LE(0, 8); // the coordinates of `tabix -s 1 -b 2 -e 3`: from 1, closed
+    await writeFile(`${path}.tbi`, gzipSync(unpacked));
+    await expect(whole(path)).rejects.toThrow(
+      'as 1-based-closed places, but BED has 1, 2 and 3, half-open from 0',
+    );
+  });
 });
 
 describe('windows around peaks', () => {

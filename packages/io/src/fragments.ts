@@ -1,17 +1,10 @@
 /** Sequenced fragments as a track: how many 5′ ends lie on each bp, as BPNet and ChromBPNet count them. */
-import { checkPlace, someNames } from './bases.ts';
-import { type BedRow, readBed } from './intervals.ts';
+import { checkPlace } from './bases.ts';
+import { endOutside, endsOf, type FragmentOptions, noFragments, passedOver } from './fragment-ends.ts';
+import { findIndex, openIndexedFragments } from './fragments-indexed.ts';
+import { readBed } from './intervals.ts';
 import { nameIn } from './prepare/names.ts';
 import type { Track } from './track.ts';
-
-/** Which ends count: a fragment's `+` end is its start, its `-` end its last base. */
-export type Strand = '+' | '-' | 'both';
-
-export interface FragmentOptions {
-  readonly strand?: Strand;
-  /** Added to the places of + and of - ends, in bp: ChromBPNet moves ATAC cuts by 4 and -4. */
-  readonly shiftBp?: readonly [plus: number, minus: number];
-}
 
 /** A file's ends by chromosome, in the order of their places. */
 type Ends = ReadonlyMap<string, Int32Array>;
@@ -19,20 +12,25 @@ type Ends = ReadonlyMap<string, Int32Array>;
 /**
  * The ends of a BED file of fragments (three columns), of reads (six, with a strand: only its own end) or of a BEDPE of
  * pairs (ten: from the lesser start to the greater end), plain or gzipped. Chromosomes are named and as long as in `genome`;
- * those the genome lacks are passed over. Holds 4 bytes for each end.
+ * those the genome lacks are passed over, and counted in `warnings`. A BED with an index of tabix beside it (`.tbi`, `.csi`)
+ * is read by place; of other files 4 bytes are held for each end.
  *
  * @throws when the file cannot be read, a row is no interval, an end lies outside its chromosome, or no chromosome is known
  */
 export async function openFragments(
   path: string,
   genome: ReadonlyMap<string, number>,
-  { strand = 'both', shiftBp = [0, 0] }: FragmentOptions = {},
+  options: FragmentOptions = {},
 ): Promise<Track> {
-  const ends = await readEnds(path, genome, strand, shiftBp);
+  const index = await findIndex(path);
+  if (index !== undefined) return await openIndexedFragments(path, index, genome, options);
+  const { ends, warnings } = await readEnds(path, genome, options);
   const chromosomes = new Map([...genome].filter(([name]) => ends.has(name)));
   return {
     path,
     chromosomes,
+    inMemory: true,
+    warnings,
     read: async (chrom, startBp, endBp) => {
       checkPlace(path, chromosomes, chrom, startBp, endBp);
       const places = ends.get(chrom)!;
@@ -48,54 +46,57 @@ export async function openFragments(
 async function readEnds(
   path: string,
   genome: ReadonlyMap<string, number>,
-  strand: Strand,
-  [plusShift, minusShift]: readonly [number, number],
-): Promise<Ends> {
-  const found = new Map<string, number[]>();
+  options: FragmentOptions,
+): Promise<{ ends: Ends; warnings: readonly string[] }> {
+  const found = new Map<string, PlaceList>();
   const names = new Map<string, string | undefined>();
+  let [rows, over] = [0, 0];
   for await (const row of readBed(path)) {
     if (!names.has(row.chrom))
       names.set(
         row.chrom,
         nameIn((name) => genome.has(name), row.chrom),
       );
+    rows++;
     const chrom = names.get(row.chrom);
-    if (chrom === undefined) continue;
-    const { first, last, side } = extent(row, path);
-    const places = found.get(chrom) ?? [];
+    if (chrom === undefined) {
+      over++;
+      continue;
+    }
+    const places = found.get(chrom) ?? new PlaceList();
     found.set(chrom, places);
-    const add = (place: number): void => {
+    const where = `${path}: line ${row.line}`;
+    for (const place of endsOf(row, where, options)) {
       if (place < 0 || place >= genome.get(chrom)!)
-        throw new Error(
-          `${path}: line ${row.line}: an end at ${place} of ${row.chrom}, which has ${genome.get(chrom)} bp; is the file of another assembly, or the shift too large?`,
-        );
+        throw endOutside(where, place, row.chrom, genome.get(chrom)!);
       places.push(place);
-    };
-    if (strand !== '-' && side !== '-') add(first + plusShift);
-    if (strand !== '+' && side !== '+') add(last + minusShift);
+    }
   }
-  if (found.size === 0)
-    throw new Error(
-      `${path}: no fragments on the genome's chromosomes: it has ${someNames([...names.keys()])}; the genome has ${someNames([...genome.keys()])}`,
-    );
-  return new Map([...found].map(([chrom, places]) => [chrom, Int32Array.from(places).sort()]));
+  if (found.size === 0) throw noFragments(path, [...names.keys()], genome);
+  const unknown = [...names].filter(([, chrom]) => chrom === undefined).map(([name]) => name);
+  return {
+    ends: new Map([...found].map(([chrom, places]) => [chrom, places.sorted()])),
+    warnings: passedOver(path, unknown, over, rows),
+  };
 }
 
-/** First and last base, and the strand of a single read. */
-function extent(
-  { chrom, startBp, endBp, rest, line }: BedRow,
-  path: string,
-): { first: number; last: number; side?: string } {
-  if (rest.length >= 3 && /^\d+$/.test(rest[1]!) && /^\d+$/.test(rest[2]!)) {
-    if (rest[0] !== chrom)
-      throw new Error(
-        `${path}: line ${line}: a pair on ${chrom} and ${rest[0]} is no fragment; leave such pairs out`,
-      );
-    return { first: Math.min(startBp, Number(rest[1])), last: Math.max(endBp, Number(rest[2])) - 1 };
+/** Places that come one by one, in 4 bytes each. */
+class PlaceList {
+  #places = new Int32Array(1024);
+  #count = 0;
+
+  push(place: number): void {
+    if (this.#count === this.#places.length) {
+      const more = new Int32Array(2 * this.#count);
+      more.set(this.#places);
+      this.#places = more;
+    }
+    this.#places[this.#count++] = place;
   }
-  const side = rest[2]?.trim();
-  const whole = { first: startBp, last: endBp - 1 };
-  return side === '+' || side === '-' ? { ...whole, side } : whole;
+
+  sorted(): Int32Array {
+    return this.#places.slice(0, this.#count).sort();
+  }
 }
 
 /** Index of the first place at or after `startBp`. */
