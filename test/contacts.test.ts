@@ -8,7 +8,7 @@ import {
   contactTargets,
   f32ToF16,
   inspect,
-  openCooler,
+  openContacts,
   openDataset,
   openIntervals,
   PREPARE_DEFAULTS,
@@ -56,7 +56,7 @@ function expectedWindow(first: number, bins: number): { counts: Float64Array; ba
 
 describe('a cooler', () => {
   it.each(['toy.cool', 'toy.mcool'])('%s gives counts and balanced contacts of any window', async (name) => {
-    const map = await openCooler(inFolder(name), name === 'toy.mcool' ? { binBp: BIN } : {});
+    const map = await openContacts(inFolder(name), name === 'toy.mcool' ? { binBp: BIN } : {});
     expect([map.binBp, ...map.chromosomes]).toEqual([BIN, ['I', 6000], ['II', 4001], ['III', 5000]]);
     expect(await map.read('I', 0, 2000)).toEqual({ bins: 20, ...expectedWindow(0, 20) });
     expect(await map.read('III', 1300, 2500)).toEqual({ bins: 12, ...expectedWindow(60 + 41 + 13, 12) });
@@ -64,25 +64,25 @@ describe('a cooler', () => {
   });
 
   it('refuses other places, other files, and files that are not balanced', async () => {
-    const map = await openCooler(inFolder('toy.cool'));
+    const map = await openContacts(inFolder('toy.cool'));
     await expect(map.read('I', 50, 1050)).rejects.toThrow('does not begin and end with bins of 100 bp');
     await expect(map.read('chrI', 0, 1000)).rejects.toThrow('no chromosome chrI; it has I, II, III');
     await expect(map.read('II', 3000, 4100)).rejects.toThrow('not inside II, which has 4001 bp');
-    await expect(openCooler(inFolder('toy.mcool'))).rejects.toThrow('has bins of 100 bp; choose one');
-    await expect(openCooler(inFolder('toy.cool'), { binBp: 200 })).rejects.toThrow(
+    await expect(openContacts(inFolder('toy.mcool'))).rejects.toThrow('has bins of 100 bp; choose one');
+    await expect(openContacts(inFolder('toy.cool'), { binBp: 200 })).rejects.toThrow(
       'bins are of 100 bp, not 200',
     );
-    await expect(openCooler(inFolder('raw.cool'))).rejects.toThrow('raw.cool: is not balanced');
+    await expect(openContacts(inFolder('raw.cool'))).rejects.toThrow('raw.cool: is not balanced');
     const bytes = await readFile(inFolder('toy.cool'));
     await writeFile(inFolder('cut.cool'), bytes.subarray(0, bytes.length - 5000));
-    await expect(openCooler(inFolder('cut.cool'))).rejects.toThrow(/cut\.cool: HDF5: .*cut short/);
-    await expect(openCooler(inFolder('none.cool'))).rejects.toThrow(/none\.cool/);
+    await expect(openContacts(inFolder('cut.cool'))).rejects.toThrow(/cut\.cool: HDF5: .*cut short/);
+    await expect(openContacts(inFolder('none.cool'))).rejects.toThrow(/none\.cool/);
   });
 
   it('is known to inspect', async () => {
     const found = await inspect(inFolder('toy.cool'));
     expect(found).toMatchObject({
-      what: 'cooler contact map: 3 chromosomes in bins of 100 bp',
+      what: 'contact map (cooler): 3 chromosomes, looked at in bins of 100 bp',
       problems: [],
     });
     expect(found.tables[0]!.rows[0]!.slice(0, 4)).toEqual(['I', '6,000', '60', '6']);
@@ -221,7 +221,7 @@ describe(`yeast at 10 kb${real ? '' : ` (skipped: ${YEAST} or ${GOLDEN} is absen
   it.runIf(real)(
     'has the contacts that another reader found: logarithms over the mean at each distance',
     async () => {
-      const map = await openCooler(join(YEAST, 'yeast.10kb.cool'));
+      const map = await openContacts(join(YEAST, 'yeast.10kb.cool'));
       const theirs = (await openDataset(GOLDEN)).stream('train');
       const bed = (await readFile(join(GOLDEN, 'sequences.bed'), 'utf8')).trim().split('\n');
       for (const row of bed) {

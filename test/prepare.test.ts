@@ -389,7 +389,7 @@ describe('cohesin prepare', () => {
   it.each([
     [
       ['--targets', 'a', '--tracks', 'b'],
-      'needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool',
+      'needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool,B.hic',
     ],
     [['--tracks', 'none.bw'], 'none.bw: ENOENT'],
   ])('%j is refused with code 78', async (args, message) => {

@@ -2,8 +2,8 @@
 
 export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
 export type { Compression } from './compression.ts';
+export { type ContactMap, type ContactMapOptions, openContacts } from './contacts/contact-map.ts';
 export { type ContactTransform, type ContactWindow, contactTargets } from './contacts/contact-target.ts';
-export { type ContactMap, type CoolerOptions, openCooler } from './contacts/cooler.ts';
 export {
   type BatchOptions,
   type Dataset,
@@ -18,7 +18,8 @@ export { TfRecordError, type TfRecordErrorKind, type TfRecordFault } from './err
 export { type EventLog, openEventLog } from './events.ts';
 export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
 export { f16ToF32, f32ToF16 } from './float16.ts';
-export { type FragmentOptions, openFragments, type Strand } from './fragments.ts';
+export type { FragmentOptions, Strand } from './fragment-ends.ts';
+export { openFragments } from './fragments.ts';
 export { type SmoothOptions, smoothMap } from './gaussian.ts';
 export { type Genome, openGenome, readPadded } from './genome.ts';
 export { type InspectOptions, inspect } from './inspect/inspect.ts';

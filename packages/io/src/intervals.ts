@@ -45,10 +45,10 @@ export async function* readBed(path: string): AsyncGenerator<BedRow, void, undef
       rest = lines.pop()!;
       for (const text of lines) {
         line++;
-        if (isRow(text)) yield parseRow(text, line, path);
+        if (isRow(text)) yield { ...parseBedRow(text, `${path}: line ${line}`), line };
       }
     }
-    if (isRow(rest)) yield parseRow(rest, line + 1, path);
+    if (isRow(rest)) yield { ...parseBedRow(rest, `${path}: line ${line + 1}`), line: line + 1 };
   } catch (cause) {
     const damaged = cause instanceof Error && 'code' in cause && String(cause.code).startsWith('Z_');
     throw damaged ? new Error(`${path}: ${cause.message}`, { cause }) : explain(path, cause);
@@ -61,15 +61,16 @@ function isRow(text: string): boolean {
   return !/^(\s*$|#|track\b|browser\b)/.test(text);
 }
 
-function parseRow(written: string, line: number, path: string): BedRow {
+/** The columns of a row. @throws with `where` before the reason */
+export function parseBedRow(written: string, where: string): Omit<BedRow, 'line'> {
   const text = written.endsWith('\r') ? written.slice(0, -1) : written;
   const [chrom, start, end, ...rest] = text.includes('\t') ? text.split('\t') : text.trim().split(/\s+/);
   const [startBp, endBp] = [Number(start), Number(end)];
   const sound = /^\d+$/.test(start ?? '') && /^\d+$/.test(end?.trim() ?? '') && Number.isSafeInteger(endBp);
-  if (chrom && sound && startBp <= endBp) return { chrom, startBp, endBp, rest, line };
+  if (chrom && sound && startBp <= endBp) return { chrom, startBp, endBp, rest };
   const why =
     sound && startBp > endBp ? `start ${start} is after end ${end}` : 'expected chromosome, start and end';
-  throw new Error(`${path}: line ${line}: ${why}, found ${JSON.stringify(text)}`);
+  throw new Error(`${where}: ${why}, found ${JSON.stringify(text)}`);
 }
 
 /** The union of intervals, each first widened by `padBp` at both ends. Empty ones are passed over. */

@@ -36,11 +36,16 @@ export const prepare: Command = {
     },
     tracks: {
       value: 'A.bw,B.bed.gz',
-      about: 'bigWig files, or fragments in BED or BEDPE whose ends are counted, instead of a table',
+      about:
+        'bigWig files, or fragments in BED, BEDPE or .tsv whose ends are counted (by place, where tabix has indexed them), instead of a table',
     },
     contacts: {
-      value: 'A.cool,B.mcool',
+      value: 'A.mcool,B.hic',
       about: 'contact maps, instead of tracks; --bin chooses the resolution',
+    },
+    normalization: {
+      value: 'NAME',
+      about: 'of .hic files of --contacts: KR (default), VC, VC_SQRT, SCALE, as the file has',
     },
     diagonal: { value: 'N', about: 'of --contacts: the first diagonal that is a target (default 2)' },
     smooth: { value: 'BINS', about: 'of --contacts: standard deviation of a Gaussian (default 0: none)' },
@@ -187,9 +192,13 @@ function readContacts(options: Options): ContactOptions | undefined {
       number(options, 'clip'),
       number(options, 'smooth'),
     ];
-    return { diagonalOffset: diagonalOffset ?? 2, clip: clip ?? 2, smoothing: smoothing ?? 0 }; // akita_data_read.py
+    const normalization = options.text('normalization');
+    return {
+      ...{ diagonalOffset: diagonalOffset ?? 2, clip: clip ?? 2, smoothing: smoothing ?? 0 }, // akita_data_read.py
+      ...(normalization === undefined ? {} : { normalization }),
+    };
   }
-  const idle = ['diagonal', 'smooth'].filter((name) => options.text(name) !== undefined);
+  const idle = ['diagonal', 'smooth', 'normalization'].filter((name) => options.text(name) !== undefined);
   if (idle.length > 0) throw new UsageError(`--${idle[0]} goes with --contacts`);
   return undefined;
 }
@@ -200,7 +209,7 @@ async function readTracks(options: Options): Promise<readonly TrackSource[]> {
   const sources = ['targets', 'tracks', 'contacts'].filter((name) => options.text(name) !== undefined);
   if (sources.length !== 1)
     throw new UsageError(
-      'cohesin prepare needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool',
+      'cohesin prepare needs one of --targets FILE, --tracks A.bw,B.bw and --contacts A.cool,B.hic',
     );
   const [kind] = sources;
   const idle = BIGWIG_OPTIONS.filter((name) => kind !== 'tracks' && options.text(name) !== undefined);
@@ -216,7 +225,7 @@ async function readTracks(options: Options): Promise<readonly TrackSource[]> {
     .split(',')
     .map((file) => ({
       file,
-      identifier: basename(file).replace(/\.(bw|bigwig|m?cool|bed(pe)?(\.gz)?)$/i, ''),
+      identifier: basename(file).replace(/\.(bw|bigwig|m?cool|hic|(bed(pe)?|tsv)(\.gz)?)$/i, ''),
       description: basename(file),
       statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
       scale: number(options, 'scale') ?? 1,

@@ -21,6 +21,12 @@ export interface ContactWindow {
   readonly counts: ArrayLike<number>;
 }
 
+/** @throws for a place that begins or ends within a bin */
+export function checkBins(path: string, binBp: number, chrom: string, startBp: number, endBp: number): void {
+  if (startBp % binBp === 0 && endBp % binBp === 0) return;
+  throw new Error(`${path}: ${chrom}:${startBp}-${endBp} does not begin and end with bins of ${binBp} bp`);
+}
+
 /**
  * The upper triangle from diagonal d of the cropped map, row by row: `(c - d)(c - d + 1) / 2` values for c bins. Logarithms of
  * observed over expected, both within the window.

@@ -2,27 +2,8 @@
 import type { File } from 'h5wasm/node';
 import { checkPlace, someNames } from '../bases.ts';
 import { entityAt, withFile } from '../weights/keras.ts';
-import type { ContactWindow } from './contact-target.ts';
-
-/** Balanced contacts by place. Holds no file open between reads. */
-export interface ContactMap {
-  readonly path: string;
-  /** In bp. */
-  readonly binBp: number;
-  /** Lengths in bp. */
-  readonly chromosomes: ReadonlyMap<string, number>;
-  /**
-   * The square window of a place that begins at a bin; NaN where balancing has filtered a bin.
-   *
-   * @throws for an unknown chromosome, a place outside it or between bins, or damage
-   */
-  read(chrom: string, startBp: number, endBp: number): Promise<ContactWindow>;
-}
-
-export interface CoolerOptions {
-  /** Of a file with several resolutions, in bp. */
-  readonly binBp?: number;
-}
+import type { ContactLayout, ContactMap, ContactMapOptions } from './contact-map.ts';
+import { type ContactWindow, checkBins } from './contact-target.ts';
 
 /** What is kept of a file: all but its contacts. */
 interface Index {
@@ -31,8 +12,8 @@ interface Index {
   readonly chromosomes: ReadonlyMap<string, number>;
   /** First bin of each chromosome. */
   readonly firstBin: ReadonlyMap<string, number>;
-  /** Of each bin: contacts times both weights are balanced. */
-  readonly weights: Float64Array;
+  /** Of each bin: contacts times both weights are balanced. None: counts are given as they are. */
+  readonly weights: Float64Array | undefined;
   /** First contact of each bin, and their number at the end. */
   readonly firstContact: readonly number[];
 }
@@ -41,8 +22,8 @@ interface Index {
  * @throws when the file is no cooler, has several resolutions and none is chosen, or another than the one chosen, is not
  *   balanced, or its tables contradict each other
  */
-export async function openCooler(path: string, { binBp }: CoolerOptions = {}): Promise<ContactMap> {
-  const index = await withFile(path, 'r', (file) => readIndex(file, path, binBp));
+export async function openCooler(path: string, options: ContactMapOptions = {}): Promise<ContactMap> {
+  const index = await withFile(path, 'r', (file) => readIndex(file, path, options));
   const { chromosomes } = index;
   return {
     path,
@@ -50,75 +31,106 @@ export async function openCooler(path: string, { binBp }: CoolerOptions = {}): P
     chromosomes,
     read: async (chrom, startBp, endBp) => {
       checkPlace(path, chromosomes, chrom, startBp, endBp);
-      if (startBp % index.binBp !== 0 || endBp % index.binBp !== 0)
-        throw new Error(
-          `${path}: ${chrom}:${startBp}-${endBp} does not begin and end with bins of ${index.binBp} bp`,
-        );
+      checkBins(path, index.binBp, chrom, startBp, endBp);
       return await withFile(path, 'r', (file) => readWindow(file, index, { path, chrom, startBp, endBp }));
     },
+    close: async () => {}, // no file is open between reads
   };
 }
 
 /** Whether an HDF5 file is laid out as a cooler. */
 export async function isCooler(path: string): Promise<boolean> {
-  return (await resolutions(path)).length > 0;
+  return await withFile(path, 'r', (file) => rootsOf(file).size > 0);
 }
 
-/** Sizes of bins in bp that can be chosen; `['']` for a file of one. */
-export async function resolutions(path: string): Promise<readonly string[]> {
+/** @throws when the file is no cooler */
+export async function coolerLayout(path: string): Promise<ContactLayout> {
   return await withFile(path, 'r', (file) => {
-    if (['bins', 'chroms', 'pixels'].every((name) => file.keys().includes(name))) return [''];
-    const several = entityAt(file, 'resolutions');
-    return typeof several === 'object' && several !== null && 'keys' in several
-      ? (several as File).keys()
-      : [];
+    const roots = rootsOf(file);
+    if (roots.size === 0) throw noCooler(file, path);
+    const first = [...roots.values()][0]!;
+    const balanced = entityAt(file, `${first}bins/weight`) !== undefined;
+    const assembly = file.attrs['genome-assembly']?.value;
+    const sizes = [...roots.keys()].filter(Number.isFinite);
+    return {
+      format: 'cooler',
+      ...(typeof assembly === 'string' ? { assembly } : {}),
+      resolutions: sizes.length > 0 ? sizes : [binSize(file, first, path)],
+      normalizations: balanced ? ['weight'] : [],
+    };
   });
 }
 
-function readIndex(file: File, path: string, wanted: number | undefined): Index {
+/** Groups of the maps by their resolution, `''` or with a slash at the end; NaN for that of a file of one. */
+function rootsOf(file: File): Map<number, string> {
+  if (['bins', 'chroms', 'pixels'].every((name) => file.keys().includes(name)))
+    return new Map([[Number.NaN, '']]);
+  const several = entityAt(file, 'resolutions');
+  const names =
+    typeof several === 'object' && several !== null && 'keys' in several ? (several as File).keys() : [];
+  return new Map(names.map((name) => [Number(name), `resolutions/${name}/`]));
+}
+
+function noCooler(file: File, path: string): Error {
+  return new Error(
+    `${path}: no cooler: expected the groups bins, chroms, indexes and pixels, or resolutions, found ${someNames(file.keys())}`,
+  );
+}
+
+function readIndex(
+  file: File,
+  path: string,
+  { binBp: wanted, normalization = 'weight' }: ContactMapOptions,
+): Index {
+  if (normalization !== 'weight' && normalization !== 'NONE')
+    throw new Error(`${path}: coolers are balanced by bins/weight; ${normalization} is of .hic files`);
   const root = rootOf(file, path, wanted);
   const column = (name: string): readonly unknown[] => valuesAt(file, `${root}${name}`, path);
   const names = column('chroms/name').map((name) => String(name).replace(/\0+$/, ''));
   const lengths = column('chroms/length').map(Number);
   const starts = column('indexes/chrom_offset').map(Number);
-  const bins = { start: column('bins/start').map(Number), end: column('bins/end').map(Number) };
-  const binBp = Math.max(...bins.end.slice(0, 1000).map((end, i) => end - bins.start[i]!));
+  const bins = column('bins/start').length;
+  const binBp = binSize(file, root, path);
   const firstContact = column('indexes/bin1_offset').map(Number);
   if (wanted !== undefined && binBp !== wanted)
     throw new Error(`${path}: bins are of ${binBp} bp, not ${wanted}`);
   const expected = starts
     .slice(0, -1)
     .every((start, i) => starts[i + 1]! - start === Math.ceil(lengths[i]! / binBp));
-  if (!expected || firstContact.length !== bins.start.length + 1 || starts.at(-1) !== bins.start.length)
+  if (!expected || firstContact.length !== bins + 1 || starts.at(-1) !== bins)
     throw new Error(
-      `${path}: ${bins.start.length} bins of ${binBp} bp do not cover its ${names.length} chromosomes; only bins of one size are read, or the file is damaged`,
+      `${path}: ${bins} bins of ${binBp} bp do not cover its ${names.length} chromosomes; only bins of one size are read, or the file is damaged`,
     );
-  if (entityAt(file, `${root}bins/weight`) === undefined)
+  const balanced = normalization === 'weight';
+  if (balanced && entityAt(file, `${root}bins/weight`) === undefined)
     throw new Error(`${path}: is not balanced: there is no bins/weight; run \`cooler balance\` on it`);
   return {
     root,
     binBp,
     chromosomes: new Map(names.map((name, i) => [name, lengths[i]!])),
     firstBin: new Map(names.map((name, i) => [name, starts[i]!])),
-    weights: Float64Array.from(column('bins/weight'), Number),
+    weights: balanced ? Float64Array.from(column('bins/weight'), Number) : undefined,
     firstContact,
   };
 }
 
 /** `''`, or the group of a resolution with a slash. */
 function rootOf(file: File, path: string, wanted: number | undefined): string {
-  const keys = file.keys();
-  if (keys.includes('pixels')) return '';
-  const several = entityAt(file, 'resolutions');
-  if (typeof several !== 'object' || several === null || !('keys' in several))
-    throw new Error(
-      `${path}: no cooler: expected the groups bins, chroms, indexes and pixels, or resolutions, found ${someNames(keys)}`,
-    );
-  const found = (several as File).keys();
-  if (wanted !== undefined && found.includes(String(wanted))) return `resolutions/${wanted}/`;
+  const roots = rootsOf(file);
+  if (roots.size === 0) throw noCooler(file, path);
+  const found = roots.get(Number.NaN) ?? (wanted === undefined ? undefined : roots.get(wanted));
+  if (found !== undefined) return found;
   throw new Error(
-    `${path}: has bins of ${found.join(', ')} bp; ${wanted === undefined ? 'choose one' : `none of ${wanted}`}`,
+    `${path}: has bins of ${[...roots.keys()].join(', ')} bp; ${wanted === undefined ? 'choose one' : `none of ${wanted}`}`,
   );
+}
+
+/** Of a map's bins but the last of each chromosome, in bp. */
+function binSize(file: File, root: string, path: string): number {
+  const [start, end] = ['start', 'end'].map((name) =>
+    valuesAt(file, `${root}bins/${name}`, path).map(Number),
+  );
+  return Math.max(...end!.slice(0, 1000).map((at, i) => at - start![i]!));
 }
 
 function valuesAt(
@@ -158,6 +170,7 @@ function readWindow(
       );
     if (column < bins) counts[row * bins + column] = counts[column * bins + row] = count;
   }
+  if (weights === undefined) return { bins, balanced: counts.slice(), counts };
   const balanced = counts.map(
     (count, i) => count * weights[first + Math.floor(i / bins)]! * weights[first + (i % bins)]!,
   );

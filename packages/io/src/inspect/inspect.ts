@@ -20,7 +20,7 @@ export interface InspectOptions {
 type Inspector = (path: string, notes: Notes, options: InspectOptions) => Promise<void>;
 
 /**
- * What is at `path`: a data set's folder, TFRecords, a genome, a bigWig, BED, a cooler or weights, told by content. Reads all of
+ * What is at `path`: a data set's folder, TFRecords, a genome, a bigWig, BED, a contact map or weights, told by content. Reads all of
  * it, so damage anywhere is found; damage is in `problems`, not thrown.
  *
  * @throws when there is nothing, or nothing of a known kind
@@ -32,6 +32,7 @@ export async function inspect(path: string, options: InspectOptions = {}): Promi
   return notes;
 }
 
+const HIC = 0x48494300;
 const ZIP = 0x504b0304;
 const HDF5 = 0x89484446;
 const TWO_BIT = [0x1a412743, 0x4327411a];
@@ -45,6 +46,7 @@ async function choose(path: string): Promise<Inspector> {
   const start = await beginning(path);
   if (start.length === 0) throw new Error(`${path}: a file of 0 bytes; write or download it again`);
   const magic = start.length >= 4 ? start.readUInt32BE(0) : 0;
+  if (magic === HIC) return inspectContacts;
   if (BIG_WIG.includes(magic)) return inspectBigWig;
   if (TWO_BIT.includes(magic) || start[0] === 0x3e) return inspectGenome;
   if (magic === HDF5) return (await isCooler(path)) ? inspectContacts : inspectWeights;
@@ -56,7 +58,7 @@ async function choose(path: string): Promise<Inspector> {
   if (/\.(bed|bedgraph|bg|narrowPeak|broadPeak|bedpe)(\.gz)?$/i.test(path)) return inspectBed;
   if (looks !== 'unknown' && looks !== 'text') return inspectRecords;
   throw new Error(
-    `${path}: of no known kind; it begins with ${looks === 'text' ? JSON.stringify(start.toString('utf8', 0, 30)) : start.toString('hex', 0, 8)}. Known are TFRecord data sets and files, FASTA, 2bit, bigWig, BED, cooler, and weights (safetensors, Keras, PyTorch, TensorFlow)`,
+    `${path}: of no known kind; it begins with ${looks === 'text' ? JSON.stringify(start.toString('utf8', 0, 30)) : start.toString('hex', 0, 8)}. Known are TFRecord data sets and files, FASTA, 2bit, bigWig, BED, contact maps (cooler, .hic), and weights (safetensors, Keras, PyTorch, TensorFlow)`,
   );
 }
 

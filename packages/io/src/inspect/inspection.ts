@@ -8,6 +8,7 @@ export interface Inspection {
   readonly tables: readonly Table[];
   /** Values to draw. */
   readonly curves: readonly Curve[];
+  readonly maps: readonly HeatMap[];
   /** Unusual, and perhaps meant. */
   readonly warnings: readonly string[];
   /** Damage, with its place. */
@@ -24,6 +25,14 @@ export interface Curve {
   readonly values: readonly number[];
 }
 
+/** A square picture. */
+export interface HeatMap {
+  readonly name: string;
+  readonly side: number;
+  /** Row-major `[side, side]`, NaN where there is nothing. */
+  readonly values: Float64Array;
+}
+
 /** An inspection as it grows. */
 export class Notes implements Inspection {
   readonly path: string;
@@ -31,6 +40,7 @@ export class Notes implements Inspection {
   readonly facts: [string, string][] = [];
   readonly tables: Table[] = [];
   readonly curves: Curve[] = [];
+  readonly maps: HeatMap[] = [];
   readonly warnings: string[] = [];
   readonly problems: string[] = [];
 

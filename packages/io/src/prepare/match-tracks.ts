@@ -1,11 +1,11 @@
 /** Tracks against the genome, before any work: names, lengths, and chromosomes that one of them lacks. */
 import { someNames } from '../bases.ts';
-import { openCooler } from '../contacts/cooler.ts';
+import { openContacts } from '../contacts/contact-map.ts';
 import type { Track } from '../track.ts';
 import { type Findings, matchLengths } from './names.ts';
-import type { PrepareOptions } from './options.ts';
+import { mapOptions, type PrepareOptions } from './options.ts';
 import type { Core } from './sequences.ts';
-import { isFragments, openSignal } from './target-reader.ts';
+import { openSignal } from './target-reader.ts';
 
 /**
  * For each track its own names of the chromosomes it has, after its lengths were compared. Fragments are read whole, and
@@ -22,7 +22,9 @@ export async function matchTracks(
   const fragments = new Map<number, Track>();
   for (const [column, source] of tracks.entries()) {
     const { file } = source;
-    const opened = contacts ? openCooler(file, { binBp: poolWidthBp }) : openSignal(source, genome);
+    const opened = contacts
+      ? openContacts(file, mapOptions(poolWidthBp, contacts))
+      : openSignal(source, genome);
     const track = await opened.catch((error: Error) => {
       findings.errors.push(error.message);
     });
@@ -30,10 +32,9 @@ export async function matchTracks(
       ? matchLengths(used, file, track.chromosomes, lengthToleranceBp, findings)
       : new Map<string, string>();
     trackNames.push(names);
-    if (track && 'close' in track) {
-      if (isFragments(source)) fragments.set(column, track);
-      else await track.close();
-    }
+    if (track && 'inMemory' in track && track.inMemory) fragments.set(column, track);
+    else await track?.close();
+    if (track && 'warnings' in track && track.warnings) findings.warnings.push(...track.warnings);
     const beyond = track ? cores.filter((core) => core.endBp > lengthIn(track.chromosomes, names, core)) : [];
     if (beyond.length > 0 && lengthToleranceBp > 0)
       findings.errors.push(
@@ -41,7 +42,8 @@ export async function matchTracks(
       );
     const missing = [...used.keys()].filter((chrom) => !names.has(chrom));
     if (track === undefined || missing.length === 0 || names.size === 0) continue;
-    const text = `${file}: has no data on ${missing.length} of ${used.size} chromosomes: ${someNames(missing)}`;
+    const why = 'withheld' in track && track.withheld ? ` (${track.withheld})` : '';
+    const text = `${file}: has no data on ${missing.length} of ${used.size} chromosomes: ${someNames(missing)}${why}`;
     if (absent === 'zero' && !contacts) findings.warnings.push(`${text}; they count as 0`);
     else
       findings.errors.push(

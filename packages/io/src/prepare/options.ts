@@ -1,11 +1,12 @@
 /** What `prepare` is asked to do, with the defaults of basenji_data.py. */
-import type { FragmentOptions } from '../fragments.ts';
+import type { ContactMapOptions } from '../contacts/contact-map.ts';
+import type { FragmentOptions } from '../fragment-ends.ts';
 import type { Division } from './contigs.ts';
 import type { Precision, TrackTransform } from './targets.ts';
 
 /** One column of the targets. */
 export interface TrackSource extends TrackTransform {
-  /** A bigWig file, fragments in BED or BEDPE (`.bed`, `.bedpe`, `.gz`), or a cooler file for contact maps. */
+  /** A bigWig file, fragments in BED or BEDPE (`.bed`, `.bedpe`, `.gz`), or a cooler or `.hic` file for contact maps. */
   readonly file: string;
   readonly identifier: string;
   readonly description: string;
@@ -23,13 +24,15 @@ export interface ContactOptions {
   readonly clip: number;
   /** Standard deviation of the Gaussian that smooths, in bins; 0 for none. */
   readonly smoothing: number;
+  /** What the contacts of `.hic` files are balanced with; `KR` where it is not given. */
+  readonly normalization?: string;
 }
 
 export interface PrepareOptions {
   /** FASTA, plain or BGZF, or 2bit. */
   readonly genome: string;
   readonly tracks: readonly TrackSource[];
-  /** The tracks are contact maps in cooler files with bins of `poolWidthBp`, not bigWigs. */
+  /** The tracks are contact maps with bins of `poolWidthBp`, not bigWigs. */
   readonly contacts?: ContactOptions;
   /** Bases per sequence. */
   readonly sequenceLengthBp: number;
@@ -121,6 +124,11 @@ export function beyondBp({ contacts, cropBp }: PrepareOptions): number {
   return contacts ? 0 : cropBp;
 }
 
+/** How a track of contact maps is opened. */
+export function mapOptions(binBp: number, { normalization }: ContactOptions): ContactMapOptions {
+  return { binBp, ...(normalization === undefined ? {} : { normalization }) };
+}
+
 /** Everything that is wrong with the numbers alone, each with what to change. */
 export function wrongOptions(options: PrepareOptions): string[] {
   const { sequenceLengthBp, cropBp, poolWidthBp, snapBp, split } = options;
@@ -190,7 +198,7 @@ export function wrongOptions(options: PrepareOptions): string[] {
 
 function wrongContacts(
   options: PrepareOptions,
-  { diagonalOffset, clip, smoothing }: ContactOptions,
+  { diagonalOffset, clip, smoothing, normalization }: ContactOptions,
 ): string[] {
   const { sequenceLengthBp, cropBp, poolWidthBp, snapBp } = options;
   const wrong: string[] = [];
@@ -205,6 +213,8 @@ function wrongContacts(
     );
   if (!(clip > 0) || !(smoothing >= 0))
     wrong.push(`clip ${clip} must be above 0 and smoothing ${smoothing} not below`);
+  if (normalization === 'NONE')
+    wrong.push('observed over expected is of balanced contacts; choose a normalization other than NONE');
   return wrong;
 }
 

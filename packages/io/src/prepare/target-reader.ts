@@ -1,11 +1,12 @@
 /** The targets of one track, sequence by sequence, whether it is a bigWig or a contact map. */
+import { type ContactMap, openContacts } from '../contacts/contact-map.ts';
 import { contactTargets, FilteredWindowError } from '../contacts/contact-target.ts';
-import { type ContactMap, openCooler } from '../contacts/cooler.ts';
+
 import { f16ToF32, f32ToF16 } from '../float16.ts';
 import { openFragments } from '../fragments.ts';
 import { type Interval, type Span, within } from '../intervals.ts';
 import { openBigWig, type Track } from '../track.ts';
-import type { ContactOptions, PrepareOptions, TrackSource } from './options.ts';
+import { type ContactOptions, mapOptions, type PrepareOptions, type TrackSource } from './options.ts';
 import type { PreparePlan } from './plan.ts';
 import type { TargetJob } from './target-source.ts';
 import { type BinnedTargets, binTargets } from './targets.ts';
@@ -42,8 +43,8 @@ export async function openTargets(inputs: TargetInputs, column: number, held?: T
   const names = trackNames[column]!;
   if (options.contacts) {
     const { contacts } = options;
-    const map = await openCooler(source.file, { binBp: options.poolWidthBp });
-    return { read: (place) => readContacts(map, names, place, inputs, contacts), close: async () => {} };
+    const map = await openContacts(source.file, mapOptions(options.poolWidthBp, contacts));
+    return { read: (place) => readContacts(map, names, place, inputs, contacts), close: () => map.close() };
   }
   const track = held ?? (await openSignal(source, chromosomes));
   return { read: (place) => readBins(track, names, place, source, inputs), close: () => track.close() };
@@ -83,17 +84,15 @@ function filteredOnly(error: unknown): undefined {
   throw error;
 }
 
-/** Whether a track is read as fragments. */
-export function isFragments({ file }: TrackSource): boolean {
-  return /\.(bed|bedpe)(\.gz)?$/i.test(file);
-}
+/** Files that are read as fragments. */
+const FRAGMENTS = /\.(bed|bedpe|tsv)(\.gz)?$/i;
 
 /** A bigWig, or fragments told by the name of their file. */
 export async function openSignal(source: TrackSource, genome: ReadonlyMap<string, number>): Promise<Track> {
   const { file, fragments } = source;
-  if (isFragments(source)) return await openFragments(file, genome, fragments);
+  if (FRAGMENTS.test(file)) return await openFragments(file, genome, fragments);
   if (fragments)
-    throw new Error(`${file}: strands and shifts are of fragments, files named .bed or .bedpe (.gz)`);
+    throw new Error(`${file}: strands and shifts are of fragments, files named .bed, .bedpe or .tsv (.gz)`);
   return await openBigWig(file);
 }
 

@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explain } from '@cohesin/core';
-import type { FragmentOptions } from '../fragments.ts';
+import type { FragmentOptions } from '../fragment-ends.ts';
 import { parseTargets, type TargetTrack } from '../targets-table.ts';
 import type { TrackSource } from './options.ts';
 import { SUM_STATISTICS, type SumStatistic } from './targets.ts';
