@@ -188,11 +188,11 @@ export class Device {
   }
 
   /** Copies ranges of buffers to host memory, a wait for each `TRANSFER_BYTES`. */
-  async read(parts: readonly ReadPart[]): Promise<Uint8Array[]> {
+  async read(parts: readonly ReadPart[]): Promise<Uint8Array<ArrayBuffer>[]> {
     const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
     if (total <= TRANSFER_BYTES) return this.readAtOnce(parts, total);
     const values = parts.map(({ bytes }) => new Uint8Array(bytes));
-    let round: (ReadPart & { readonly to: Uint8Array })[] = [];
+    let round: (ReadPart & { readonly to: Uint8Array<ArrayBuffer> })[] = [];
     let room = TRANSFER_BYTES;
     const finish = async (): Promise<void> => {
       const pieces = await this.readAtOnce(round, TRANSFER_BYTES - room);
@@ -211,7 +211,7 @@ export class Device {
     return values;
   }
 
-  private async readAtOnce(parts: readonly ReadPart[], total: number): Promise<Uint8Array[]> {
+  private async readAtOnce(parts: readonly ReadPart[], total: number): Promise<Uint8Array<ArrayBuffer>[]> {
     if (total === 0) return parts.map(() => new Uint8Array(0));
     const staging = this.takeStaging(total);
     const encoder = this.encoder('read');

@@ -7,7 +7,7 @@ export interface SumParts {
 
 /** This rank's bytes of a tensor that is gathered, and where among all bytes they lie. */
 export interface GatherPart {
-  readonly own: Uint8Array;
+  readonly own: Uint8Array<ArrayBuffer>;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -16,8 +16,8 @@ export interface GatherPart {
 export interface Exchange {
   /** Whether other ranks hold leaves too. */
   readonly remote: boolean;
-  /** Given this rank's part of each gathered tensor, gives all of it. */
-  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array[]>;
+  /** Given this rank's part of each gathered tensor, gives all of it, to be read before the next call. */
+  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
   /** Adds the integers and takes the largest peaks over all ranks. */
   sum(parts: SumParts): Promise<SumParts>;
 }

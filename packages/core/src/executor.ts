@@ -275,7 +275,7 @@ export class Executor {
     }));
     const all = await exchange.combine(pieces);
     all.forEach((bytes, i) => {
-      this.device.write(this.buffers.of(gathered[i]!.slot, 0), 0, bytes.slice());
+      this.device.write(this.buffers.of(gathered[i]!.slot, 0), 0, bytes);
     });
   }
 

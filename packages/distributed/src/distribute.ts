@@ -20,7 +20,7 @@ import {
   type Traceable,
   type TypedArray,
 } from '@cohesin/core';
-import { exchangeMemory, share } from './exchange.ts';
+import { exchangeBytes, exchangeMemory, share } from './exchange.ts';
 import type { Mesh } from './mesh.ts';
 import type { Explanation, SharedTensor, StepReport } from './rank-worker.ts';
 import { abort } from './rendezvous.ts';
@@ -44,6 +44,8 @@ export interface HostState {
 export interface Distributed {
   (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
   readonly program: Program & { memory(): string };
+  /** Bytes of host memory for inputs, outputs and exchanges, over all ranks. */
+  readonly hostBytes: number;
   readonly state: DistributedState;
   /** Steps that were run again because a gradient left the window of its scale, or overflowed at the loss scale. */
   readonly repeats: number;
@@ -145,6 +147,7 @@ interface LoadedJob {
   readonly id: number;
   readonly inputs: readonly SharedTensor[];
   readonly outputs: readonly SharedTensor[];
+  readonly hostBytes: number;
 }
 
 async function load(program: Program, mesh: Mesh, state: DistributedState): Promise<LoadedJob> {
@@ -176,7 +179,8 @@ async function load(program: Program, mesh: Mesh, state: DistributedState): Prom
       return rank.call((api) => api.load(job));
     }),
   );
-  return { id, inputs, outputs };
+  const tensors = [...inputs, ...outputs].reduce((bytes, { memory }) => bytes + memory.byteLength, 0);
+  return { id, inputs, outputs, hostBytes: tensors + exchangeBytes(exchange) };
 }
 
 function runner(
@@ -220,9 +224,14 @@ function runner(
     program: {
       value: {
         ...program,
-        memory: () => memoryReport(program, Math.ceil(rounds(program).leaves / mesh.ranks.length)),
+        memory: () =>
+          [
+            memoryReport(program, Math.ceil(rounds(program).leaves / mesh.ranks.length)),
+            `host memory for inputs, outputs and exchanges of ${mesh.ranks.length} ranks: ${(job.hostBytes / 2 ** 20).toFixed(2)} MiB`,
+          ].join('\n'),
       },
     },
+    hostBytes: { value: job.hostBytes },
     state: { value: state },
     repeats: { get: () => repeats },
     host: { get: () => host },

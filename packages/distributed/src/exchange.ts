@@ -25,12 +25,22 @@ export function exchangeMemory(program: Program, ranks: number): ExchangeMemory 
   const peakBytes = 4 * Math.max(1, sums?.tensors.length ?? 0);
   const each = (bytes: number): SharedArrayBuffer[] =>
     Array.from({ length: ranks }, () => new SharedArrayBuffer(ranks > 1 ? bytes : 4));
+  const area = (): SharedArrayBuffer => new SharedArrayBuffer(ranks > 1 ? gathered : 4);
   return {
-    gathered: [new SharedArrayBuffer(gathered), new SharedArrayBuffer(gathered)],
+    gathered: [area(), area()],
     peaks: each(peakBytes),
     sums: each(sumBytes),
     total: new SharedArrayBuffer(ranks > 1 ? sumBytes : 4),
   };
+}
+
+/** Bytes of host memory that exchanges between `ranks` take, with each rank's copy of what it gathered. */
+export function exchangeBytes({ gathered, peaks, sums, total }: ExchangeMemory): number {
+  const shared = [...gathered, ...peaks, ...sums, total].reduce(
+    (bytes, { byteLength }) => bytes + byteLength,
+    0,
+  );
+  return shared + sums.length * gathered[0].byteLength;
 }
 
 /** The exchange of a rank that is a thread: writes its part, meets the others, reads theirs. */
@@ -39,6 +49,8 @@ export class ThreadExchange implements Exchange {
   private readonly memory: ExchangeMemory;
   private readonly rendezvous: Rendezvous;
   private readonly rank: number;
+  /** What was gathered last: Dawn cannot read shared memory. */
+  private readonly copy: Uint8Array<ArrayBuffer>;
   private turn: 0 | 1 = 0;
   /** Called before each exchange, so that those who wait can say where this rank is. */
   private readonly enter: (
@@ -55,10 +67,11 @@ export class ThreadExchange implements Exchange {
     this.rendezvous = options.rendezvous;
     this.rank = options.rank;
     this.enter = options.enter;
+    this.copy = new Uint8Array(options.memory.gathered[0].byteLength);
     this.remote = options.memory.sums.length > 1;
   }
 
-  async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array[]> {
+  async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
     this.enter('combining statistics');
     // Who writes this area again has met everyone at the other one, after they had read this one.
     const area = new Uint8Array(this.memory.gathered[this.turn]);
@@ -67,7 +80,11 @@ export class ThreadExchange implements Exchange {
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
     this.rendezvous.meet();
     this.enter('forward and backward');
-    return parts.map(({ bytes }, i) => area.slice(starts[i]!, starts[i]! + bytes));
+    return parts.map(({ bytes }, i) => {
+      const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
+      copy.set(area.subarray(starts[i]!, starts[i]! + bytes));
+      return copy;
+    });
   }
 
   async sum({ peaks, sums }: SumParts): Promise<SumParts> {
