@@ -1,33 +1,13 @@
 /** What training steps need at full size: plans only, no device is opened. */
-import {
-  adam,
-  type BuildOptions,
-  build,
-  clipGlobalNorm,
-  memoryReport,
-  nn,
-  type Program,
-  programBytes,
-  rounds,
-  type Traceable,
-  trainStep,
-} from '@cohesin/core';
-import { akita, type BuiltModel, enformer, lossOf, optimizerOf } from '@cohesin/models';
+import { type BuildOptions, build, memoryReport, type Program, programBytes, rounds } from '@cohesin/core';
+import { SUBJECTS, type Subject } from './published.ts';
 import { environment, publish, table } from './report.ts';
 
 const BINDING_LIMIT = 128 * 2 ** 20; // what WebGPU grants everywhere
 
-interface Subject {
-  readonly name: string;
-  readonly about: string;
-  readonly step: Traceable;
-  readonly inputs: BuildOptions['inputs'];
-  readonly plans: Readonly<Record<string, Partial<BuildOptions>>>;
-}
-
 /** Builds each plan and prints its memory in full. */
 export function memory(): void {
-  const results = [enformerAsPublished(), akitaAsPublished()].map((subject) => ({
+  const results = SUBJECTS.map((subject) => ({
     ...subject,
     rows: Object.entries(subject.plans).map(([name, placement]) => planned(subject, name, placement)),
   }));
@@ -88,46 +68,4 @@ function planTable(rows: readonly Row[]): string {
       `${again}`,
     ]),
   );
-}
-
-/** Avsec et al. 2021, as published, with the human head; statistics of each sequence alone. */
-function enformerAsPublished(): Subject {
-  const model = enformer().head('human');
-  const optimizer = adam({ learningRate: 5e-4, clip: clipGlobalNorm(0.2) });
-  const recompute = ['trunk.stem', 'trunk.tower.*', 'trunk.transformer.*'];
-  return {
-    name: 'Enformer',
-    about: '196,608 bp, Poisson loss on 5,313 tracks, Adam.',
-    step: trainStep({ model, loss: nn.poissonLoss, optimizer }),
-    inputs: { x: [1, 196_608, 4], y: [1, 896, 5_313] },
-    plans: {
-      'no options': {},
-      'recompute: false': { recompute: false },
-      [`recompute: ${recompute.join(', ')}`]: { recompute },
-      'memoryBudget: 10 GB': { memoryBudget: 10e9 },
-      '8 leaves a sequence': { leavesPerSequence: 8 },
-      '8 leaves, recompute': { leavesPerSequence: 8, recompute },
-      '24 leaves a sequence': { leavesPerSequence: 24 },
-      '24 leaves, recompute': { leavesPerSequence: 24, recompute },
-    },
-  };
-}
-
-/** Fudenberg et al. 2020, as published but for its batch of 2: sequences cut into leaves follow one another. */
-function akitaAsPublished(): Subject {
-  const { model, train }: BuiltModel = akita();
-  const recompute = ['trunk.0', 'trunk.1.*', 'trunk.2.*', 'head.2', 'head.4.*'];
-  return {
-    name: 'Akita',
-    about: '1,048,576 bp, mean squared error of 99,681 pairs of bins for 5 cell types, SGD with momentum.',
-    step: trainStep({ model, loss: lossOf(train), optimizer: optimizerOf(train) }),
-    inputs: { x: [1, 1_048_576, 4], y: [1, 99_681, 5] },
-    plans: {
-      'no options': {},
-      'recompute: false': { recompute: false },
-      [`recompute: ${recompute.join(', ')}`]: { recompute },
-      '16 leaves a sequence': { leavesPerSequence: 16 },
-      '16 leaves, recompute': { leavesPerSequence: 16, recompute },
-    },
-  };
 }

@@ -42,7 +42,7 @@ export function environment({
   };
 }
 
-function commit(): string {
+export function commit(): string {
   const git = (...words: string[]): string =>
     spawnSync('git', words, { cwd: ROOT, encoding: 'utf8' }).stdout.trim();
   const changed =

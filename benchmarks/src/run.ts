@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { cold } from './cold.ts';
 import { fullSize } from './full-size.ts';
+import { fullStep } from './full-step.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
@@ -18,6 +19,8 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   large,
   memory,
   'full-size': fullSize,
+  'akita-step': () => fullStep('akita'),
+  'enformer-step': () => fullStep('enformer'),
   steps,
   cold,
   schedules,
