@@ -131,8 +131,40 @@ test('a loss that is not finite ends the run with exit code 70 and names tensor 
   expect(code).toBe(70);
 });
 
+test('a run keeps its kernel table, and is resumed with no other', async () => {
+  const tabled = join(dir, 'tabled');
+  const train = (folder: string, ...args: readonly string[]): ReturnType<typeof cohesin> =>
+    cohesin(['train', '--model', model, '--data', data, '--out', folder, ...args]);
+  const written = async (name: string, tile: string): Promise<string> => {
+    const families = ['software conv1d 4>8 m1024+', 'gpu conv1d 4>8 m1024'];
+    const tiles = Object.fromEntries(families.map((family) => [`${family} b1 15 taps`, tile]));
+    await writeFile(join(dir, name), JSON.stringify({ format: 'cohesin kernel table 1', tiles }));
+    return join(dir, name);
+  };
+  const unknown = await train(tabled, '--kernel-table', await written('unknown.json', '99x1 rows'));
+  expect(unknown.errors).toMatch(/the kernel table gives '.*conv1d 4>8 .*' the tile '99x1 rows'/);
+  expect(unknown.code).toBe(78);
+  const other = await train(
+    out,
+    '--resume',
+    out,
+    '--kernel-table',
+    await written('other.json', '1x1 columns'),
+  );
+  expect(other.errors).toMatch(/--kernel-table is .* but the run was started with the shipped table/);
+  expect(other.code).toBe(78);
+  const table = join(dir, 'table.json');
+  const tuned = await cohesin(['tune', '--model', model, '--out', table, '--cache', join(dir, 'tune.json')]);
+  expect(tuned.lines.at(-1)).toMatch(/0 of 0 classes/); // all products of this model are left to the estimate
+  const first = await train(tabled, '--kernel-table', table, '--steps', '1');
+  expect(first.lines.join('\n')).toContain('kernel table 44136fa355b3'); // of an empty one
+  const resumed = await train(tabled, '--resume', tabled, '--steps', '2'); // refused if its kernels were others
+  expect(resumed.errors).toBe('');
+  expect(resumed.lines.join('\n')).toContain('kernel table 44136fa355b3');
+});
+
 test('help teaches: every command lists its options and complete examples', async () => {
-  for (const command of ['train', 'evaluate', 'devices', 'demo']) {
+  for (const command of ['train', 'tune', 'evaluate', 'devices', 'demo']) {
     const { code, lines } = await cohesin([command, '--help']);
     expect(code).toBe(0);
     expect(lines.join('\n')).toMatch(new RegExp(`Options:[\\s\\S]*Examples:\\n {2}cohesin ${command}`));

@@ -1,4 +1,4 @@
-import { NotFiniteError } from '@cohesin/core';
+import { KernelTableError, NotFiniteError } from '@cohesin/core';
 import { type Command, helpText, parseOptions, UsageError } from './command-line.ts';
 import { baseline } from './commands/baseline.ts';
 import { demo } from './commands/demo.ts';
@@ -8,8 +8,19 @@ import { inspect } from './commands/inspect.ts';
 import { prepare } from './commands/prepare.ts';
 import { simulate } from './commands/simulate.ts';
 import { train } from './commands/train.ts';
+import { tuneCommand } from './commands/tune.ts';
 
-const COMMANDS: readonly Command[] = [devices, prepare, inspect, train, evaluate, baseline, simulate, demo];
+const COMMANDS: readonly Command[] = [
+  devices,
+  prepare,
+  inspect,
+  tuneCommand,
+  train,
+  evaluate,
+  baseline,
+  simulate,
+  demo,
+];
 
 /** sysexits.h: a user's mistake, a number that is not one, and a fault that may not come again. */
 const EXIT = { configuration: 78, numeric: 70, retryable: 75 } as const;
@@ -30,7 +41,7 @@ function overview(): string {
 }
 
 function exitCode(error: unknown): number {
-  if (error instanceof UsageError) return EXIT.configuration;
+  if (error instanceof UsageError || error instanceof KernelTableError) return EXIT.configuration;
   return error instanceof NotFiniteError ? EXIT.numeric : EXIT.retryable;
 }
 

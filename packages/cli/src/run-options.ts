@@ -16,6 +16,8 @@ export interface RunOptions {
   readonly batchNorm: 'sequence' | 'step' | undefined;
   readonly parts: number | undefined;
   readonly precision: Precision | undefined;
+  /** A file of `tune`. */
+  readonly kernelTable: string | undefined;
   readonly seed: number | undefined;
   readonly checkpointEvery: number | undefined;
   readonly patience: number | undefined;
@@ -60,6 +62,10 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   precision: {
     value: 'f32|mixed',
     about: 'mixed: activations of products as f16, for less memory and matrix units (default f32)',
+  },
+  'kernel-table': {
+    value: 'FILE',
+    about: 'tiles of kernels as cohesin tune measured them, in place of the shipped ones; a part of the plan',
   },
   parts: {
     value: 'P',
@@ -108,6 +114,7 @@ export function readRunOptions(options: Options): RunOptions {
     batch: options.count('batch'),
     batchNorm: options.choice('batch-norm', ['sequence', 'step']),
     precision: options.choice('precision', ['f32', 'mixed']),
+    kernelTable: options.text('kernel-table'),
     parts: options.count('parts'),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),

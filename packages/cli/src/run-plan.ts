@@ -1,10 +1,10 @@
-import { nn, type Precision } from '@cohesin/core';
+import { type KernelTable, kernelTableHash, nn, type Precision, readKernelTable } from '@cohesin/core';
 import { type Checkpoint, type DeviceChoice, deviceCount } from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
 import type { Stopping } from './early-stopping.ts';
 import type { RunOptions } from './run-options.ts';
-import { DEFAULT_CLIP_NORM, leavesOf, type Task } from './task.ts';
+import { DEFAULT_CLIP_NORM, leavesOf, type Task, usage } from './task.ts';
 
 /** Everything a run does that its command line leaves open. */
 export interface RunPlan {
@@ -15,6 +15,8 @@ export interface RunPlan {
   readonly parts: number;
   readonly batchNorm: 'sequence' | 'step';
   readonly precision: Precision;
+  /** In place of the shipped one. */
+  readonly kernelTable: KernelTable | undefined;
   readonly seed: number;
   readonly steps: number;
   readonly stepsPerEpoch: number;
@@ -60,6 +62,7 @@ export async function planRun(
       'sequence',
     precision:
       agree('precision', options.precision, resumed?.plan.precision as RunOptions['precision']) ?? 'f32',
+    kernelTable: await kernelTableOf(options.kernelTable, resumed),
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
     steps: options.steps ?? (options.epochs ?? train.maxEpochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
@@ -127,6 +130,22 @@ export function leavesOfPlan({
 function clipped(train: TrainConfig): TrainConfig {
   const stated = train.clipNorm !== undefined || train.globalClipNorm !== undefined;
   return stated ? train : { ...train, clipNorm: DEFAULT_CLIP_NORM };
+}
+
+/** @throws UsageError when the file is no kernel table, or not the one the run was started with. */
+async function kernelTableOf(
+  path: string | undefined,
+  resumed: Checkpoint | undefined,
+): Promise<KernelTable | undefined> {
+  if (path === undefined) return resumed?.plan.kernelTable;
+  const given = await usage(() => readKernelTable(path));
+  if (resumed === undefined) return given;
+  const saved = resumed.plan.kernelTable;
+  const [own, other] = [given, saved].map((table) => table && kernelTableHash(table).slice(0, 12));
+  if (own === other) return given;
+  throw new UsageError(
+    `--kernel-table is ${path} (${own}) but the run was started with ${other ?? 'the shipped table'}; leave --kernel-table out, or start a new run`,
+  );
 }
 
 function agree<T>(name: string, given: T | undefined, saved: T | undefined): T | undefined {

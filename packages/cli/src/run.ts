@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { kernelTableHash } from '@cohesin/core';
 import { type Checkpoint, loadCheckpoint, type Validations } from '@cohesin/distributed';
 import { type EventLog, openDataset, openEventLog } from '@cohesin/io';
 import { UsageError } from './command-line.ts';
@@ -102,7 +103,7 @@ function introduce(
     `${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
   );
   output.say(
-    `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
+    `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${plan.kernelTable === undefined ? '' : `kernel table ${kernelTableHash(plan.kernelTable).slice(0, 12)}, `}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
   );
   const rates = Object.entries(plan.rateFactors).map(
     ([pattern, factor]) => `${pattern} learns at ${factor} of the rate`,

@@ -31,9 +31,17 @@ export const DEFAULT_CLIP_NORM = 2;
  */
 export async function openTask(model: string, dataset: Dataset): Promise<Task> {
   return usage(async () => {
-    const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
-    return taskOf(params, model, dataset, await buildModel(params, model));
+    const { params, built } = await openModel(model);
+    return taskOf(params, model, dataset, built);
   });
+}
+
+/** A published model by name, or that of a parameter file. @throws when the model is unknown. */
+export async function openModel(
+  model: string,
+): Promise<{ readonly params: unknown; readonly built: BuiltModel }> {
+  const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
+  return { params, built: await buildModel(params, model) };
 }
 
 /** The task of a checkpoint: the model is rebuilt from what the checkpoint says. */

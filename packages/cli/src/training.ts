@@ -82,6 +82,7 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
     ...leavesOfPlan(plan),
     seed: plan.seed,
     precision: plan.precision,
+    ...(plan.kernelTable === undefined ? {} : { kernelTable: plan.kernelTable }),
     inputs: trainingInputs(plan.batch, task.shapes),
   });
 }
@@ -178,6 +179,6 @@ function inputsOf(
 
 /** What decides the bits, for the checkpoint. */
 function savedPlan(plan: RunPlan): CheckpointInfo['plan'] {
-  const { batch, leaves, parts, batchNorm, precision, frozen, rateFactors } = plan;
-  return { batch, leaves, parts, batchNorm, precision, frozen, rateFactors };
+  const { batch, leaves, parts, batchNorm, precision, frozen, rateFactors, kernelTable } = plan;
+  return { batch, leaves, parts, batchNorm, precision, frozen, rateFactors, kernelTable };
 }

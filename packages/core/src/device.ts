@@ -88,23 +88,7 @@ export class Device {
    * @throws when no Vulkan, Metal or D3D12 adapter answers, with how to get a software one.
    */
   static async open({ bindingLimit }: { readonly bindingLimit?: number } = {}): Promise<Device> {
-    Object.assign(globalThis, globals);
-    installAdaptivePolling();
-    const instance = create(INSTANCE_FLAGS);
-    const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
-    if (adapter === null) {
-      throw new Error(
-        'no GPU adapter answered. Install a GPU driver, or a software one: Mesa ≥ 25.0.7 (Debian: apt-get install mesa-vulkan-drivers; Debian 12 needs it from bookworm-backports)',
-      );
-    }
-    const requiredLimits = Object.fromEntries(
-      RAISED_LIMITS.flatMap((name) => {
-        const limit = (adapter.limits as unknown as Record<string, number | undefined>)[name];
-        return limit === undefined ? [] : [[name, limit] as const];
-      }),
-    );
-    const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
-    const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+    const { instance, adapter, gpu } = await openGpu();
     return new Device(instance, adapter, gpu, bindingLimit);
   }
 
@@ -342,6 +326,34 @@ export class Device {
   }
 }
 
+/** Dawn's own objects. It crashes when the instance is collected before its devices. */
+interface OpenGpu {
+  readonly instance: GPU;
+  readonly adapter: GPUAdapter;
+  readonly gpu: GPUDevice;
+}
+
+/** Opens the adapter Dawn ranks first, with every limit and feature it grants. @throws as `Device.open`. */
+export async function openGpu(): Promise<OpenGpu> {
+  Object.assign(globalThis, globals);
+  installAdaptivePolling();
+  const instance = create(INSTANCE_FLAGS);
+  const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
+  if (adapter === null) {
+    throw new Error(
+      'no GPU adapter answered. Install a GPU driver, or a software one: Mesa ≥ 25.0.7 (Debian: apt-get install mesa-vulkan-drivers; Debian 12 needs it from bookworm-backports)',
+    );
+  }
+  const requiredLimits = Object.fromEntries(
+    RAISED_LIMITS.flatMap((name) => {
+      const limit = (adapter.limits as unknown as Record<string, number | undefined>)[name];
+      return limit === undefined ? [] : [[name, limit] as const];
+    }),
+  );
+  const requiredFeatures = WANTED_FEATURES.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
+  return { instance, adapter, gpu: await adapter.requestDevice({ requiredFeatures, requiredLimits }) };
+}
+
 /**
  * What kernels for a device are written for. Matrix units multiply f16, so they are used in mixed precision only.
  *
@@ -380,7 +392,8 @@ export function subgroupMatrices(adapter: AdapterSizes): readonly SubgroupMatric
     .sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
 }
 
-function describe(adapter: GPUAdapter, gpu: GPUDevice, bindingLimit?: number): DeviceInfo {
+/** What a device says about itself; `bindingLimit` lowers the bytes of one binding. */
+export function describe(adapter: GPUAdapter, gpu: GPUDevice, bindingLimit?: number): DeviceInfo {
   const { vendor, architecture, device, description } = adapter.info;
   const sizes = adapter.info as AdapterSizes;
   return {

@@ -20,6 +20,28 @@ export { gradients } from './grad.ts';
 export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
 export type { KernelBody, KernelTarget } from './kernel.ts';
+export { type Product, productsOf } from './kernels/family.ts';
+export {
+  type KernelTable,
+  KernelTableError,
+  kernelTableHash,
+  productClass,
+  readKernelTable,
+  sortedTable,
+  writeKernelTable,
+} from './kernels/kernel-table.ts';
+export { productSizes } from './kernels/product-sizes.ts';
+export {
+  clearWinner,
+  median,
+  openTuner,
+  type Tuned,
+  type Tuner,
+  tableOf,
+  tune,
+  worthTuning,
+} from './kernels/tune.ts';
+export { defaultTuneCache, openTuneCache, type TuneCache } from './kernels/tune-cache.ts';
 export { literal } from './literal.ts';
 export { memoryReport, programBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';

@@ -1,3 +1,4 @@
+import type { KernelTable } from './kernels/kernel-table.ts';
 import type { Range } from './op.ts';
 
 /**
@@ -43,13 +44,17 @@ export interface FoldedBody {
 }
 
 /** The kind of device that kernels are written for: part of the logical plan, since it decides their texts. */
-export type KernelTarget =
-  /** A driver on the CPU: no workgroup memory. */
-  | { readonly kind: 'software' }
+export type KernelTarget = (
+  | /** A driver on the CPU: no workgroup memory. */
+  { readonly kind: 'software' }
   /** A GPU: workgroup memory. */
   | { readonly kind: 'gpu' }
   /** A GPU whose subgroups multiply f16 matrices: for mixed precision. */
-  | { readonly kind: 'tensor-core'; readonly matrices: SubgroupMatrices };
+  | { readonly kind: 'tensor-core'; readonly matrices: SubgroupMatrices }
+) & {
+  /** Measured tiles by class of product, in place of the shipped ones. */
+  readonly table?: KernelTable;
+};
 
 /** f16 matrices [m, k] and [k, n] that a subgroup multiplies at a time, summed in f32. */
 export interface SubgroupMatrices {

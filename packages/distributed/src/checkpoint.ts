@@ -5,6 +5,7 @@ import {
   type DeviceInfo,
   explain,
   type HostTensor,
+  type KernelTable,
   readSafetensors,
   replacePath,
   writeSafetensors,
@@ -40,6 +41,8 @@ export interface CheckpointInfo {
     readonly frozen?: readonly string[];
     /** What learning rates are multiplied by, by pattern of parameters. */
     readonly rateFactors?: Readonly<Record<string, number>>;
+    /** The kernel table, where one was named in place of the shipped one. */
+    readonly kernelTable?: KernelTable | undefined;
   };
   readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
   /** Where the data stream goes on. */

@@ -96,6 +96,7 @@ async function firstRun(
     batch: undefined,
     batchNorm: undefined,
     precision: undefined,
+    kernelTable: undefined,
     parts: undefined,
     seed: undefined,
     checkpointEvery: undefined,

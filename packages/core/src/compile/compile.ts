@@ -7,6 +7,7 @@ import { initialScales } from '../gradient-scale.ts';
 import { roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { type KernelTarget, SOFTWARE } from '../kernel.ts';
+import type { KernelTable } from '../kernels/kernel-table.ts';
 import { LOSS_SCALE, withLossScale } from '../loss-scale.ts';
 import { memoryReport } from '../memory-report.ts';
 import { NotFiniteError, type Place } from '../not-finite.ts';
@@ -36,6 +37,8 @@ export interface BuildOptions extends Placement {
   readonly leavesPerSequence?: number;
   /** What the kernels are written for; `compile` and `distribute` take it from the device. */
   readonly target?: KernelTarget;
+  /** Tiles of kernels, of `readKernelTable`, in place of the shipped table. A part of the plan: it decides bits. */
+  readonly kernelTable?: KernelTable;
   /** `mixed` needs shader-f16; training then scales its loss. Default `f32`. */
   readonly precision?: Precision;
   /** `false` gives every tensor a kernel and memory of its own: to look for errors of fused kernels. Rounds differently. */
@@ -51,7 +54,9 @@ export interface Built {
 
 /** Traces and compiles a function, without a device. */
 export function build(fn: Traceable, options: BuildOptions): Built {
-  const { inputs, leaves = 1, leavesPerSequence = 1, target = SOFTWARE, precision = 'f32' } = options;
+  const { inputs, leaves = 1, leavesPerSequence = 1, precision = 'f32', kernelTable } = options;
+  const { target: device = SOFTWARE } = options;
+  const target = kernelTable === undefined ? device : { ...device, table: kernelTable };
   const plan = { leaves, leavesPerSequence, target, precision, fuse: options.fuse ?? true };
   const tensors = Object.entries(inputs).map(([name, spec]) => {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };

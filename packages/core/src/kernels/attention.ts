@@ -9,7 +9,6 @@
 import type { KernelBody } from '../kernel.ts';
 import { wgsl } from '../wgsl.ts';
 import {
-  cheapest,
   columnSpan,
   declareSums,
   LANES,
@@ -23,6 +22,7 @@ import {
   tileCost,
   tileIndices,
 } from './tile.ts';
+import { byCost } from './tiled-kernel.ts';
 
 /** Sizes of one attention. */
 export interface AttentionSizes {
@@ -203,7 +203,7 @@ const COLUMN_TILES = TILES.filter(({ lanes }) => lanes === 'columns');
 function headProduct(product: HeadProduct): KernelBody {
   const { rows, columns, depth, groups, heads, extraColumns, extraDepth, shift } = product;
   const shape: ProductShape = { rows, columns, depth, groups, rowStride: depth, columnStride: 1 };
-  const tile = cheapest(COLUMN_TILES, (candidate) => tileCost(shape, candidate));
+  const tile = byCost(COLUMN_TILES, (candidate) => tileCost(shape, candidate))[0]!;
   const span = columns + (extraColumns?.(tile) ?? 0);
   const rowTiles = Math.ceil(rows / rowSpan(tile));
   const columnTiles = Math.ceil(span / columnSpan(tile));

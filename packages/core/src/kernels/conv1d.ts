@@ -7,8 +7,6 @@ import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import { partialChunks } from './matmul.ts';
 import {
-  cheapest,
-  chooseTile,
   columnSpan,
   declareSums,
   LANES,
@@ -18,10 +16,12 @@ import {
   resumeSums,
   rowSpan,
   storeSums,
-  TILES,
-  tileCost,
   tileIndices,
+  tilesByCost,
+  type WeightGradientTile,
+  weightGradientTiles,
 } from './tile.ts';
+import type { TiledKernel } from './tiled-kernel.ts';
 import { box, digits, rowsBehind, spans, within } from './touches.ts';
 
 /** y[b, p, o] = Σ_t Σ_c x[b, p · stride + t · dilation − padLeft, c] · weight[t, c, o]; x is zero outside its length. */
@@ -44,47 +44,49 @@ export interface Conv1dGeometry {
  * y [batch, outLength, outputs] from inputs `x` [batch, length, inputs] and `weight` [size, inputs, outputs].
  * Sums run over taps, then channels, in f32.
  */
-export function conv1dKernel(geometry: Conv1dGeometry): KernelBody {
-  checkGroups(geometry);
-  const { batch, outLength, inputs, outputs, size, stride } = geometry;
-  const tile = chooseTile({
-    rows: outLength,
-    columns: outputs,
-    depth: size * inputs,
-    groups: batch,
-    rowStride: stride * inputs,
-    columnStride: 1,
-  });
-  return forwardKernel(geometry, tile);
-}
+export const conv1dKernel: TiledKernel<Conv1dGeometry> = {
+  tiles: ({ batch, outLength, inputs, outputs, size, stride }) =>
+    tilesByCost({
+      rows: outLength,
+      columns: outputs,
+      depth: size * inputs,
+      groups: batch,
+      rowStride: stride * inputs,
+      columnStride: 1,
+    }),
+  kernel: forwardKernel,
+};
 
 /**
  * dx [batch, length, inputs] from inputs `dy` [batch, outLength, outputs] and `weight` [size, inputs, outputs], for the
  * geometry of the forward convolution. Every dx gathers its own sum: no atomics, any stride and dilation.
  */
-export function conv1dInputGradientKernel(geometry: Conv1dGeometry): KernelBody {
-  checkGroups(geometry);
-  const { batch, length, inputs, outputs, size, stride } = geometry;
-  const tile = chooseTile({
-    rows: Math.ceil(length / stride),
-    columns: inputs,
-    depth: Math.ceil(size / stride) * outputs,
-    groups: batch * stride,
-    rowStride: outputs,
-    columnStride: outputs,
-  });
-  return inputGradientKernel(geometry, tile);
-}
+export const conv1dInputGradientKernel: TiledKernel<Conv1dGeometry> = {
+  tiles: ({ batch, length, inputs, outputs, size, stride }) =>
+    tilesByCost({
+      rows: Math.ceil(length / stride),
+      columns: inputs,
+      depth: Math.ceil(size / stride) * outputs,
+      groups: batch * stride,
+      rowStride: outputs,
+      columnStride: outputs,
+    }),
+  kernel: inputGradientKernel,
+};
 
 /**
  * Partial weight gradients [chunks, size, inputs, outputs] from inputs `x` [batch, length, inputs] and
  * `dy` [batch, outLength, outputs], for the geometry of the forward convolution; their sum over the first axis is the
  * gradient. Each chunk is a fixed range of batches and positions, summed in order.
  */
-export function conv1dWeightGradientKernel(geometry: Conv1dGeometry): KernelBody {
-  checkGroups(geometry);
-  return weightGradientKernel(geometry, weightGradientTile(geometry));
-}
+export const conv1dWeightGradientKernel: TiledKernel<Conv1dGeometry> = {
+  tiles: (geometry) => {
+    const { inputs, outputs, size } = geometry;
+    const { terms, chunks } = chunkRanges(geometry);
+    return weightGradientTiles({ size, inputs, outputs, depth: terms, groups: chunks });
+  },
+  kernel: weightGradientKernel,
+};
 
 /** The first axis of the output of `conv1dWeightGradientKernel`. */
 export function conv1dWeightGradientChunks(geometry: Conv1dGeometry): number {
@@ -98,6 +100,7 @@ function checkGroups({ groups = 1 }: Conv1dGeometry): void {
 }
 
 function forwardKernel(geometry: Conv1dGeometry, tile: RegisterTile): KernelBody {
+  checkGroups(geometry);
   const { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft } = geometry;
   const rowTiles = Math.ceil(outLength / rowSpan(tile));
   const columnTiles = Math.ceil(outputs / columnSpan(tile));
@@ -138,6 +141,7 @@ function forwardKernel(geometry: Conv1dGeometry, tile: RegisterTile): KernelBody
  * reaches dy[row + offset] where offset = (phase + padLeft − t · dilation) / stride, if that is whole.
  */
 function inputGradientKernel(geometry: Conv1dGeometry, tile: RegisterTile): KernelBody {
+  checkGroups(geometry);
   const { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft } = geometry;
   const phaseRows = Math.ceil(length / stride);
   const rowTiles = Math.ceil(phaseRows / rowSpan(tile));
@@ -263,33 +267,6 @@ function flatSum(tile: RegisterTile, sum: TapSum, tapStep: number): string[] {
   ];
 }
 
-/** The tile of taps × channels of x (rows) by channels of dy (columns) that one workgroup sums. */
-interface WeightGradientTile {
-  readonly taps: number;
-  readonly channels: number;
-  readonly tile: RegisterTile;
-}
-
-/** Several taps in one tile share the loads of dy: 24 → 28 channels run at 9.2 GFLOP/s per core with 5 taps, 6.7 with 1. */
-function weightGradientTile(geometry: Conv1dGeometry): WeightGradientTile {
-  const { inputs, outputs, size } = geometry;
-  const { terms, chunks } = chunkRanges(geometry);
-  const shape = { columns: outputs, depth: terms, groups: chunks, rowStride: 1, columnStride: 1 };
-  const candidates = Array.from({ length: Math.min(size, MAX_TAPS) }, (_, i) => i + 1).flatMap((taps) =>
-    TILES.filter((tile) => tile.rows % taps === 0).map((tile) => ({
-      taps,
-      channels: tile.rows / taps,
-      tile,
-    })),
-  );
-  return cheapest(candidates, ({ taps, channels, tile }) => {
-    const tiles = Math.ceil(size / taps) * Math.ceil(inputs / rowSpan({ ...tile, rows: channels }));
-    return tileCost({ ...shape, rows: tiles * rowSpan(tile) }, tile);
-  });
-}
-
-const MAX_TAPS = 8;
-
 /** Chunks are ranges of whole batches, or pieces of one batch's positions: never parts of several batches. */
 interface ChunkRanges {
   readonly batchChunks: number;
@@ -319,9 +296,11 @@ function chunkRanges(geometry: Conv1dGeometry): ChunkRanges {
   };
 }
 
-function weightGradientKernel(geometry: Conv1dGeometry, shape: WeightGradientTile): KernelBody {
+function weightGradientKernel(geometry: Conv1dGeometry, tile: WeightGradientTile): KernelBody {
+  checkGroups(geometry);
   const { batch, length, outLength, inputs, outputs, size, stride, dilation, padLeft } = geometry;
-  const { taps, channels, tile } = shape;
+  const { taps } = tile;
+  const channels = tile.rows / taps;
   const chunk = chunkRanges(geometry);
   const span = { ...tile, rows: channels };
   const channelTiles = Math.ceil(inputs / rowSpan(span));

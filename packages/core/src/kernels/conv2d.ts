@@ -7,8 +7,6 @@ import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import { partialChunks } from './matmul.ts';
 import {
-  cheapest,
-  chooseTile,
   columnSpan,
   declareSums,
   LANES,
@@ -18,10 +16,12 @@ import {
   resumeSums,
   rowSpan,
   storeSums,
-  TILES,
-  tileCost,
   tileIndices,
+  tilesByCost,
+  type WeightGradientTile,
+  weightGradientTiles,
 } from './tile.ts';
+import type { TiledKernel } from './tiled-kernel.ts';
 import { box, digits, rowsBehind, spans } from './touches.ts';
 
 /**
@@ -48,9 +48,9 @@ export interface Conv2dGeometry {
  * y [batch, outHeight, outWidth, outputs] from inputs `x` and `weight`. Sums run over taps, row by row, then channels,
  * in f32.
  */
-export function conv2dKernel(geometry: Conv2dGeometry): KernelBody {
+export const conv2dKernel: TiledKernel<Conv2dGeometry> = tapSums((geometry) => {
   const { height, width, outHeight, outWidth, inputs, outputs, padTop, padLeft, dilation } = geometry;
-  return tapSumKernel({
+  return {
     ...geometry,
     source: 'x',
     sourceHeight: height,
@@ -64,13 +64,13 @@ export function conv2dKernel(geometry: Conv2dGeometry): KernelBody {
     firstColumn: -padLeft,
     step: dilation,
     weight: (column) => `(tap * ${inputs}u + channel) * ${outputs}u + ${column}`,
-  });
-}
+  };
+});
 
 /** dx [batch, height, width, inputs] from inputs `dy` and `weight`. Every dx gathers its own sum: no atomics. */
-export function conv2dInputGradientKernel(geometry: Conv2dGeometry): KernelBody {
+export const conv2dInputGradientKernel: TiledKernel<Conv2dGeometry> = tapSums((geometry) => {
   const { outHeight, outWidth, inputs, outputs, padTop, padLeft, dilation } = geometry;
-  return tapSumKernel({
+  return {
     ...geometry,
     source: 'dy',
     sourceHeight: outHeight,
@@ -82,16 +82,24 @@ export function conv2dInputGradientKernel(geometry: Conv2dGeometry): KernelBody 
     firstColumn: padLeft,
     step: -dilation,
     weight: (column) => `(tap * ${inputs}u + ${column}) * ${outputs}u + channel`,
-  });
-}
+  };
+});
 
 /**
  * Partial weight gradients [chunks, sizeHeight, sizeWidth, inputs, outputs] from inputs `x` and `dy`; their sum over the
  * first axis is the gradient. Each chunk is a fixed range of rows of all maps, summed in order.
  */
-export function conv2dWeightGradientKernel(geometry: Conv2dGeometry): KernelBody {
-  return weightGradientKernel(geometry, weightGradientTile(geometry));
-}
+export const conv2dWeightGradientKernel: TiledKernel<Conv2dGeometry> = {
+  tiles: (geometry) => {
+    const { outWidth, inputs, outputs, sizeHeight, sizeWidth } = geometry;
+    return weightGradientTiles({
+      ...{ size: sizeHeight * sizeWidth, inputs, outputs },
+      depth: rowsPerChunk(geometry) * outWidth,
+      groups: conv2dWeightGradientChunks(geometry),
+    });
+  },
+  kernel: weightGradientKernel,
+};
 
 /** The first axis of the output of `conv2dWeightGradientKernel`. */
 export function conv2dWeightGradientChunks(geometry: Conv2dGeometry): number {
@@ -122,18 +130,28 @@ interface TapSum {
   readonly weight: (column: string) => string;
 }
 
+function tapSums(sumOf: (geometry: Conv2dGeometry) => TapSum): TiledKernel<Conv2dGeometry> {
+  return {
+    tiles: (geometry) => {
+      const { batch, height, width, channels, columns, sizeHeight, sizeWidth, columnStride } =
+        sumOf(geometry);
+      return tilesByCost({
+        rows: width,
+        columns,
+        depth: sizeHeight * sizeWidth * channels,
+        groups: batch * height,
+        rowStride: channels,
+        columnStride,
+      });
+    },
+    kernel: (geometry, tile: RegisterTile) => tapSumKernel(sumOf(geometry), tile),
+  };
+}
+
 /** Rows of the register tile are neighbouring pairs in one row of the map. */
-function tapSumKernel(sum: TapSum): KernelBody {
+function tapSumKernel(sum: TapSum, tile: RegisterTile): KernelBody {
   const { batch, height, width, source, sourceHeight, sourceWidth, channels, columns } = sum;
-  const { sizeHeight, sizeWidth, firstRow, firstColumn, step, columnStride, weight } = sum;
-  const tile = chooseTile({
-    rows: width,
-    columns,
-    depth: sizeHeight * sizeWidth * channels,
-    groups: batch * height,
-    rowStride: channels,
-    columnStride,
-  });
+  const { sizeHeight, sizeWidth, firstRow, firstColumn, step, weight } = sum;
   const rowTiles = Math.ceil(width / rowSpan(tile));
   const columnTiles = Math.ceil(columns / columnSpan(tile));
   // One comparison checks both ends: places before the start are large numbers.
@@ -207,43 +225,11 @@ function rowsPerChunk({
   return Math.ceil(rows / Math.min(rows, wanted));
 }
 
-/** The tile of taps × channels of x (rows) by channels of dy (columns) that one workgroup sums. */
-interface WeightGradientTile {
-  readonly taps: number;
-  readonly channels: number;
-  readonly tile: RegisterTile;
-}
-
-const MAX_TAPS = 8;
-
-/** Several taps in one tile share the loads of dy. */
-function weightGradientTile(geometry: Conv2dGeometry): WeightGradientTile {
-  const { outWidth, inputs, outputs, sizeHeight, sizeWidth } = geometry;
-  const size = sizeHeight * sizeWidth;
-  const shape = {
-    columns: outputs,
-    depth: rowsPerChunk(geometry) * outWidth,
-    groups: conv2dWeightGradientChunks(geometry),
-    rowStride: 1,
-    columnStride: 1,
-  };
-  const candidates = Array.from({ length: Math.min(size, MAX_TAPS) }, (_, i) => i + 1).flatMap((taps) =>
-    TILES.filter((tile) => tile.rows % taps === 0).map((tile) => ({
-      taps,
-      channels: tile.rows / taps,
-      tile,
-    })),
-  );
-  return cheapest(candidates, ({ taps, channels, tile }) => {
-    const tiles = Math.ceil(size / taps) * Math.ceil(inputs / rowSpan({ ...tile, rows: channels }));
-    return tileCost({ ...shape, rows: tiles * rowSpan(tile) }, tile);
-  });
-}
-
-function weightGradientKernel(geometry: Conv2dGeometry, shape: WeightGradientTile): KernelBody {
+function weightGradientKernel(geometry: Conv2dGeometry, tile: WeightGradientTile): KernelBody {
   const { batch, height, width, outHeight, outWidth, inputs, outputs } = geometry;
   const { sizeHeight, sizeWidth, dilation, padTop, padLeft } = geometry;
-  const { taps, channels, tile } = shape;
+  const { taps } = tile;
+  const channels = tile.rows / taps;
   const size = sizeHeight * sizeWidth;
   const [rows, chunks] = [rowsPerChunk(geometry), conv2dWeightGradientChunks(geometry)];
   const span = { ...tile, rows: channels };

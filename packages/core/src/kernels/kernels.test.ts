@@ -8,14 +8,9 @@ import {
   eachProduct,
   noise,
 } from './check-kernel.ts';
-import {
-  type Conv1dGeometry,
-  conv1dKernel,
-  conv1dWeightGradientChunks,
-  conv1dWeightGradientKernel,
-} from './conv1d.ts';
+import { type Conv1dGeometry, conv1dWeightGradientChunks } from './conv1d.ts';
 import { productFamily } from './family.ts';
-import { type MatmulGeometry, matmulKernel, matmulPartialsChunks } from './matmul.ts';
+import { type MatmulGeometry, matmulPartialsChunks } from './matmul.ts';
 import { openRawDevice, prepareKernel, type RawDevice } from './run-kernel.ts';
 
 let raw: RawDevice;
@@ -52,7 +47,7 @@ describe('matmul', () => {
   }
 
   it('refuses a batch that is neither that of the result nor 1', () => {
-    expect(() => matmulKernel({ batch: 4, m: 1, k: 1, n: 1, batchA: 2 })).toThrow(/a has batch 2/);
+    expect(() => family.matmul({ batch: 4, m: 1, k: 1, n: 1, batchA: 2 })).toThrow(/a has batch 2/);
   });
 
   it('splits a long sum into ranges of k that add up to the product', async () => {
@@ -118,7 +113,7 @@ describe('conv1d and its gradients', () => {
     eachProduct(g, (i, w, o) => {
       dw[w]! += dy[o]! * x[i]!;
     });
-    await checkKernel(device, conv1dWeightGradientKernel(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
+    await checkKernel(device, family.conv1dWeightGradient(g), { x, dy }, dw, conv1dWeightGradientChunks(g));
   });
 
   it('does not let a value of the neighbouring batch or a NaN outside reach into the padding', async () => {
@@ -126,7 +121,7 @@ describe('conv1d and its gradients', () => {
     const x = noise(g.batch * g.length * g.inputs, 8);
     x.fill(Number.NaN, 0, g.length * g.inputs);
     const weight = noise(g.size * g.inputs * g.outputs, 9);
-    const prepared = await prepareKernel(device, conv1dKernel(g), { x, weight }, g.batch * 7 * g.outputs);
+    const prepared = await prepareKernel(device, family.conv1d(g), { x, weight }, g.batch * 7 * g.outputs);
     prepared.dispatch();
     const y = await prepared.read();
     prepared.close();
@@ -146,6 +141,6 @@ describe('conv1d and its gradients', () => {
   });
 
   it('refuses grouped convolutions', () => {
-    expect(() => conv1dKernel({ ...base, ...dense, groups: 3 })).toThrow(/groups is 3/);
+    expect(() => family.conv1d({ ...base, ...dense, groups: 3 })).toThrow(/groups is 3/);
   });
 });

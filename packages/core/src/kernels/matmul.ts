@@ -3,7 +3,6 @@ import type { KernelBody } from '../kernel.ts';
 import type { Range } from '../op.ts';
 import { wgsl } from '../wgsl.ts';
 import {
-  chooseTile,
   columnSpan,
   declareSums,
   LANES,
@@ -14,7 +13,9 @@ import {
   rowSpan,
   storeSums,
   tileIndices,
+  tilesByCost,
 } from './tile.ts';
+import type { TiledKernel } from './tiled-kernel.ts';
 import { box, digits, spans } from './touches.ts';
 
 /** a [batchA, m, k] · b [batchB, k, n] → y [batch, m, n]. */
@@ -36,19 +37,19 @@ export interface MatmulGeometry {
  * y [batch, m, n] = a [batchA, m, k] · b [batchB, k, n], each sum over k in order, in f32.
  * Inputs `a` and `b`, output `y`.
  */
-export function matmulKernel(geometry: MatmulGeometry): KernelBody {
-  const flat = flattenBatch(geometry);
-  return productKernel(flat, chooseTile(productShape(flat, 1)), 1);
-}
+export const matmulKernel: TiledKernel<MatmulGeometry> = {
+  tiles: (geometry) => tilesByCost(productShape(flattenBatch(geometry), 1)),
+  kernel: (geometry, tile: RegisterTile) => productKernel(flattenBatch(geometry), tile, 1),
+};
 
 /**
  * Partial products over equal ranges of k: y [chunks, batch, m, n], to be summed over the first axis.
  * For long sums with a small result, such as the weight gradient xᵀ · dy over all positions.
  */
-export function matmulPartialsKernel(geometry: MatmulGeometry): KernelBody {
-  const chunks = matmulPartialsChunks(geometry);
-  return productKernel(geometry, chooseTile(productShape(geometry, chunks)), chunks);
-}
+export const matmulPartialsKernel: TiledKernel<MatmulGeometry> = {
+  tiles: (geometry) => tilesByCost(productShape(geometry, matmulPartialsChunks(geometry))),
+  kernel: (geometry, tile: RegisterTile) => productKernel(geometry, tile, matmulPartialsChunks(geometry)),
+};
 
 /** How many ranges `matmulPartialsKernel` makes of k. */
 export function matmulPartialsChunks(geometry: MatmulGeometry): number {

@@ -1,4 +1,4 @@
-/** Test support: runs one `KernelBody` on a device the way the compiler wraps it. Not part of the library. */
+/** Runs one `KernelBody` on a device the way the compiler wraps it: for tests and measurements. */
 import { create, globals } from 'webgpu';
 import type { KernelBody } from '../kernel.ts';
 
@@ -50,43 +50,73 @@ ${kernel.body}
 }`;
 }
 
-/** A kernel with its buffers, to be dispatched any number of times. */
+/** A kernel with its operands, to be dispatched any number of times. */
 export interface PreparedKernel {
-  /** Encodes and submits one dispatch. */
-  dispatch(): void;
+  /** Encodes and submits one dispatch: of all workgroups, or the first so many. */
+  dispatch(workgroups?: number): void;
   /** The output so far. */
   read(): Promise<Float32Array>;
+}
+
+/** What kernels read and write on a device. */
+export interface Operands {
+  /** In the order of the bindings; the output comes after them. */
+  readonly names: readonly string[];
+  readonly buffers: readonly GPUBuffer[];
+  readonly output: GPUBuffer;
   close(): void;
 }
 
-/** Compiles `kernel` for `device` and uploads its inputs, in the order of the bindings. */
-export async function prepareKernel(
+/** Uploads inputs, in the order of the bindings, and makes an output of zeros. */
+export function createOperands(
   device: GPUDevice,
-  kernel: KernelBody,
   inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>,
   outputElements: number,
-): Promise<PreparedKernel> {
-  const module = device.createShaderModule({ code: kernelModule(kernel, Object.keys(inputs)) });
-  const pipeline = await device.createComputePipelineAsync({
-    layout: 'auto',
-    compute: { module, entryPoint: 'main' },
-  });
+): Operands {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const buffers = Object.values(inputs).map((values) => {
     const buffer = device.createBuffer({ size: values.byteLength, usage });
     device.queue.writeBuffer(buffer, 0, values);
     return buffer;
   });
-  const size = outputElements * 4;
-  const output = device.createBuffer({ size, usage });
+  const output = device.createBuffer({ size: outputElements * 4, usage });
+  const close = (): void => {
+    for (const buffer of [...buffers, output]) buffer.destroy();
+  };
+  return { names: Object.keys(inputs), buffers, output, close };
+}
+
+/** Compiles `kernel` for `device` with operands of its own, which `close` frees. */
+export async function prepareKernel(
+  device: GPUDevice,
+  kernel: KernelBody,
+  inputs: Readonly<Record<string, Float32Array<ArrayBuffer>>>,
+  outputElements: number,
+): Promise<PreparedKernel & { close(): void }> {
+  const operands = createOperands(device, inputs, outputElements);
+  return { ...(await prepareOn(device, kernel, operands)), close: operands.close };
+}
+
+/** Compiles `kernel` for `device` to work on operands that it may share with others. */
+export async function prepareOn(
+  device: GPUDevice,
+  kernel: KernelBody,
+  { names, buffers, output }: Operands,
+): Promise<PreparedKernel> {
+  const module = device.createShaderModule({ code: kernelModule(kernel, names) });
+  const pipeline = await device.createComputePipelineAsync({
+    layout: 'auto',
+    compute: { module, entryPoint: 'main' },
+  });
+  const { size } = output;
   const entries = [...buffers, output].map((buffer, binding) => ({ binding, resource: { buffer } }));
   const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-  const dispatch = (): void => {
+  const dispatch = (workgroups = kernel.workgroups): void => {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass({ label: 'run-kernel' });
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(Math.min(kernel.workgroups, FOLD), Math.ceil(kernel.workgroups / FOLD));
+    pass.dispatchWorkgroups(Math.min(workgroups, FOLD), Math.ceil(workgroups / FOLD));
     pass.end();
     device.queue.submit([encoder.finish()]);
   };
@@ -100,8 +130,5 @@ export async function prepareKernel(
     staging.destroy();
     return values;
   };
-  const close = (): void => {
-    for (const buffer of [...buffers, output]) buffer.destroy();
-  };
-  return { dispatch, read, close };
+  return { dispatch, read };
 }

@@ -7,12 +7,13 @@ import type { Conv1dGeometry } from './conv1d.ts';
 import { implicitFamily, type ProductFamily } from './family.ts';
 import type { MatmulGeometry } from './matmul.ts';
 import { kernelModule } from './run-kernel.ts';
-import { type MatrixTile, subgroupMatrixKernel } from './subgroup-matrix.ts';
+import { subgroupMatrixKernel } from './subgroup-matrix.ts';
+import type { Tile } from './tiled-kernel.ts';
 
 const FEATURES = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
 
 /** The family with a given tile, so that small shapes meet large tiles. */
-const familyWith = (matrices: SubgroupMatrices, own?: MatrixTile): ProductFamily =>
+const familyWith = (matrices: SubgroupMatrices, own?: Tile): ProductFamily =>
   implicitFamily((product) => subgroupMatrixKernel(product, matrices, own));
 
 const base = { batch: 1, length: 101, outLength: 101, inputs: 3, outputs: 5, size: 5 } as const;
@@ -47,7 +48,7 @@ describe('products on subgroup matrices', () => {
 
   const check = (
     name: string,
-    own: MatrixTile | undefined,
+    own: Tile | undefined,
     run: (device: GPUDevice, family: ProductFamily) => Promise<void>,
   ): void => {
     it(name, async ({ skip }) => {
@@ -57,7 +58,7 @@ describe('products on subgroup matrices', () => {
     });
   };
 
-  const products: readonly [MatrixTile | undefined, MatmulGeometry][] = [
+  const products: readonly [Tile | undefined, MatmulGeometry][] = [
     [undefined, { batch: 1, m: 1, k: 1, n: 1 }],
     [undefined, { batch: 3, m: 13, k: 17, n: 11, transposeA: true, transposeB: true }],
     [
@@ -80,7 +81,7 @@ describe('products on subgroup matrices', () => {
     checkMatmulPartials(on, family, { batch: 1, m: 7, k: 10_007, n: 5, transposeA: true }, exact),
   );
 
-  const convolutions: readonly [MatrixTile | undefined, Conv1dGeometry][] = [
+  const convolutions: readonly [Tile | undefined, Conv1dGeometry][] = [
     [undefined, { ...base, ...dense, batch: 3 }],
     [
       { rows: 4, columns: 2 },

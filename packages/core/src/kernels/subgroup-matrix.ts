@@ -7,7 +7,8 @@ import type { KernelBody, SubgroupMatrices } from '../kernel.ts';
 import { wgsl } from '../wgsl.ts';
 import type { ImplicitProduct } from './implicit-product.ts';
 import { stage, storeInside, tileStarts, wideOperands } from './staging.ts';
-import { cheapest, repeat } from './tile.ts';
+import { repeat } from './tile.ts';
+import { byCost, type Tile } from './tiled-kernel.ts';
 
 /** Subgroups along rows and along columns of a tile. */
 const GRID = 2;
@@ -16,22 +17,20 @@ const DEPTH = 2;
 /** f16 elements between rows of a staged tile beyond its size: 16 bytes, so that rows lie in different memory banks. */
 const PADDING = 8;
 
-/** Result matrices of one subgroup; the workgroup's tile is 2 × 2 times as large. */
-export interface MatrixTile {
-  readonly rows: number;
-  readonly columns: number;
-}
-
 const SIZES = [1, 2, 4];
-export const MATRIX_TILES: readonly MatrixTile[] = SIZES.flatMap((rows) =>
-  SIZES.map((columns) => ({ rows, columns })),
-);
+/** Result matrices of one subgroup; the workgroup's tile is 2 × 2 times as large. */
+const TILES: readonly Tile[] = SIZES.flatMap((rows) => SIZES.map((columns) => ({ rows, columns })));
+
+/** Tiles for a product, those of the least estimated time first. */
+export function matrixTiles(product: ImplicitProduct, matrices: SubgroupMatrices): readonly Tile[] {
+  return byCost(TILES, (tile) => cost(product, matrices, tile));
+}
 
 /** The kernel of a product, by default with the cheapest tile; inputs and output are named as the product names them. */
 export function subgroupMatrixKernel(
   product: ImplicitProduct,
   matrices: SubgroupMatrices,
-  own: MatrixTile = cheapest(MATRIX_TILES, (tile) => cost(product, matrices, tile)),
+  own: Tile = matrixTiles(product, matrices)[0]!,
 ): KernelBody {
   const { m, n, k, subgroupSize } = matrices;
   const tile = tileOf(matrices, own);
@@ -105,12 +104,7 @@ export function subgroupMatrixKernel(
 }
 
 /** Elements of a matrix can only be had through memory: each subgroup puts down one at a time. */
-function storeSums(
-  product: ImplicitProduct,
-  { m, n }: SubgroupMatrices,
-  own: MatrixTile,
-  lanes: number,
-): string[] {
+function storeSums(product: ImplicitProduct, { m, n }: SubgroupMatrices, own: Tile, lanes: number): string[] {
   const putDown = (part: number): string =>
     `case ${part}u: { subgroupMatrixStore<row_major>(&results, subgroup * ${m * n}u, sum${Math.floor(part / own.columns)}_${part % own.columns}, ${n}u); }`;
   return [
@@ -128,7 +122,7 @@ function storeSums(
   ];
 }
 
-function tileOf({ m, n }: SubgroupMatrices, own: MatrixTile): MatrixTile {
+function tileOf({ m, n }: SubgroupMatrices, own: Tile): Tile {
   return { rows: GRID * own.rows * m, columns: GRID * own.columns * n };
 }
 
@@ -139,7 +133,7 @@ const LOAD = 1;
 const STORE = 4;
 
 /** Time of the whole product in matrix products of one subgroup, from the logical shape alone. */
-function cost(product: ImplicitProduct, matrices: SubgroupMatrices, own: MatrixTile): number {
+function cost(product: ImplicitProduct, matrices: SubgroupMatrices, own: Tile): number {
   const { workgroups } = tileStarts(product, tileOf(matrices, own));
   const sums = own.rows * own.columns;
   const step = sums + LOAD * (own.rows + own.columns);

@@ -6,7 +6,8 @@ import type { KernelBody } from '../kernel.ts';
 import { wgsl } from '../wgsl.ts';
 import type { ImplicitProduct } from './implicit-product.ts';
 import { stage, storeInside, tileStarts, wideOperands } from './staging.ts';
-import { cheapest, declareSums, multiplyAdd, repeat } from './tile.ts';
+import { declareSums, multiplyAdd, repeat } from './tile.ts';
+import { byCost, type Tile } from './tiled-kernel.ts';
 
 /** Invocations along rows and along columns of a tile. */
 const GRID = 16;
@@ -16,21 +17,19 @@ const STEPS = 16;
 /** Elements between rows of a staged tile beyond its size, so that neighbouring steps lie in different memory banks. */
 const PADDING = 4;
 
-/** Results of one invocation; the workgroup's tile is 16 times as large both ways. */
-export interface ThreadTile {
-  readonly rows: number;
-  readonly columns: number;
-}
-
 const SIZES = [1, 2, 4, 8];
-export const THREAD_TILES: readonly ThreadTile[] = SIZES.flatMap((rows) =>
-  SIZES.map((columns) => ({ rows, columns })),
-);
+/** Results of one invocation; the workgroup's tile is 16 times as large both ways. */
+const TILES: readonly Tile[] = SIZES.flatMap((rows) => SIZES.map((columns) => ({ rows, columns })));
+
+/** Tiles for a product, those of the least estimated time first. */
+export function workgroupTiles(product: ImplicitProduct): readonly Tile[] {
+  return byCost(TILES, (tile) => cost(product, tile));
+}
 
 /** The kernel of a product, by default with the cheapest tile; inputs and output are named as the product names them. */
 export function workgroupTileKernel(
   product: ImplicitProduct,
-  thread: ThreadTile = cheapest(THREAD_TILES, (tile) => cost(product, tile)),
+  thread: Tile = workgroupTiles(product)[0]!,
 ): KernelBody {
   const tile = { rows: thread.rows * GRID, columns: thread.columns * GRID };
   const { text: starts, workgroups, touched } = tileStarts(product, tile);
@@ -95,7 +94,7 @@ const STAGED_LOAD = 4;
 const STORE = 16;
 
 /** Time of the whole product in multiply-adds of one invocation, from the logical shape alone. */
-function cost(product: ImplicitProduct, { rows, columns }: ThreadTile): number {
+function cost(product: ImplicitProduct, { rows, columns }: Tile): number {
   const { workgroups } = tileStarts(product, { rows: rows * GRID, columns: columns * GRID });
   const sums = rows * columns;
   const step = sums + STAGED_LOAD * (rows + columns);
