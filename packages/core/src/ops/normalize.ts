@@ -87,6 +87,13 @@ const normalizeOp = defineOp<Attrs>()({
       const normal = (value - referenceStatistic(0, mean, x, i)) / deviation;
       return normal * gamma.data[channel]! + beta.data[channel]!;
     }),
+  samples: [
+    {
+      inputs: { x: [4, 5, 3], mean: [2, 2, 3], variance: [2, 2, 3], gamma: [3], beta: [3] },
+      attrs: { epsilon: 1e-3, sequences: 2, count: 10 },
+      range: { variance: [0.5, 2] },
+    },
+  ],
 });
 
 function checkChannels(x: Spec, scale: Spec): void {
