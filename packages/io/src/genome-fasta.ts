@@ -62,9 +62,10 @@ async function indexText(path: string, file: OpenFile, kind: 'plain' | 'bgzf'): 
 
 async function blockIndex(path: string, file: OpenFile): Promise<Uint8Array<ArrayBuffer>> {
   const found = await optional(`${path}.gzi`);
-  if (found !== undefined) return new Uint8Array(found);
   const bytes = await bgzfIndex(file);
-  await keep(`${path}.gzi`, bytes);
+  if (found === undefined) await keep(`${path}.gzi`, bytes);
+  else if (!found.equals(bytes))
+    throw new Error(`${path}: ${path}.gzi is damaged or of another file; delete it, it is made again`);
   return bytes;
 }
 

@@ -2,7 +2,7 @@
 import { open } from 'node:fs/promises';
 import { explain } from '@cohesin/core';
 import { openFasta } from './genome-fasta.ts';
-import { openTwoBit } from './genome-twobit.ts';
+import { openTwoBit, TWO_BIT_MAGIC } from './genome-twobit.ts';
 
 /** A genome on disk. Close it. */
 export interface Genome {
@@ -19,8 +19,6 @@ export interface Genome {
   close(): Promise<void>;
 }
 
-const TWO_BIT_MAGIC = 0x1a412743;
-
 /**
  * The genome in a file, whose kind its first bytes say. Makes `.fai` and `.gzi` beside a FASTA that lacks them.
  *
@@ -28,8 +26,8 @@ const TWO_BIT_MAGIC = 0x1a412743;
  */
 export async function openGenome(path: string): Promise<Genome> {
   const start = await firstBytes(path, 16);
-  const magic = start.length >= 4 ? start.readUInt32LE(0) : 0;
-  if (magic === TWO_BIT_MAGIC) return await openTwoBit(path);
+  const magics = start.length >= 4 ? [start.readUInt32LE(0), start.readUInt32BE(0)] : [];
+  if (magics.includes(TWO_BIT_MAGIC)) return await openTwoBit(path);
   if (start[0] === 0x1f && start[1] === 0x8b) {
     const bgzf = start.length >= 14 && start[3] === 4 && start[12] === 0x42 && start[13] === 0x43; // "BC"
     if (bgzf) return await openFasta(path, 'bgzf');
