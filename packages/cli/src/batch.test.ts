@@ -1,7 +1,7 @@
 import { compile, Device, hostTensor, reverseTriangle, trianglePairs } from '@cohesin/core';
 import { f32ToF16 } from '@cohesin/io';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { prepareTraining, type TargetView, trainingInputs } from './batch.ts';
+import { packRecords, prepareTraining, type TargetView, trainingInputs } from './batch.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -43,4 +43,16 @@ test('targets of a contact map turn around with their sequence, as the triangle 
   expect(y!.shape).toEqual([2, pairs, tracks]);
   expect([...y!.data]).toEqual(Array.from(targets, (_, i) => targets[place(i)]));
   expect([...order]).not.toEqual([...order.keys()]);
+});
+
+test('targets stored in another precision than the step takes are refused, not cut to integers', () => {
+  const shapes = { sequenceLengthBp: 2, targetLength: 1, tracks: 2, targetDType: 'f16' } as const;
+  const sequence = Uint8Array.of(0, 3);
+  const half = { sequence, targets: { dtype: 'f16', data: f32ToF16([0.5, 2]) } } as const;
+  expect(packRecords([half], 2, shapes)).toEqual({
+    codes: Uint8Array.of(0, 3, 4, 4),
+    targets: Uint16Array.of(0x3800, 0x4000, 0, 0),
+  });
+  const single = { sequence, targets: { dtype: 'f32', data: Float32Array.of(0.5, 2) } } as const;
+  expect(() => packRecords([single], 2, shapes)).toThrow('targets are stored as f32, the step takes f16');
 });

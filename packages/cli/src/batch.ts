@@ -83,21 +83,38 @@ export function preparePrediction({ codes }: Readonly<Record<string, Tensor>>): 
   return { x, y: x };
 }
 
-/** Values of the inputs for records `[batch]`; missing ones at the end stay N. */
+/**
+ * Values of the inputs for records `[batch]`; missing ones at the end stay N.
+ *
+ * @throws when targets are not stored as the step takes them
+ */
 export function packRecords(
   records: readonly SequenceRecord[],
   batch: number,
   shapes: Shapes,
 ): Record<string, TypedArray> {
-  const { sequenceLengthBp, targetLength, tracks, targetDType } = shapes;
+  const { targetLength, tracks, targetDType } = shapes;
   const size = targetLength * tracks;
-  const codes = new Uint8Array(batch * sequenceLengthBp).fill(4);
   const targets = targetDType === 'f16' ? new Uint16Array(batch * size) : new Float32Array(batch * size);
-  for (const [i, record] of records.entries()) {
-    codes.set(record.sequence, i * sequenceLengthBp);
-    targets.set(record.targets.data, i * size);
+  for (const [i, { targets: own }] of records.entries()) {
+    if (own.dtype !== targetDType)
+      throw new Error(
+        `targets are stored as ${own.dtype}, the step takes ${targetDType}; write the data set again with ${targetDType} targets`,
+      );
+    targets.set(own.data, i * size);
   }
-  return { codes, targets };
+  return { codes: packCodes(records, batch, shapes), targets };
+}
+
+/** Codes of sequences `[batch, length]`; missing ones at the end are N. */
+export function packCodes(
+  records: readonly SequenceRecord[],
+  batch: number,
+  { sequenceLengthBp }: Shapes,
+): Uint8Array {
+  const codes = new Uint8Array(batch * sequenceLengthBp).fill(4);
+  for (const [i, { sequence }] of records.entries()) codes.set(sequence, i * sequenceLengthBp);
+  return codes;
 }
 
 /** Per sequence: 1 to reverse-complement, and a shift in bp; a hash of seed and the sequence's global index decides. */

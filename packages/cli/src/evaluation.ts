@@ -2,7 +2,7 @@ import { predictStep } from '@cohesin/core';
 import { type Distributed, type DistributedState, distribute, type Mesh } from '@cohesin/distributed';
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
 import type { Ensemble } from '@cohesin/models';
-import { packRecords, predictionInputs, preparePrediction } from './batch.ts';
+import { packCodes, predictionInputs, preparePrediction } from './batch.ts';
 import { averaged, turnOf, variantsOf } from './ensemble.ts';
 import { labelCollector, type Measure, type Rows, valueCollector } from './measures.ts';
 import { leavesOfPlan } from './run-plan.ts';
@@ -89,7 +89,7 @@ function predictorOf(
   const predictCodes = async (codes: Uint8Array): Promise<Float32Array> =>
     (await predict({ codes })).prediction!.data as Float32Array;
   return async (records) => {
-    const codes = packRecords(records, batch, shapes).codes as Uint8Array;
+    const codes = packCodes(records, batch, shapes);
     const sequences = { codes, lengthBp: shapes.sequenceLengthBp, tracks: view.tracks, turn };
     const prediction = await averaged(predictCodes, variants, sequences);
     const size = prediction.length / batch;
@@ -132,5 +132,5 @@ function rowsOf({ view, shapes }: Task): Rows {
 /** Targets of one sequence in the bins that the model predicts. */
 function targetsOf({ view, shapes }: Task, { targets }: SequenceRecord): Float32Array {
   const values = targets.dtype === 'f16' ? f16ToF32(targets.data) : targets.data;
-  return values.subarray(view.cropBins * view.tracks, (shapes.targetLength - view.cropBins) * view.tracks);
+  return values.slice(view.cropBins * view.tracks, (shapes.targetLength - view.cropBins) * view.tracks);
 }

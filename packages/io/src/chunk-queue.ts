@@ -2,28 +2,42 @@
 export class ChunkQueue {
   readonly #chunks: AsyncIterator<Uint8Array>;
   #held: Uint8Array = new Uint8Array(0);
+  #joined: Uint8Array = new Uint8Array(0);
 
   constructor(chunks: AsyncIterable<Uint8Array>) {
     this.#chunks = chunks[Symbol.asyncIterator]();
   }
 
   /**
-   * The next `length` bytes; fewer when the chunks end. A view where one chunk holds them all. Memory grows
-   * with the bytes that arrive, not with `length`.
+   * The next `length` bytes; fewer when the chunks end. A view where one chunk holds them all, else in memory that the next
+   * call uses again. Memory grows with the bytes that arrive, not with `length`.
    *
    * @throws what the chunks throw
    */
   async take(length: number): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    let missing = length;
-    while (missing > 0) {
+    if (this.#held.length === 0) await this.#refill();
+    if (this.#held.length >= length) return this.#split(length);
+    let filled = 0;
+    while (filled < length) {
       if (this.#held.length === 0 && !(await this.#refill())) break;
-      const part = this.#held.subarray(0, missing);
-      this.#held = this.#held.subarray(part.length);
-      missing -= part.length;
-      parts.push(part);
+      const part = this.#split(Math.min(length - filled, this.#held.length));
+      if (filled + part.length > this.#joined.length) this.#grow(filled, filled + part.length, length);
+      this.#joined.set(part, filled);
+      filled += part.length;
     }
-    return parts.length === 1 ? parts[0]! : concat(parts, length - missing);
+    return this.#joined.subarray(0, filled);
+  }
+
+  #split(length: number): Uint8Array {
+    const part = this.#held.subarray(0, length);
+    this.#held = this.#held.subarray(length);
+    return part;
+  }
+
+  #grow(filled: number, needed: number, length: number): void {
+    const larger = new Uint8Array(Math.min(length, 2 * needed));
+    larger.set(this.#joined.subarray(0, filled));
+    this.#joined = larger;
   }
 
   async #refill(): Promise<boolean> {
@@ -32,14 +46,4 @@ export class ChunkQueue {
     this.#held = next.value;
     return true;
   }
-}
-
-function concat(parts: readonly Uint8Array[], length: number): Uint8Array {
-  const whole = new Uint8Array(length);
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
 }

@@ -150,20 +150,29 @@ describe('data sets', () => {
     },
   );
 
-  it('go on from a position with another number of threads', async () => {
-    const whole: number[] = [];
-    let position: StreamPosition | undefined;
-    for await (const next of (await openDataset(dir, { workers: 3 })).stream('train', {
-      shuffle,
-      repeat: true,
-    })) {
-      whole.push(next.id);
-      if (whole.length === 30) position = next.position;
-      if (whole.length === 45) break;
+  it('are the same batches with any number of threads, and go on from any record with another', async () => {
+    const sequences = async (workers: number, position?: StreamPosition) => {
+      const set = await openDataset(dir, { workers, cacheBytes: 0 });
+      const found: unknown[] = [];
+      const options = { batch: 4, shuffle, repeat: true, ...(position && { position }) };
+      for await (const { ids: names, records, position: at } of set.batches('train', options)) {
+        const values = records.map(({ sequence, targets }) => [[...sequence], [...targets.data]]);
+        found.push({ names, at, values });
+        if (found.length === 12) return found; // two epochs
+      }
+      return found;
+    };
+    const expected = await sequences(0);
+    for (const workers of [1, 2, 3]) expect(await sequences(workers)).toEqual(expected);
+
+    const whole = await ids(await openDataset(dir), { shuffle, repeat: true }, 60);
+    const sets = await Promise.all(
+      [0, 1, 2, 3].map((workers) => openDataset(dir, { workers, cacheBytes: 0 })),
+    );
+    for (let consumed = 0; consumed <= 23; consumed++) {
+      const on = { shuffle, repeat: true, position: { epoch: 0, consumed } };
+      expect(await ids(sets[consumed % 4]!, on, 30)).toEqual(whole.slice(consumed, consumed + 30));
     }
-    const on = { shuffle, repeat: true, position: position! };
-    for (const workers of [0, 1])
-      expect(await ids(await openDataset(dir, { workers }), on, 15)).toEqual(whole.slice(30));
   });
 
   it('make batches that cross epochs, each with the position after it', async () => {

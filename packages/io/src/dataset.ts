@@ -1,7 +1,7 @@
 /** Data sets of TFRecord shards, as basenji, baskerville, Akita and Enformer publish them. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RecordShape, SequenceRecord } from './record.ts';
+import type { RecordShape, SequenceRecord, Targets } from './record.ts';
 import { SplitReader, type StreamedRecord, type StreamOptions, type StreamPosition } from './shards.ts';
 import { readStatistics } from './statistics.ts';
 import { parseTargets, type TargetTrack } from './targets-table.ts';
@@ -12,8 +12,8 @@ export interface OpenOptions {
   /** Lets NaN and infinite targets through. */
   readonly allowNonFinite?: boolean;
   /**
-   * Threads that read and decode, so that this one is free; none by default. Records are then read again each epoch: four
-   * shards are open at a time, so more than four threads help only the first count. The order does not depend on it.
+   * Threads that read and decode, so that this one is free; none by default. Records are then read again each epoch. When
+   * shuffling, four shards are open at a time, each in one thread. The order does not depend on the number.
    */
   readonly workers?: number;
 }
@@ -43,9 +43,12 @@ export interface ShardSet extends RecordShape {
   readonly splits: Readonly<Record<string, Split>>;
   /** How many records a split holds. The first use of a split reads all of its files once. */
   count(split: string): Promise<number>;
-  /** Records one by one; the order depends on the files and the options only. */
+  /** Records one by one, the caller's to keep; the order depends on the files and the options only. */
   stream(split: string, options?: StreamOptions): AsyncGenerator<StreamedRecord, void, undefined>;
-  /** Records in batches, which cross epochs when repeating; else the last one may be short. */
+  /**
+   * Records in batches, which cross epochs when repeating; else the last one may be short. A batch is valid until the next is
+   * asked for: its memory is used again. Memory for decoded records: twice the batch and the shuffle buffer.
+   */
   batches(split: string, options: BatchOptions): AsyncGenerator<RecordBatch, void, undefined>;
 }
 
@@ -139,9 +142,19 @@ function openSplits(
   return {
     splits,
     count: async (split) => await reader(split).count(),
-    stream: (split, options = {}) => reader(split).stream(options),
-    batches: (split, { batch, ...options }) => grouped(reader(split).stream(options), batch),
+    stream: (split, options = {}) => copied(reader(split).stream(options, 1)),
+    batches: (split, { batch, ...options }) => grouped(reader(split).stream(options, batch), batch),
   };
+}
+
+async function* copied(
+  stream: AsyncIterable<StreamedRecord>,
+): AsyncGenerator<StreamedRecord, void, undefined> {
+  for await (const { record, ...place } of stream) {
+    const { sequence, targets } = record;
+    const own = { ...targets, data: targets.data.slice() } as Targets;
+    yield { ...place, record: { ...record, sequence: sequence.slice(), targets: own } };
+  }
 }
 
 /** A stream in batches; the last one may be short. */

@@ -24,7 +24,12 @@ export function f32ToF16(values: ArrayLike<number>): Uint16Array {
 
 /** Index of the first infinity or NaN, or -1. */
 export function firstNonFiniteF16(bits: Uint16Array): number {
-  for (let i = 0; i < bits.length; i++) if ((bits[i]! & 0x7c00) === 0x7c00) return i;
+  const aligned = bits.byteOffset % 4 === 0 ? bits : bits.slice();
+  const pairs = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length >> 1);
+  let pair = 0;
+  // A full exponent, with one added, carries into the sign's place.
+  while (pair < pairs.length && (((pairs[pair]! & 0x7c007c00) + 0x04000400) & 0x80008000) === 0) pair++;
+  for (let i = 2 * pair; i < bits.length; i++) if ((bits[i]! & 0x7c00) === 0x7c00) return i;
   return -1;
 }
 

@@ -52,6 +52,7 @@ export {
   decodeRecord,
   type EncodeRecordOptions,
   encodeRecord,
+  type RecordMemory,
   type RecordPlace,
   type RecordShape,
   type SequenceRecord,

@@ -39,9 +39,19 @@ export interface SequenceRecord {
 /** Where a record is, for errors. */
 export type RecordPlace = Pick<TfRecordFault, 'file' | 'recordIndex' | 'offset'>;
 
+/** Where a decoded record goes: one byte a base, and room for f32 targets, of which f16 ones take the first half. */
+export interface RecordMemory {
+  /** `[sequenceLengthBp]` */
+  readonly sequence: Uint8Array;
+  /** `[targetLength × numTargets]` */
+  readonly targets: Float32Array;
+}
+
 export interface DecodeRecordOptions {
   /** Lets NaN and infinite targets through. */
   readonly allowNonFinite?: boolean;
+  /** Memory for the record; new by default. */
+  readonly into?: RecordMemory;
 }
 
 export interface EncodeRecordOptions {
@@ -58,11 +68,11 @@ export function decodeRecord(
   bytes: Uint8Array,
   shape: RecordShape,
   place: RecordPlace,
-  { allowNonFinite = false }: DecodeRecordOptions = {},
+  { allowNonFinite = false, into }: DecodeRecordOptions = {},
 ): SequenceRecord {
   const example = parse(bytes, place);
-  const sequence = decodeSequence(soleBytes(example, 'sequence', place), shape, place);
-  const targets = decodeTargets(present(example, 'target', place), shape, place);
+  const sequence = decodeSequence(soleBytes(example, 'sequence', place), shape, place, into?.sequence);
+  const targets = decodeTargets(present(example, 'target', place), shape, place, into?.targets);
   if (!allowNonFinite) checkFinite(targets, shape, place);
   const genome = example.get('genome');
   if (genome?.kind !== 'int64' || genome.values.length === 0) return { sequence, targets };
@@ -167,24 +177,29 @@ function wrongLength(
 }
 
 /** The byte length tells one code per base from four one-hot bytes, whatever statistics.json says. */
-function decodeSequence(bytes: Uint8Array, shape: RecordShape, place: RecordPlace): Uint8Array {
+function decodeSequence(
+  bytes: Uint8Array,
+  shape: RecordShape,
+  place: RecordPlace,
+  into: Uint8Array = new Uint8Array(shape.sequenceLengthBp),
+): Uint8Array {
   const { sequenceLengthBp: length, sequenceCoded = true } = shape;
-  if (bytes.length === length) return checkCodes(bytes, place);
-  if (bytes.length === 4 * length) return fromOneHot(bytes, place);
+  if (bytes.length === length) return checkCodes(bytes, into, place);
+  if (bytes.length === 4 * length) return fromOneHot(bytes, into, place);
   const expected = sequenceCoded ? length : 4 * length;
   const meaning = `${length} bp as ${sequenceCoded ? 'codes; one-hot would take four times as many' : 'one-hot'}`;
   throw wrongLength('sequence', bytes, expected, meaning, place);
 }
 
-function checkCodes(bytes: Uint8Array, place: RecordPlace): Uint8Array {
+function checkCodes(bytes: Uint8Array, codes: Uint8Array, place: RecordPlace): Uint8Array {
   for (let position = 0; position < bytes.length; position++) {
     if (bytes[position]! > 4) throw badBase(position, bytes[position]!, 'a code 0..4 (A, C, G, T, N)', place);
   }
-  return new Uint8Array(bytes);
+  codes.set(bytes);
+  return codes;
 }
 
-function fromOneHot(bytes: Uint8Array, place: RecordPlace): Uint8Array {
-  const codes = new Uint8Array(bytes.length / 4);
+function fromOneHot(bytes: Uint8Array, codes: Uint8Array, place: RecordPlace): Uint8Array {
   for (let position = 0, byte = 0; position < codes.length; position++, byte += 4) {
     const a = bytes[byte]!;
     const c = bytes[byte + 1]!;
@@ -220,19 +235,25 @@ function badBase(position: number, value: number, expected: string, place: Recor
   });
 }
 
-function decodeTargets(feature: Feature, shape: RecordShape, place: RecordPlace): Targets {
+function decodeTargets(
+  feature: Feature,
+  shape: RecordShape,
+  place: RecordPlace,
+  into: Float32Array | undefined,
+): Targets {
   const count = shape.targetLength * shape.numTargets;
   const sizes = `${shape.targetLength} × ${shape.numTargets}`;
   if (feature.kind === 'float' && feature.values.length === count) {
-    return { dtype: 'f32', data: feature.values };
+    into?.set(feature.values);
+    return { dtype: 'f32', data: into ?? feature.values };
   }
   if (feature.kind !== 'bytes') {
     throw wrongKind('target', `${sizes} values, as f16 bytes or floats`, feature, place);
   }
   const bytes = sole(feature.values, 'target', place);
   if (bytes.length !== 2 * count) throw wrongLength('target', bytes, 2 * count, `${sizes} f16`, place);
-  const data = new Uint16Array(count);
-  new Uint8Array(data.buffer).set(bytes);
+  const data = into ? new Uint16Array(into.buffer, into.byteOffset, count) : new Uint16Array(count);
+  new Uint8Array(data.buffer, data.byteOffset, data.byteLength).set(bytes);
   return { dtype: 'f16', data };
 }
 

@@ -1,7 +1,9 @@
 /** The records of one split, in the order asked for: from memory when they fit, else from their shards. */
-import { openSource, type RecordSource } from './cursors.ts';
-import { type EpochOrder, epochOrder, type Shuffle, shardStarts } from './order.ts';
-import type { RecordShape, SequenceRecord } from './record.ts';
+import { openDecoder } from './decode-threads.ts';
+import { epochOrder, type Shuffle, shardStarts } from './order.ts';
+import { Pipeline } from './pipeline.ts';
+import { decodeRecord, type RecordShape, type SequenceRecord } from './record.ts';
+import { readRecords } from './tfrecord.ts';
 
 /** A place in a stream, between two records; plain JSON. */
 export interface StreamPosition {
@@ -65,24 +67,32 @@ export class SplitReader {
   }
 
   /**
-   * The records from `position` on.
+   * The records from `position` on. Each may be overwritten when `lent` more have been asked for: copy what is to be kept.
    *
    * @throws TfRecordError at a bad record; Error when the split is empty or `position` lies outside of it
    */
-  async *stream({
-    shuffle,
-    repeat = false,
-    position = { epoch: 0, consumed: 0 },
-  }: StreamOptions): AsyncGenerator<StreamedRecord, void, undefined> {
-    const contents = await this.#load();
-    const count = await this.count();
-    checkPosition(this.#name, count, position);
+  async *stream(
+    { shuffle, repeat = false, position = { epoch: 0, consumed: 0 } }: StreamOptions,
+    lent: number,
+  ): AsyncGenerator<StreamedRecord, void, undefined> {
+    const { recordsPerShard, records } = await this.#load();
+    checkPosition(this.#name, await this.count(), position);
+    if (records === undefined) {
+      const order = { shuffle, repeat, position };
+      const pipeline = new Pipeline({
+        ...this.#options,
+        ...order,
+        files: this.#files,
+        recordsPerShard,
+        lent,
+      });
+      return yield* pipeline.records();
+    }
     let { epoch, consumed } = position;
     do {
-      const order = epochOrder(contents.recordsPerShard, epoch, shuffle);
-      for await (const record of this.#play(contents, order, consumed)) {
-        yield { id: order.emission[consumed]!, record, position: { epoch, consumed: ++consumed } };
-      }
+      const { emission } = epochOrder(recordsPerShard, epoch, shuffle);
+      for (const id of emission.subarray(consumed))
+        yield { id, record: records[id]!, position: { epoch, consumed: ++consumed } };
       epoch++;
       consumed = 0;
     } while (repeat);
@@ -91,15 +101,6 @@ export class SplitReader {
   #load(): Promise<Contents> {
     this.#contents ??= readContents(this.#files, this.#options);
     return this.#contents;
-  }
-
-  async *#play(
-    { records, recordsPerShard }: Contents,
-    order: EpochOrder,
-    from: number,
-  ): AsyncGenerator<SequenceRecord, void, undefined> {
-    if (records) for (const id of order.emission.subarray(from)) yield records[id]!;
-    else yield* playShards(this.#files, recordsPerShard, order, from, this.#options);
   }
 }
 
@@ -115,125 +116,49 @@ export function checkPosition(split: string, count: number, { epoch, consumed }:
 }
 
 async function readContents(files: readonly string[], options: ShardOptions): Promise<Contents> {
-  const source = openSource(options.workers, options);
-  try {
-    return options.workers > 0
-      ? { recordsPerShard: await countAll(files, source), records: undefined }
-      : await keepAll(files, source, options.budget);
-  } finally {
-    await source.close();
-  }
+  return options.workers > 0
+    ? { recordsPerShard: await countAll(files, options), records: undefined }
+    : await keepAll(files, options);
 }
 
 /** All shards at once; the first fault in their order is the one thrown. */
-async function countAll(files: readonly string[], source: RecordSource): Promise<number[]> {
-  const counts = files.map((file) => source.count(file));
-  for (const count of counts) count.catch(() => {}); // each is awaited in its turn
-  const recordsPerShard: number[] = [];
-  for (const count of counts) recordsPerShard.push(await count);
-  return recordsPerShard;
+async function countAll(
+  files: readonly string[],
+  { workers, shape, allowNonFinite }: ShardOptions,
+): Promise<number[]> {
+  const decoder = openDecoder(workers, { shape, allowNonFinite, slots: [] });
+  try {
+    const counts = files.map((file) => decoder.count(file));
+    for (const count of counts) count.catch(() => {}); // each is awaited in its turn
+    const recordsPerShard: number[] = [];
+    for (const count of counts) recordsPerShard.push(await count);
+    return recordsPerShard;
+  } finally {
+    await decoder.close();
+  }
 }
 
 async function keepAll(
   files: readonly string[],
-  source: RecordSource,
-  budget: CacheBudget,
+  { shape, allowNonFinite, budget }: ShardOptions,
 ): Promise<Contents> {
   const recordsPerShard: number[] = [];
   let records: SequenceRecord[] | undefined = [];
   let keptBytes = 0;
   for (const file of files) {
     let inShard = 0;
-    if (records) {
-      for (let record = await source.next(file); record; record = await source.next(file)) {
-        inShard++;
-        const bytes = record.sequence.byteLength + record.targets.data.byteLength;
-        keptBytes += bytes;
-        budget.bytesLeft -= bytes;
-        if (budget.bytesLeft >= 0) records?.push(record);
-        else records = undefined;
-      }
-      await source.end(file);
-    } else inShard = await source.count(file);
+    for await (const { data, index, offset } of readRecords(file, { reuseMemory: true })) {
+      inShard++;
+      if (!records) continue;
+      const record = decodeRecord(data, shape, { file, recordIndex: index, offset }, { allowNonFinite });
+      const bytes = record.sequence.byteLength + record.targets.data.byteLength;
+      keptBytes += bytes;
+      budget.bytesLeft -= bytes;
+      if (budget.bytesLeft >= 0) records.push(record);
+      else records = undefined;
+    }
     recordsPerShard.push(inShard);
   }
   if (!records) budget.bytesLeft += keptBytes;
   return { recordsPerShard, records };
-}
-
-/** Reads shards in arrival order and holds what is not handed out yet; shards with nothing left to give stay closed. */
-async function* playShards(
-  files: readonly string[],
-  recordsPerShard: readonly number[],
-  { arrival, emission }: EpochOrder,
-  from: number,
-  options: ShardOptions,
-): AsyncGenerator<SequenceRecord, void, undefined> {
-  const shardOf = shardOfRecord(recordsPerShard);
-  const wanted = new Uint8Array(arrival.length);
-  const wantedInShard = new Uint32Array(files.length);
-  for (const id of emission.subarray(from)) {
-    wanted[id] = 1;
-    wantedInShard[shardOf[id]!]!++;
-  }
-  const cursors = new Cursors(files, openSource(options.workers, options));
-  const held = new Map<number, SequenceRecord>();
-  let next = 0;
-  try {
-    for (const id of emission.subarray(from)) {
-      while (!held.has(id)) {
-        const arriving = arrival[next++]!;
-        const shard = shardOf[arriving]!;
-        if (wantedInShard[shard] === 0) continue;
-        const record = await cursors.next(shard);
-        if (!wanted[arriving]) continue;
-        held.set(arriving, record);
-        if (--wantedInShard[shard]! === 0) await cursors.close(shard);
-      }
-      yield held.get(id)!;
-      held.delete(id);
-    }
-  } finally {
-    await cursors.closeAll();
-  }
-}
-
-/** Open shards, one record ahead of what is asked for, so that they inflate side by side. */
-class Cursors {
-  readonly #files: readonly string[];
-  readonly #source: RecordSource;
-  readonly #ahead = new Map<number, Promise<SequenceRecord | undefined>>();
-
-  constructor(files: readonly string[], source: RecordSource) {
-    this.#files = files;
-    this.#source = source;
-  }
-
-  async next(shard: number): Promise<SequenceRecord> {
-    const file = this.#files[shard]!;
-    const record = await (this.#ahead.get(shard) ?? this.#source.next(file));
-    if (!record) throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
-    const ahead = this.#source.next(file);
-    ahead.catch(() => {}); // thrown when that record is asked for
-    this.#ahead.set(shard, ahead);
-    return record;
-  }
-
-  async close(shard: number): Promise<void> {
-    this.#ahead.delete(shard);
-    await this.#source.end(this.#files[shard]!);
-  }
-
-  async closeAll(): Promise<void> {
-    await this.#source.close();
-  }
-}
-
-function shardOfRecord(recordsPerShard: readonly number[]): Uint32Array {
-  const starts = shardStarts(recordsPerShard);
-  const shardOf = new Uint32Array(starts.at(-1)!);
-  recordsPerShard.forEach((_, shard) => {
-    shardOf.fill(shard, starts[shard], starts[shard + 1]);
-  });
-  return shardOf;
 }

@@ -11,7 +11,7 @@ import { maskedCrc } from './crc.ts';
 import { TfRecordError, type TfRecordFault } from './errors.ts';
 import { FRAME_HEADER_BYTES, resolveCompression } from './sniff.ts';
 
-/** One frame of a file. `data` may share memory with its neighbours: copy what is to be kept. */
+/** One frame of a file. */
 export interface FramedRecord {
   /** Counted from 0 in the file. */
   readonly index: number;
@@ -23,6 +23,8 @@ export interface FramedRecord {
 export interface ReadRecordsOptions {
   /** How the whole file is compressed; 'auto' looks at its first bytes. */
   readonly compression?: Compression | 'auto';
+  /** `data` is valid only until the next record is asked for, which saves a new buffer for each. */
+  readonly reuseMemory?: boolean;
 }
 
 const MAX_RECORD_BYTES = 2 ** 31; // a longer record is taken for damage; the largest real ones are 10 MB
@@ -35,7 +37,7 @@ const DATA_CRC_BYTES = 4;
  */
 export async function* readRecords(
   path: string,
-  { compression = 'auto' }: ReadRecordsOptions = {},
+  { compression = 'auto', reuseMemory = false }: ReadRecordsOptions = {},
 ): AsyncGenerator<FramedRecord, void, undefined> {
   const handle = await open(path, 'r').catch((cause: unknown) => {
     throw explain(path, cause);
@@ -44,7 +46,9 @@ export async function* readRecords(
     const resolved = await resolveCompression(handle, path, compression).catch((cause: unknown) => {
       throw explain(path, cause);
     });
-    yield* frames(new ChunkQueue(readChunks(handle, resolved)), path, await textOf(handle));
+    const records = frames(new ChunkQueue(readChunks(handle, resolved)), path, await textOf(handle));
+    if (reuseMemory) yield* records;
+    else for await (const record of records) yield { ...record, data: record.data.slice() };
   } finally {
     await handle.close();
   }
