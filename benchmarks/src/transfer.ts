@@ -7,8 +7,8 @@ import { publish, ROOT, table } from './report.ts';
 
 const OUT = join(RUNS, 'transfer');
 const SEEDS = [0, 1, 2];
-const TRUNK_STEPS = 400;
-const STEPS = 240;
+const TRUNK_STEPS = 160;
+const STEPS = 180;
 const MAPS = 48;
 
 const ARMS = {

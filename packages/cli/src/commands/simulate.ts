@@ -22,10 +22,11 @@ export const simulate: Command = {
       about: `sequences to train tracks on (default ${RECIPE.genome.sequences.train})`,
     },
     seed: { value: 'N', about: 'of both genomes (default 1)' },
+    json: { about: 'one JSON object a line, for programs' },
   },
   run: async (options) => {
     const out = options.required('out');
-    const output = openOutput(false);
+    const output = openOutput(options.flag('json'));
     const seed = options.count('seed', 0) ?? 1;
     await mkdir(out, { recursive: true });
     const tracks = withTraining(RECIPE, 2 * seed - 1, options.count('train-tracks'));
@@ -50,6 +51,7 @@ async function writeTask(
   await write(dir, genome);
   await writeFile(`${dir}.json`, `${JSON.stringify(params, undefined, 1)}\n`);
   const counts = Object.entries(genome.sequences).map(([split, count]) => `${count} ${split}`);
+  output.event({ event: 'data set', path: dir, params: `${dir}.json`, sequences: genome.sequences, steps });
   output.say(`${dir}: ${counts.join(', ')} sequences of ${genome.lengthBp} bp in bins of ${genome.binBp} bp`);
   output.say(`  cohesin train --model ${dir}.json --data ${dir} --out DIR --steps ${steps}`);
 }

@@ -84,5 +84,5 @@ export const CONTACTS: Recipe = {
       ],
     },
   },
-  steps: 240,
+  steps: 180,
 };
