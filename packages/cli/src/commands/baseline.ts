@@ -117,7 +117,7 @@ interface Fit {
 /** Fits a share of the training bins, each track with the penalty that is best on the validation sequences. */
 async function fit(view: BinView, kind: Kind, rows: number, output: Output): Promise<Fit> {
   const { dataset, features } = view;
-  const solver = solverOf(kind, features.size, dataset.numTargets);
+  const solver = solverOf(kind, features.size, dataset.numTargets, output);
   const total = (await dataset.count('train')) * dataset.targetLength;
   const every = Math.ceil(total / rows);
   let [row, fitted] = [0, 0];
@@ -150,7 +150,7 @@ interface Solver {
   solve(penalty: number): LinearModel;
 }
 
-function solverOf(kind: Kind, size: number, tracks: number): Solver {
+function solverOf(kind: Kind, size: number, tracks: number, output: Output): Solver {
   if (kind === 'ridge') return ridgeSums(size, tracks);
   const rows = logisticRows(size, tracks);
   let last: LogisticModel | undefined;
@@ -158,6 +158,8 @@ function solverOf(kind: Kind, size: number, tracks: number): Solver {
     add: rows.add,
     solve: (penalty) => {
       last = rows.solve(penalty, last);
+      if (last.unconverged > 0)
+        output.say(`penalty ${penalty}: ${last.unconverged} of ${tracks} tracks are short of the minimum`);
       return last;
     },
   };
