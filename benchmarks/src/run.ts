@@ -10,9 +10,9 @@ import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
 import { steps } from './steps.ts';
 import { transfer } from './transfer.ts';
+import { yeast } from './yeast.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
-  transfer,
   kernels,
   peers,
   scaling,
@@ -24,6 +24,8 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   steps,
   cold,
   schedules,
+  transfer,
+  yeast,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
