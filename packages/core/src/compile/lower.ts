@@ -5,7 +5,7 @@ import type { Tensor } from '../tensor.ts';
 import type { Fused, Group } from './fuse.ts';
 import type { Partials, Stored } from './stored.ts';
 import { planWindows, type Window } from './window.ts';
-import { type Draft, type Mode, neighboursOf, Writer } from './writer.ts';
+import { type Draft, type Extent, type Mode, neighboursOf, Writer } from './writer.ts';
 
 /** A kernel with the tensors it is bound to, in binding order: inputs, then the output. */
 export interface Lowered {
@@ -37,7 +37,11 @@ export interface Cut {
 const FEW_OUTPUTS = 2048;
 const CHUNK = 64;
 const MAX_CHUNKS = 256;
-/** The kernels of one group: one, or two for a reduction that needs two stages. */
+/** No more addends than `LONG` are added one after the other: rounding grows with the run. Longer ones in runs of `RUN`. */
+const LONG = 512;
+const RUN = 128;
+
+/** The kernels of one group: one, or several for a reduction in stages. */
 export function lower(
   group: Group,
   { inlined }: Fused,
@@ -95,27 +99,33 @@ function lowerReduce(
   const kernel = core.op.kernel as ReduceKernel<unknown>;
   const x = core.inputs[core.op.inputs[0]!]!;
   const [from, to] = kernel.axes(core.attrs, x);
-  const extent = {
+  const whole = {
     outer: elementCount(x.shape.slice(0, from)),
     count: elementCount(x.shape.slice(from, to)),
     inner: elementCount(x.shape.slice(to)),
   };
-  const outputs = extent.outer * extent.inner;
-  if (outputs >= FEW_OUTPUTS || extent.count <= CHUNK) {
-    return [lowered(core, (writer) => writer.reduce(group.root, core, kernel, extent, x))];
+  const stages: Lowered[] = [];
+  let source: Stored = x;
+  let extent = whole;
+  for (let wanted = Math.max(chunksForParallelism(whole), chunksForAccuracy(whole)); wanted > 1; ) {
+    const { outer, inner } = extent;
+    const neighbours = neighboursOf(extent);
+    const chunks = Math.ceil(wanted / neighbours) * neighbours;
+    const partials: Partials = { of: core, shape: [outer, chunks, inner], dtype: 'f32' };
+    const [of, from] = [extent, source];
+    stages.push(lowered(undefined, (writer) => writer.partial(partials, kernel, of, chunks, from)));
+    [source, extent] = [partials, { outer, count: chunks, inner }];
+    wanted = chunksForAccuracy(extent);
   }
-  const wanted = Math.min(
-    MAX_CHUNKS,
-    Math.ceil(extent.count / CHUNK),
-    Math.ceil((FEW_OUTPUTS * 4) / outputs),
-  );
-  const neighbours = neighboursOf(extent);
-  const chunks = Math.ceil(Math.max(2, wanted) / neighbours) * neighbours;
-  const partials: Partials = { of: core, shape: [extent.outer, chunks, extent.inner], dtype: 'f32' };
-  return [
-    lowered(undefined, (writer) => writer.partial(partials, kernel, extent, chunks, x)),
-    lowered(core, (writer) => {
-      return writer.reduce(group.root, core, kernel, { ...extent, count: chunks }, partials);
-    }),
-  ];
+  return [...stages, lowered(core, (writer) => writer.reduce(group.root, core, kernel, extent, source))];
+}
+
+function chunksForParallelism({ outer, count, inner }: Extent): number {
+  const outputs = outer * inner;
+  if (outputs >= FEW_OUTPUTS || count <= CHUNK) return 1;
+  return Math.min(MAX_CHUNKS, Math.ceil(count / CHUNK), Math.ceil((FEW_OUTPUTS * 4) / outputs));
+}
+
+function chunksForAccuracy({ count }: Extent): number {
+  return count <= LONG ? 1 : Math.ceil(count / RUN);
 }
