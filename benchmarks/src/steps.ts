@@ -16,8 +16,12 @@ import { environment, publish, summarize, table } from './report.ts';
 const BLOCKS = 24;
 const CHANNELS = 16;
 const SHAPE = [4, 8, CHANNELS] as const;
-const STEPS = 1000;
+const STEPS = 8000;
 const WARM_UP = 100;
+/** Steps until the collector's spaces and the allocator's arenas have the size that they keep. */
+const SETTLED = 6000;
+/** The step that ends the measurement of encoding. */
+const ENCODED = 1000;
 /** Consecutive steps whose memory is averaged: neighbours depend on each other, such averages hardly do. */
 const SPAN = 50;
 const BAR_US = 8;
@@ -35,8 +39,8 @@ export async function steps(): Promise<void> {
     encoding.us = 0;
     await step({ x, y: x });
     if (i === WARM_UP) made = { ...device.created };
-    if (i < WARM_UP) continue;
-    perDispatch.push(encoding.us / (step.executor.dispatchCount - before));
+    if (i >= WARM_UP && i < ENCODED) perDispatch.push(encoding.us / (step.executor.dispatchCount - before));
+    if (i < SETTLED) continue;
     const memory = process.memoryUsage();
     rss.push(memory.rss);
     native.push(memory.rss - memory.heapTotal - memory.external);
@@ -134,18 +138,22 @@ function report(device: Device, { dispatches, kernels, perDispatch, rss, native,
   const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
   const rows = Object.entries(memory).map(([name, { spans, slope: own, error }]) => {
     const range = [spans[0]!, Math.min(...spans), Math.max(...spans), spans.at(-1)!].map(mebibytes);
-    return [name, own.toFixed(0), error.toFixed(0), ...range];
+    return [name, own.toFixed(0), error.toFixed(0), (own / error).toFixed(1), ...range];
   });
   const text = [
     `A training step of ${dispatches} dispatches of ${kernels} kernels on tensors of ${SHAPE.join(' × ')}: CPU time of the calling thread from
-the making of an encoder to the end of its submission, by dispatch, over steps ${WARM_UP}–${STEPS} (bar ${BAR_US} µs).`,
+the making of an encoder to the end of its submission, by dispatch, over steps ${WARM_UP}–${ENCODED} (bar ${BAR_US} µs).`,
     table(
       ['', 'median', 'best', 'p90'],
       [['µs a dispatch', ...[medianUs, bestUs, p90Us].map((us) => us.toFixed(2))]],
     ),
-    `Memory of the process over the same steps: a line by least squares through means of ${SPAN} steps (neighbouring steps are not
-independent, so single ones would make the error look small).`,
-    table(['', 'bytes a step', 'standard error', 'first MiB', 'least', 'most', 'last'], rows),
+    `Memory of the process over steps ${SETTLED}–${STEPS}: a line by least squares through means of ${SPAN} steps (neighbouring steps are not
+independent, so single ones would make the error look small). Before, the collector's spaces and the allocator's arenas find
+their size.`,
+    table(
+      ['', 'bytes a step', 'standard error', 'slope in errors', 'first MiB', 'least', 'most', 'last'],
+      rows,
+    ),
     `GPU objects made after step ${WARM_UP}: ${newObjects.map(([kind, count]) => `${count} ${kind}`).join(', ')}.`,
   ].join('\n\n');
   publish({
