@@ -62,7 +62,7 @@ const NOT_NEEDED = /(^|\.)num_batches_tracked$/;
 
 /**
  * The map of a model from the published name of each parameter, asked for in the order of the model. What has none, such
- * as features of positions, keeps its initial value.
+ * as features of positions, keeps its initial value; `running_power` is that of a trained model, 0.
  */
 export function weightMap(
   model: nn.AnyLayer,
@@ -114,7 +114,7 @@ function mapOf(
       );
       return new Map([
         ...entries.map((entry) => [entry.path, toOurs(given.get(entry.name)!, entry)] as const),
-        ...initialState(constants, 0),
+        ...[...initialState(constants, 0)].map(trained),
       ]);
     },
     fromCohesin: (all) => {
@@ -126,6 +126,15 @@ function mapOf(
       return new Map(entries.map((entry) => [entry.name, toTheirs(tensors.get(entry.path)!, entry)]));
     },
   };
+}
+
+/** mᵗ of a debiased average, which no file of weights holds: 0 after the many steps behind published weights. */
+const SPENT = /(^|\.)running_power$/;
+
+function trained([path, tensor]: readonly [string, HostTensor]): readonly [string, HostTensor] {
+  return SPENT.test(path)
+    ? [path, hostTensor(tensor.shape, new Float32Array(tensor.data.length))]
+    : [path, tensor];
 }
 
 function canonical(

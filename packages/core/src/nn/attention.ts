@@ -6,6 +6,7 @@ import {
   relativeAttention,
   relativeAttentionMaps,
 } from '../ops/attention.ts';
+import { dropout } from '../ops/random.ts';
 import { reshape } from '../ops/shape.ts';
 import { buffer, parameter } from '../parameter.ts';
 import type { Tensor } from '../tensor.ts';
@@ -28,6 +29,8 @@ export interface MultiHeadAttentionOptions extends AttentionOptions {
   readonly features: number;
   /** Enformer's features, or the central masks of Basenji and Borzoi. */
   readonly positions?: 'enformer' | 'centralMask';
+  /** Share of the features of distances that is dropped while training, the same for all sequences of a step. */
+  readonly positionDropoutRate?: number;
 }
 
 export interface MultiHeadAttention extends Layer {
@@ -37,14 +40,14 @@ export interface MultiHeadAttention extends Layer {
 
 /**
  * Multi-head attention with relative positions (Enformer's attention_module.py): x `[batch, length, inputs]` →
- * `[batch, length, outputs]`. The output starts at zero, so that a residual block starts as its shortcut. Enformer's
- * dropout of positional features (0.01) is not offered.
+ * `[batch, length, outputs]`. The output starts at zero, so that a residual block starts as its shortcut.
  *
  * Parts: query, key, value, relative_key and embedding (`.weight [in, heads · size]`, embedding with `.bias`), r_w_bias
  * and r_r_bias `[1, heads, 1, keySize]`, and the buffer positions `[2 · length − 1, features]`.
  */
 export function multiHeadAttention(options: MultiHeadAttentionOptions): MultiHeadAttention {
-  const { inputs, outputs, length, heads, keySize, valueSize, features, positions = 'enformer' } = options;
+  const { inputs, outputs, length, heads, keySize, valueSize, features } = options;
+  const { positions = 'enformer', positionDropoutRate = 0 } = options;
   const table = (): HostTensor =>
     (positions === 'enformer' ? enformerPositionalFeatures : centralMaskFeatures)({ length, features });
   const project = (from: number, size: number): Layer =>
@@ -62,11 +65,12 @@ export function multiHeadAttention(options: MultiHeadAttentionOptions): MultiHea
   const projected = (x: Tensor): RelativeAttentionInputs => {
     const perHead = (y: Tensor): Tensor =>
       reshape(y, [-1, ...y.shape.slice(1, -1), heads, y.shape.at(-1)! / heads]);
+    const seen = dropout(parts.positions, { rate: positionDropoutRate, name: 'positions', shared: true });
     return {
       query: perHead(parts.query(x)), // [batch, position, head, channel]
       key: perHead(parts.key(x)),
       value: perHead(parts.value(x)),
-      relativeKey: perHead(parts.relative_key(parts.positions)), // [distance, head, channel]
+      relativeKey: perHead(parts.relative_key(seen)), // [distance, head, channel]
       contentBias: reshape(parts.r_w_bias, [heads, keySize]),
       positionBias: reshape(parts.r_r_bias, [heads, keySize]),
     };

@@ -70,6 +70,27 @@ describe('training', () => {
     expect(relativeError(y, normalised(size))).toBeLessThan(1e-5);
   });
 
+  test('a debiased average is that of all batches so far, wherever it starts', async () => {
+    const momentum = 0.75;
+    const options = { momentum, average: 'debiased' } as const;
+    const all = [0, 1, 2].map((c) => statistics(c, 0, 6));
+    for (const steps of [1, 3]) {
+      const { mean, variance } = await run({ steps, options }); // each batch the same
+      expect(
+        relativeError(
+          mean,
+          all.map((own) => own.mean),
+        ),
+      ).toBeLessThan(1e-6);
+      expect(
+        relativeError(
+          variance,
+          all.map((own) => own.variance),
+        ),
+      ).toBeLessThan(1e-5);
+    }
+  });
+
   test.each(['step', 'sequence'] as const)(
     'moves the running statistics by those of all sequences, group %s',
     async (group) => {

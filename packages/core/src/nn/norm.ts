@@ -1,4 +1,4 @@
-import { add, multiply } from '../ops/arithmetic.ts';
+import { add, divide, multiply, subtract } from '../ops/arithmetic.ts';
 import { foldMoments } from '../ops/moments.ts';
 import { affineNormalize, batchNormalize, moments } from '../ops/normalize.ts';
 import { reshape, slice } from '../ops/shape.ts';
@@ -53,6 +53,11 @@ export interface BatchNormOptions {
   readonly momentum?: number;
   /** Which batch variance the running one averages: Keras biased for sequences and unbiased for maps, PyTorch unbiased. */
   readonly variance?: 'biased' | 'unbiased';
+  /**
+   * `exponential`: running ← m · running + (1 − m) · batch from where it starts. `debiased`, as Sonnet's moving averages:
+   * from 0 and divided by 1 − mᵗ after t steps, so that the first step's statistics count in full.
+   */
+  readonly average?: 'exponential' | 'debiased';
   /** Start of the scale; `zeros` makes a residual branch start as nothing. */
   readonly gamma?: 'ones' | 'zeros';
 }
@@ -61,20 +66,23 @@ export interface BatchNormOptions {
  * Batch normalisation (Ioffe & Szegedy 2015): x `[batch, …, channels]` → the same shape. Training normalises with the
  * statistics of the group (`withBatchNorm`) and moves the running statistics once a step, by those of all groups
  * together; otherwise, and where it is frozen (`withFrozen`), it normalises with the running statistics. Parts: weight,
- * bias, running_mean, running_var.
+ * bias, running_mean, running_var, and running_power (mᵗ, `[1]`) of a debiased average.
  */
 export function batchNorm({
   channels,
   epsilon = 1e-3,
   momentum = 0.9,
   variance = 'biased',
+  average = 'exponential',
   gamma = 'ones',
 }: BatchNormOptions): Layer {
+  const power = average === 'debiased' ? buffer([1], { init: ones }) : undefined;
   const parts = {
     weight: parameter([channels], { init: gamma === 'ones' ? ones : zeros }),
     bias: parameter([channels]),
     running_mean: buffer([channels]),
     running_var: buffer([channels], { init: ones }),
+    running_power: power,
   };
   return layer(parts, (x: Tensor) => {
     const { weight, bias, running_mean, running_var } = parts;
@@ -85,8 +93,9 @@ export function batchNorm({
     const { statistics, all, count } = groupMoments(x, rows);
     withScope({ phase: 'U' }, () => {
       const correction = variance === 'unbiased' ? rows / (rows - 1) : 1;
-      average(running_mean, all(), { row: 0, momentum, scale: 1 });
-      average(running_var, all(), { row: 1, momentum, scale: correction });
+      const shares = power === undefined ? { old: momentum, new: 1 - momentum } : debiased(power, momentum);
+      move(running_mean, all(), { row: 0, shares, scale: 1 });
+      move(running_var, all(), { row: 1, shares, scale: correction });
     });
     return batchNormalize(x, statistics, weight, bias, { epsilon, sequences: current.sequences, count });
   });
@@ -123,12 +132,35 @@ function once<T>(make: () => T): () => T {
   };
 }
 
+/** What the next running statistic has of the last one and of the batch; scalars or `[1]`. */
+interface Shares {
+  readonly old: Tensor | number;
+  readonly new: Tensor | number;
+}
+
+/**
+ * The shares of a moving average h ← m · h + (1 − m) · batch from 0 that is read as h / (1 − mᵗ), and the move of mᵗ⁻¹,
+ * which `power` holds, to mᵗ: with a the last value read, h = a · (1 − mᵗ⁻¹).
+ */
+function debiased(power: Parameter, momentum: number): Shares {
+  const next = multiply(power, momentum);
+  const whole = subtract(1, next);
+  assign(power, next);
+  return {
+    old: divide(multiply(subtract(1, power), momentum), whole),
+    new: divide(1 - momentum, whole),
+  };
+}
+
+interface Move {
+  readonly row: number;
+  readonly shares: Shares;
+  readonly scale: number;
+}
+
 /** Moves a running statistic towards row `row` of all `[1, 2, channels]`. */
-function average(
-  running: Parameter,
-  all: Tensor,
-  { row, momentum, scale }: { readonly row: number; readonly momentum: number; readonly scale: number },
-): void {
+function move(running: Parameter, all: Tensor, { row, shares, scale }: Move): void {
   const batch = reshape(slice(all, { from: row, to: row + 1 }), [...running.shape]); // [channel]
-  assign(running, add(multiply(running, momentum), multiply(batch, (1 - momentum) * scale)));
+  const share = typeof shares.new === 'number' ? shares.new * scale : multiply(shares.new, scale);
+  assign(running, add(multiply(running, shares.old), multiply(batch, share)));
 }

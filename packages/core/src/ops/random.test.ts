@@ -4,11 +4,14 @@ import { Device } from '../device.ts';
 import { gradients } from '../grad.ts';
 import { evaluateOn, noise } from '../nn/golden.ts';
 import { declaredOp } from '../op.ts';
+import { ones, parameter } from '../parameter.ts';
 import { hashName } from '../random.ts';
 import { withLayer, withScope } from '../scope.ts';
 import { Tensor } from '../tensor.ts';
 import { relativeError } from '../testing.ts';
+import { add } from './arithmetic.ts';
 import { dropout, dropoutThreshold, hashWords } from './random.ts';
+import { reshape } from './shape.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -119,5 +122,22 @@ describe('dropout', () => {
     const kept = first!.y!.filter((value) => value !== 0);
     expect(Math.abs(kept.length / 2400 - 0.7)).toBeLessThan(0.05);
     expect(kept.every((value) => value === Math.fround(1 / 0.7))).toBe(true);
+  });
+
+  test('drops the same of what all sequences share, others in each step', async () => {
+    const x = parameter([5, 7], { name: 'x', init: ones });
+    const shared = ({ by }: Readonly<Record<string, Tensor>>): Record<string, Tensor> =>
+      withScope({ training: true, path: 'a' }, () => ({
+        y: add(reshape(by!, [-1, 1, 1]), dropout(x, { rate: 0.4, shared: true })), // [sequence, 5, 7]
+      }));
+    const compiled = await compile(shared, { device, inputs: { by: [4] }, leaves: 2, seed: 5 });
+    for (const step of [0, 1]) {
+      const { y } = await compiled({ by: new Float32Array(4) });
+      const words = Array.from({ length: 35 }, (_, i) => hashWords(5, step, 0, hashName('a/'), i));
+      const expected = words.map((word) => (word >= dropoutThreshold(0.4) ? Math.fround(1 / 0.6) : 0));
+      expect([...(y!.data as Float32Array)]).toEqual([...expected, ...expected, ...expected, ...expected]);
+    }
+    compiled.close();
+    compiled.state.close();
   });
 });

@@ -44,20 +44,23 @@ interface Attrs {
   readonly rate: number;
   /** Which dropout this is, whatever the graph looks like: a hash of its layer path. */
   readonly id: number;
+  /** Whether x has no batch axis: all sequences of a step then see the same elements dropped. */
+  readonly shared?: boolean;
   /** Where a part of a sequence lies in it, so that the same position draws the same word however sequences are cut. */
   readonly own?: Rows;
 }
 
-/** WGSL of the sequence (in the leaf) and of the position in the whole sequence behind element i. */
-function place({ i, y }: MapSite, own: Rows | undefined): readonly [sequence: string, position: string] {
+/** WGSL of the sequence and of the position in the whole sequence behind element i. */
+function place({ i, y }: MapSite, { own, shared }: Attrs): readonly [sequence: string, position: string] {
+  if (shared === true) return ['0u', i];
   const perSequence = elementCount(y.shape.slice(1));
   const position = `${i} % ${perSequence}u`;
-  if (own === undefined) return [`${i} / ${perSequence}u`, position];
+  if (own === undefined) return [`frame.sequence + ${i} / ${perSequence}u`, position];
   const { axis, start, size, length } = own;
   const inner = elementCount(y.shape.slice(axis + 1));
   const row = `u32(${start} + i32(frame.leaf) * ${size} + i32(${i} / ${inner}u % ${size}u))`;
   return [
-    '0u',
+    'frame.sequence + 0u',
     `(${position}) / ${inner * size}u * ${inner * length}u + ${row} * ${inner}u + ${i} % ${inner}u`,
   ];
 }
@@ -75,15 +78,15 @@ const op = defineOp<Attrs>()({
   kernel: {
     kind: 'map',
     declarations: () => randomWordWgsl,
-    expression: ({ x }, { rate, id, own }, site) => {
-      const [sequence, position] = place(site, own);
-      const word = `randomWord(frame.seed, frame.step, frame.sequence + ${sequence}, ${site.key(id)}, ${position})`;
-      return `select(0.0, ${x} * ${literal(1 / (1 - rate))}, ${word} >= ${dropoutThreshold(rate)}u)`;
+    expression: ({ x }, attrs, site) => {
+      const [sequence, position] = place(site, attrs);
+      const word = `randomWord(frame.seed, frame.step, ${sequence}, ${site.key(attrs.id)}, ${position})`;
+      return `select(0.0, ${x} * ${literal(1 / (1 - attrs.rate))}, ${word} >= ${dropoutThreshold(attrs.rate)}u)`;
     },
   },
   gradient: (dy, _, attrs) => ({ x: () => masked(dy, attrs) }), // the same words, so the same mask
-  reference: ({ x }, { rate, id }) => {
-    const perSequence = elementCount(x.shape.slice(1));
+  reference: ({ x }, { rate, id, shared }) => {
+    const perSequence = elementCount(shared === true ? x.shape : x.shape.slice(1));
     return x.data.map((value, i) => {
       const word = hashWords(0, 0, Math.floor(i / perSequence), id, i % perSequence);
       return word >= dropoutThreshold(rate) ? value / (1 - rate) : 0;
@@ -97,19 +100,22 @@ export function masked(x: Tensor, attrs: Attrs): Tensor {
   return op({ x }, attrs);
 }
 
+export interface DropoutOptions {
+  readonly rate: number;
+  readonly name?: string;
+  readonly shared?: boolean;
+}
+
 /**
  * x with each element set to 0 with probability `rate`, the others divided by 1 − rate: the shape of x. Only while
- * training; otherwise x itself. The leading axis must be the sequences of the batch. A layer that drops twice gives
- * each a `name`, or both would drop the same elements.
+ * training; otherwise x itself. The leading axis must be the sequences of the batch, unless x is `shared` by all of them
+ * and has no such axis. A layer that drops twice gives each a `name`, or both would drop the same elements.
  *
  * @throws when the rate is not in [0, 1).
  */
-export function dropout(
-  x: Tensor,
-  { rate, name = '' }: { readonly rate: number; readonly name?: string },
-): Tensor {
+export function dropout(x: Tensor, { rate, name = '', shared = false }: DropoutOptions): Tensor {
   if (!(rate >= 0 && rate < 1)) throw new Error(`dropout: the rate is ${rate}; it must be in [0, 1)`);
   const { training, path } = currentScope();
   if (!training || rate === 0) return x;
-  return masked(x, { rate, id: hashName(`${path}/${name}`) });
+  return masked(x, { rate, id: hashName(`${path}/${name}`), ...(shared ? { shared } : {}) });
 }

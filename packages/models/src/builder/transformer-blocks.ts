@@ -12,13 +12,13 @@ interface TransformerOptions extends Shared {
   readonly expansion: number;
   readonly dropout: number;
   readonly attentionDropout: number;
+  readonly positionDropout: number;
   readonly attentionL2: number;
 }
 
 /**
  * `transformer`: x + dropout(attention(layer norm x)), then the same around linear, dropout, ReLU, linear of
  * `dense_expansion` (2) times the channels: [batch, length, channels] → the same shape. Positions are central masks.
- * Upstream's dropout of positional features (0.01) is not applied.
  */
 export function transformer(options: Fields, shared: Shared, input: Flow): Block {
   return { layer: makeTransformer(readTransformer(options, shared, input), input), output: input };
@@ -48,7 +48,6 @@ function readTransformer(options: Fields, shared: Shared, { channels }: Flow): T
   options.choice('mha_initializer', ['he_normal'], 'he_normal');
   if (options.integer('qkv_width', 1) !== 1 || !options.flag('content_position_bias', true))
     throw new Error(`${options.where}: only qkv_width 1 with content_position_bias is known; leave both out`);
-  options.skip('position_dropout');
   return {
     ...blockShared(options, shared),
     heads,
@@ -57,6 +56,7 @@ function readTransformer(options: Fields, shared: Shared, { channels }: Flow): T
     expansion: options.number('dense_expansion', 2),
     dropout: readDropout(options, 'dropout', 0.25),
     attentionDropout: readDropout(options, 'attention_dropout', 0.05),
+    positionDropout: readDropout(options, 'position_dropout', 0.01),
     attentionL2: readScale(options, 'mha_l2_scale', 0),
   };
 }
@@ -71,13 +71,14 @@ function makeTransformer(options: TransformerOptions, input: Flow): nn.Layer {
 }
 
 function attention(options: TransformerOptions, { length, channels }: Flow): nn.Layer {
-  const { heads, keySize, features, epsilon, attentionDropout, attentionL2 } = options;
+  const { heads, keySize, features, epsilon, attentionDropout, positionDropout, attentionL2 } = options;
   const valueSize = channels / heads;
   const sizes = { inputs: channels, outputs: channels, length, heads, keySize, valueSize, features };
   const multiHead = nn.multiHeadAttention({
     ...sizes,
     positions: 'centralMask',
     dropoutRate: attentionDropout,
+    positionDropoutRate: positionDropout,
   });
   for (const projection of Object.values(multiHead.parts))
     if (typeof projection === 'function') regularized(projection as nn.Layer, attentionL2);

@@ -21,6 +21,8 @@ export interface EnformerOptions {
   readonly tracks?: Readonly<Record<string, number>>;
   readonly dropout?: number;
   readonly attentionDropout?: number;
+  /** Of the features of relative distances. */
+  readonly positionDropout?: number;
   readonly headDropout?: number;
 }
 
@@ -41,9 +43,7 @@ export const ENFORMER_TRACKS = { human: 5_313, mouse: 1_643 };
  * Published variants, and which this is:
  * - This is DeepMind's definition. The widely used PyTorch port normalises gamma position features over features instead
  *   of positions; weights trained with one are not exact in the other.
- * - GELU is x · sigmoid(1.702 x); batch norm has epsilon 1e-5 and moves running statistics by 0.1 of biased variances.
- *   The original averages them with zero debiasing, which differs in the first steps of training only.
- * - The dropout of position features (0.01) is left out.
+ * - GELU is x · sigmoid(1.702 x); batch norm has epsilon 1e-5 and averages statistics with decay 0.9, debiased from 0.
  * - The model on TensorFlow Hub reads 393,216 bp and crops them to 196,608.
  */
 export function enformer(options: EnformerOptions = {}): Enformer {
@@ -60,6 +60,7 @@ export function enformer(options: EnformerOptions = {}): Enformer {
     tracks = ENFORMER_TRACKS,
     dropout = 0.4,
     attentionDropout = 0.05,
+    positionDropout = 0.01,
     headDropout = 0.05,
   } = options;
   const bins = lengthBp / 2 ** filters.length;
@@ -69,7 +70,8 @@ export function enformer(options: EnformerOptions = {}): Enformer {
       `enformer: ${lengthBp} bp halved ${filters.length} times are ${bins} bins, of which ${targetBins} cannot be kept in the middle; choose a multiple of ${2 ** filters.length} bp and an even number of bins less`,
     );
   }
-  const block = { channels, length: bins, heads, keySize, positionFeatures, dropout, attentionDropout };
+  const dropouts = { dropout, attentionDropout, positionDropout };
+  const block = { channels, length: bins, heads, keySize, positionFeatures, ...dropouts };
   const trunk = nn.sequential({
     stem: enformerStem(filters[0]!),
     tower: nn.sequential(filters.slice(1).map((outputs, i) => enformerTowerBlock(filters[i]!, outputs))),
@@ -109,7 +111,7 @@ export function enformerFilters(channels = 1_536, repeats = 6, multiple = 128): 
   return [first, ...tower];
 }
 
-const NORM = { epsilon: 1e-5, momentum: 0.9 };
+const NORM = { epsilon: 1e-5, momentum: 0.9, average: 'debiased' } as const;
 const INIT = nn.init.sonnetNormal;
 
 /** x + f(x). */
@@ -152,11 +154,13 @@ interface TransformerOptions {
   readonly positionFeatures: number;
   readonly dropout: number;
   readonly attentionDropout: number;
+  readonly positionDropout: number;
 }
 
 /** Attention and a perceptron, each added to its input: [batch, length, channels] → the same shape. */
 function transformerBlock(options: TransformerOptions): nn.Layer {
-  const { channels, length, heads, keySize, positionFeatures, dropout, attentionDropout } = options;
+  const { channels, length, heads, keySize, positionFeatures } = options;
+  const { dropout, attentionDropout, positionDropout } = options;
   const attention = nn.sequential({
     norm: nn.layerNorm({ channels }),
     attention: nn.multiHeadAttention({
@@ -168,6 +172,7 @@ function transformerBlock(options: TransformerOptions): nn.Layer {
       valueSize: channels / heads,
       features: positionFeatures,
       dropoutRate: attentionDropout,
+      positionDropoutRate: positionDropout,
     }),
     dropout: nn.dropout({ rate: dropout }),
   });
