@@ -225,8 +225,12 @@ function checkCoverage(entries: readonly Entry[], dataBytes: number, source: str
     covered = end;
   }
   if (covered !== dataBytes) {
-    const fault = covered > dataBytes ? 'the file is cut short' : 'there are bytes after the last tensor';
-    throw new Error(`${source}: ${fault}: the header describes ${covered} bytes of data, found ${dataBytes}`);
+    const cut = entries.find(({ end }) => end > dataBytes);
+    const fault = cut === undefined ? 'there are bytes after the last tensor' : 'the file is cut short';
+    const first = cut === undefined ? '' : `; tensor ${cut.name} should end at byte ${cut.end}`;
+    throw new Error(
+      `${source}: ${fault}: the header describes ${covered} bytes of data, found ${dataBytes}${first}`,
+    );
   }
 }
 
