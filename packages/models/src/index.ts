@@ -39,7 +39,7 @@ export * from './enformer/model.ts';
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
-export { type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
+export { type Convention, type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
 export { type KmerFeatures, type KmerOptions, kmerFeatures, type SparseCounts } from './kmer/features.ts';
 export type { LinearModel } from './kmer/linear-model.ts';
 export { type LogisticModel, type LogisticRows, logisticRows } from './kmer/logistic.ts';

@@ -1,8 +1,9 @@
 /** Measures what a model computed against the quantities of its fixture. */
 import type { HostTensor, Safetensors } from '@cohesin/core';
+import type { Convention } from '@cohesin/models';
 import { numbers, under } from './fixture.ts';
 import { absoluteError, type Gates, largest, relativeError, shareBeyond } from './gates.ts';
-import type { ModelRun, ModelSetup, Trained, TrainingRun } from './model-run.ts';
+import type { BatchMoments, ModelRun, ModelSetup, Trained, TrainingRun } from './model-run.ts';
 import { type Attrs, numberOf } from './op-case.ts';
 import type { Measurement } from './report.ts';
 
@@ -32,7 +33,7 @@ export function measureOutputs(
 
 /** Scalars the file has besides, as far as the model gives them. */
 export function measureExtra(
-  { fixture, gates }: ModelReference,
+  { fixture, gates, setup }: ModelReference,
   values: ModelRun['values'],
 ): { readonly measurements: Measurement[]; readonly notChecked: string[] } {
   const extra = [...under(fixture, 'extra/')];
@@ -45,7 +46,9 @@ export function measureExtra(
       const gate = stored.shape.length === 0 ? gates.losses : gates.outputs;
       return [{ group: 'extra', tensor: `extra/${name}`, error, gate }];
     }),
-    notChecked: missing.map(([name]) => `extra/${name}: the model does not give it`),
+    notChecked: missing.map(
+      ([name]) => `extra/${name}: ${setup.golden.unlike?.[name] ?? 'the model does not give it'}`,
+    ),
   };
 }
 
@@ -76,17 +79,16 @@ export function measureGradients(
   ];
 }
 
-/** Batch statistics, and the running statistics they lead to in both conventions. */
+/** Batch statistics, and the running statistics they lead to in all conventions. */
 export function measureBatchNorms(model: ModelReference, run: TrainingRun): Measurement[] {
   const { fixture, gates } = model;
   const found = new Map<string, ArrayLike<number>>();
-  const norms = run.norms.map(({ path, count }) => {
-    const moments = valuesOf(run.values[`moments/${path}`]); // [1, 2, channels]
-    const [mean, variance] = [moments.slice(0, moments.length / 2), moments.slice(moments.length / 2)];
-    return { path, module: moduleOf(model, path), mean, variance, count };
-  });
-  for (const { module, mean, variance, count } of norms)
-    found.set(`${module}.mean`, mean).set(`${module}.var_biased`, variance).set(`${module}.count`, [count]);
+  const norms = normsOf(model, run.norms, [run.values]);
+  for (const { module, means, variances, count } of norms)
+    found
+      .set(`${module}.mean`, means[0]!)
+      .set(`${module}.var_biased`, variances[0]!)
+      .set(`${module}.count`, [count]);
   return [
     ...[...under(fixture, 'bn_batch/')].map(([name, stored]) => {
       const error = relativeError(found.get(name) ?? [], numbers(stored));
@@ -94,7 +96,7 @@ export function measureBatchNorms(model: ModelReference, run: TrainingRun): Meas
       return { group: 'bn_batch', tensor: `bn_batch/${name}`, error, gate };
     }),
     ...measureRunning(model, 'bn_running_after1', run.state, gates.batchNorm),
-    ...norms.flatMap((norm) => measureOtherConvention(model, norm)),
+    ...measureOtherConventions(model, 'bn_running_after1', norms, gates.batchNorm),
   ];
 }
 
@@ -114,31 +116,73 @@ function measureRunning(
   });
 }
 
+/** A batch norm with the statistics of its batches, one of each step. */
 interface Norm {
   readonly path: string;
   readonly module: string;
-  readonly mean: Float64Array;
-  readonly variance: Float64Array;
+  readonly means: readonly Float64Array[];
+  readonly variances: readonly Float64Array[];
   readonly count: number;
 }
 
-/** The convention the layers do not follow, from the statistics of the batch and the momentum of the file. */
-function measureOtherConvention(
-  { fixture, gates, setup, config }: ModelReference,
-  { path, module, mean, variance, count }: Norm,
+function normsOf(
+  model: ModelReference,
+  norms: readonly BatchMoments[],
+  steps: readonly Readonly<Record<string, HostTensor>>[],
+): Norm[] {
+  return norms.map(({ path, count }) => {
+    const moments = steps.map((values) => valuesOf(values[`moments/${path}`])); // each [1, 2, channels]
+    const means = moments.map((values) => values.slice(0, values.length / 2));
+    const variances = moments.map((values) => values.slice(values.length / 2));
+    return { path, module: moduleOf(model, path), means, variances, count };
+  });
+}
+
+/** The conventions the layers do not follow, from the statistics of the batches and the momentum of the file. */
+function measureOtherConventions(
+  { fixture, setup, config }: ModelReference,
+  quantity: string,
+  norms: readonly Norm[],
+  gate: number,
 ): Measurement[] {
-  const other = setup.golden.runningStatistics === 'torch' ? 'keras' : 'torch';
+  const others = CONVENTIONS.filter(
+    (convention) =>
+      convention !== setup.golden.runningStatistics && under(fixture, `${quantity}/${convention}/`).size > 0,
+  );
+  if (others.length === 0) return []; // a model without batch norm states no momentum
   const momentum = numberOf(config, 'bn_momentum');
-  const correction = other === 'torch' ? count / (count - 1) : 1;
-  const moved = (part: string, values: Float64Array): Measurement => {
-    const start = valuesOf(setup.start.get(`${path}.${part}`));
-    const next = values.map((value, i) => momentum * start[i]! + (1 - momentum) * value);
-    const tensor = `bn_running_after1/${other}/${module}.${part}`;
-    const error = relativeError(next, reference(fixture, tensor));
-    return { group: `bn_running_after1 ${other}, by formula`, tensor, error, gate: gates.batchNorm };
-  };
-  const corrected = variance.map((value) => value * correction);
-  return [moved('running_mean', mean), moved('running_var', corrected)];
+  return others.flatMap((convention) =>
+    norms.flatMap(({ path, module, means, variances, count }) => {
+      const correction = convention === 'torch' ? count / (count - 1) : 1;
+      const measured = (part: string, batches: readonly Float64Array[]): Measurement => {
+        const tensor = `${quantity}/${convention}/${module}.${part}`;
+        const start = valuesOf(setup.start.get(`${path}.${part}`));
+        const error = relativeError(
+          averaged(start, batches, { momentum, convention }),
+          reference(fixture, tensor),
+        );
+        return { group: `${quantity} ${convention}, by formula`, tensor, error, gate };
+      };
+      const corrected = variances.map((values) => values.map((value) => value * correction));
+      return [measured('running_mean', means), measured('running_var', corrected)];
+    }),
+  );
+}
+
+const CONVENTIONS: readonly Convention[] = ['torch', 'keras', 'sonnet'];
+
+/** A running statistic after batches: from its start, or with `sonnet` from 0 and divided by 1 − momentumᵗ. */
+function averaged(
+  start: Float64Array,
+  batches: readonly Float64Array[],
+  { momentum, convention }: { readonly momentum: number; readonly convention: Convention },
+): Float64Array {
+  const debiased = convention === 'sonnet';
+  const moved = batches.reduce(
+    (running, batch) => running.map((value, i) => momentum * value + (1 - momentum) * batch[i]!),
+    debiased ? start.map(() => 0) : start,
+  );
+  return debiased ? moved.map((value) => value / (1 - momentum ** batches.length)) : moved;
 }
 
 /** Losses, weights and running statistics of optimizer steps; `settings` are the optimizer's. */
@@ -156,6 +200,12 @@ export function measureSteps(
     { group: curve, tensor: curve, error, gate: gates.lossCurve },
     ...measureWeights(model, `after3_${optimizer}`, trained, settings),
     ...measureRunning(model, running, trained.state, gates.runningAfterSteps),
+    ...measureOtherConventions(
+      model,
+      running,
+      normsOf(model, trained.norms, trained.moments.slice(0, -1)), // the last one comes after the last step
+      gates.runningAfterSteps,
+    ),
   ];
 }
 
@@ -176,16 +226,6 @@ function measureWeights(
     const start = reference(fixture, `weight/${name}`);
     const update = (values: Float64Array): Float64Array => values.map((now, i) => now - start[i]!);
     return { group, tensor, error: relativeError(update(value), update(wanted)), gate: gates.sgdUpdate };
-  });
-}
-
-/** Running statistics after steps in conventions the layers do not follow. */
-export function otherConventions({ fixture, setup }: ModelReference, optimizer: string): string[] {
-  const own = setup.golden.runningStatistics;
-  return ['torch', 'keras', 'sonnet'].flatMap((convention) => {
-    const quantity = `bn_running_after3_${optimizer}/${convention}`;
-    const stored = convention !== own && under(fixture, `${quantity}/`).size > 0;
-    return stored ? [`${quantity}: the model's layers follow ${own}`] : [];
   });
 }
 

@@ -51,11 +51,14 @@ const WHOLE_STEP = { group: 'step', sequences: 1 } as const;
 export function runInference(setup: ModelSetup): Promise<ModelRun> {
   const { golden } = setup;
   return runOnce(setup, 1, (inputs) => {
-    const prediction = withScope({ training: false }, () => golden.predict(inputs));
+    const [prediction, extra] = withScope({ training: false }, () => {
+      const predicted = golden.predict(inputs);
+      return [predicted, golden.extra?.(predicted, inputs) ?? {}] as const;
+    });
     return {
       loss: golden.loss(prediction, inputs),
       ...prefixed('output/', golden.outputs?.(prediction, inputs) ?? prediction),
-      ...prefixed('extra/', golden.extra?.(prediction, inputs) ?? {}),
+      ...prefixed('extra/', extra),
     };
   });
 }
@@ -92,9 +95,12 @@ export async function runTraining(setup: ModelSetup, leaves: number): Promise<Tr
   return { ...run, norms };
 }
 
-/** Losses before each of the steps and after the last, and the state after the last. */
+/** Losses and batch statistics before each of the steps and after the last, and the state after the last. */
 export interface Trained {
   readonly losses: readonly number[];
+  readonly norms: readonly BatchMoments[];
+  /** `moments/<path>` [1, 2, channels] of every batch norm. */
+  readonly moments: readonly Readonly<Record<string, HostTensor>>[];
   readonly state: ReadonlyMap<string, HostTensor>;
   readonly dispatches: number;
 }
@@ -107,18 +113,30 @@ export async function runSteps(
   const { model, predict, loss } = setup.golden;
   const prepare = (inputs: Tensors): Example<Tensors, Tensors> => ({ x: inputs, y: inputs });
   const step = trainStep({ model: predict, trained: model, loss, optimizer, batchNorm: WHOLE_STEP, prepare });
-  const program = await started(setup, leaves, step);
+  let norms: readonly BatchMoments[] = [];
+  const observed = (inputs: Tensors): Tensors => {
+    const traced = step(inputs);
+    const found = batchNorms(Object.values(traced));
+    norms = found.map(({ path, count }) => ({ path, count }));
+    return {
+      ...traced,
+      ...Object.fromEntries(found.map(({ path, moments }) => [`moments/${path}`, moments])),
+    };
+  };
+  const program = await started(setup, leaves, Object.assign(observed, { counters: optimizer }));
   const losses: number[] = [];
+  const moments: Readonly<Record<string, HostTensor>>[] = [];
   const once = async (): Promise<void> => {
-    const { loss: value } = await program(setup.batch);
+    const { loss: value, ...statistics } = await program(setup.batch);
     losses.push(Number(value!.data[0]));
+    moments.push(statistics);
   };
   for (let i = 0; i < steps; i++) await once();
   const state = await program.state.read([...setup.start.keys()]);
   await once();
   const dispatches = program.executor.dispatchCount;
   close(program);
-  return { losses, state, dispatches };
+  return { losses, norms, moments, state, dispatches };
 }
 
 /**

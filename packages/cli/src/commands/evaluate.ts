@@ -105,7 +105,8 @@ async function onMesh(
       sequencesPerLeaf: evaluationLeaf(task),
       ensemble,
     });
-    await evaluator.state.write(weights);
+    const read = [...weights].filter(([name]) => evaluator.state.has(name)); // not what only training needs
+    await evaluator.state.write(new Map(read));
     const total = await task.dataset.count(split);
     const evaluation = await evaluator.run(split, {
       onBatch: (done) => output.progress(`${split}: ${done}/${total} sequences`),

@@ -15,10 +15,15 @@ import type { Tensor } from '../tensor.ts';
 import { asReference, asTensors } from '../testing/evaluate.ts';
 import { evaluateOnDevice, interpret, relativeError } from '../testing.ts';
 import { trainStep } from '../train-step.ts';
-import { type RelativeAttentionInputs, relativeAttention, relativeAttentionMaps } from './attention.ts';
+import { add, multiply } from './arithmetic.ts';
+import { type RelativeAttentionInputs, relativeAttention } from './attention.ts';
 import { sumOverKeys } from './attention-products.ts';
+import { matmul } from './matmul.ts';
 import { permute } from './permute.ts';
 import { dropout, dropoutThreshold, hashWords } from './random.ts';
+import { relativeShift } from './relative-shift.ts';
+import { reshape } from './shape.ts';
+import { softmax } from './softmax.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -40,9 +45,17 @@ type Name = keyof typeof DRAWN;
 type Operands = Record<Name, Tensor>;
 const NAMES = (Object.keys(DRAWN) as Name[]).filter((name) => name !== 'seed');
 
-/** Weights [batch, query, head, key] and the output by way of the maps. */
+/** The output by way of weights [batch, query, head, key], the logits from plain products and a shift. */
 function byMaps(inputs: RelativeAttentionInputs, weigh = (weights: Tensor): Tensor => weights): Tensor {
-  return sumOverKeys(weigh(permute(relativeAttentionMaps(inputs).weights, [0, 2, 1, 3])), inputs.value);
+  const scaled = multiply(inputs.query, CHANNELS ** -0.5);
+  const byHead = (x: Tensor): Tensor => permute(x, [0, 2, 1, 3]);
+  const content = matmul(byHead(add(scaled, inputs.contentBias)), permute(inputs.key, [0, 2, 3, 1]));
+  const rows = permute(add(scaled, inputs.positionBias), [2, 0, 1, 3]); // [head, batch, query, channel]
+  const columns = permute(inputs.relativeKey, [1, 2, 0]); // [head, channel, distance]
+  const byDistance = matmul(reshape(rows, [HEADS, -1, CHANNELS]), columns); // [head, batch · query, distance]
+  const byQuery = permute(reshape(byDistance, [HEADS, -1, LENGTH, 2 * LENGTH - 1]), [1, 0, 2, 3]);
+  const weights = softmax(add(content, relativeShift(byQuery))); // [batch, head, query, key]
+  return sumOverKeys(weigh(byHead(weights)), inputs.value);
 }
 
 /** y and its gradients. */
@@ -150,7 +163,7 @@ describe('multiHeadAttention', () => {
   ): Promise<Map<string, HostTensor>> => {
     const model = sequential({
       context: conv1d({ inputs: 6, outputs: 6, size: 3, padding: 'same' }), // rows are cut where a window slides
-      attention: multiHeadAttention({ ...sizes, dropoutRate }),
+      attention: multiHeadAttention({ ...sizes, dropoutRate, positionDropoutRate: dropoutRate }),
     });
     const step = await compile(trainStep({ model, loss: mseLoss, optimizer: sgd({ learningRate: 0.5 }) }), {
       device,
@@ -171,7 +184,8 @@ describe('multiHeadAttention', () => {
   it.each([
     ['sequence by sequence', { leaves: 2 }, 0],
     ['in parts of each sequence', { leavesPerSequence: 4 }, 0],
-    ['in parts, dropping the same weights', { leavesPerSequence: 2 }, 0.4],
+    ['sequence by sequence, dropping the same weights and features', { leaves: 2 }, 0.4],
+    ['in parts, dropping the same weights and features', { leavesPerSequence: 2 }, 0.4],
   ] as const)('trains alike whole and %s', async (_, cut, dropoutRate) => {
     const [whole, split] = [await trained({}, dropoutRate), await trained(cut, dropoutRate)];
     for (const [name, { data }] of whole)

@@ -16,11 +16,9 @@ import {
   sumOverQueries,
 } from './attention-products.ts';
 import { exp } from './elementwise.ts';
-import { matmul } from './matmul.ts';
 import { permute } from './permute.ts';
 import { masked } from './random.ts';
 import { sum } from './reduce.ts';
-import { relativeShift } from './relative-shift.ts';
 import { reshape } from './shape.ts';
 import { logSumExp, softmax } from './softmax.ts';
 
@@ -74,18 +72,10 @@ export function relativeAttention(
   return outputOp({ output, ...operands, value, rows }, attrs);
 }
 
-/** Attention without dropout, by its maps: for looking at them. The same numbers up to rounding. */
+/** The maps of attention without dropout, for looking at them. */
 export function relativeAttentionMaps(inputs: RelativeAttentionInputs): AttentionMaps {
   checkShapes(inputs);
-  const { contentQuery, positionQuery } = queriesOf(inputs);
-  const byHead = (x: Tensor): Tensor => permute(x, [0, 2, 1, 3]);
-  const content = matmul(byHead(contentQuery), permute(inputs.key, [0, 2, 3, 1]));
-  const [length, heads, channels] = positionQuery.shape.slice(1) as [number, number, number];
-  const distances = 2 * length - 1;
-  const rows = reshape(permute(positionQuery, [2, 0, 1, 3]), [heads, -1, channels]); // [head, batch · query, channel]
-  const byDistance = matmul(rows, permute(inputs.relativeKey, [1, 2, 0])); // [head, batch · query, distance]
-  const shifted = relativeShift(permute(reshape(byDistance, [heads, -1, length, distances]), [1, 0, 2, 3]));
-  const logits = add(content, shifted);
+  const logits = permute(logitsOf(operandsOf(inputs)), [0, 2, 1, 3]); // [batch, head, query, key]
   return { logits, weights: softmax(logits) };
 }
 

@@ -1,10 +1,10 @@
 /** Published names of Enformer's weights, and reference files of the model. */
-import { add, nn } from '@cohesin/core';
+import { add, nn, permute, slice, type Tensor } from '@cohesin/core';
 import { fields } from '../builder/fields.ts';
-import type { GoldenCase } from '../golden-case.ts';
+import { type GoldenCase, layerAt, type Tensors } from '../golden-case.ts';
 import type { PublishedWeights } from '../load-weights.ts';
 import { type PublishedName, type WeightMap, weightMap } from '../weight-map.ts';
-import { enformer } from './model.ts';
+import { type Enformer, enformer } from './model.ts';
 import { enformerSonnetWeights } from './sonnet.ts';
 
 /** From the end of a layer path to the end of the published name, for the PyTorch names. */
@@ -58,7 +58,8 @@ const NOT_NEEDED = /^_trunk\.|(^|\.)num_batches_tracked$/;
 export function enformerTorchWeights(model: nn.AnyLayer): WeightMap {
   const publish = (path: string, shape: readonly number[]): PublishedName | undefined => {
     const found = TORCH.find(([candidate]) => candidate.test(path));
-    if (found === undefined) return undefined; // features of relative positions, which are computed
+    const isOurs = path.endsWith('.running_power'); // the port averages without debiasing
+    if (found === undefined || isOurs) return undefined; // features of relative positions are computed
     const [pattern, name] = found;
     const published = path.replace(pattern, name);
     if (path.endsWith('.pool.weight'))
@@ -84,6 +85,7 @@ export function enformerFromGolden(config: unknown): GoldenCase {
     tracks,
     dropout: 0,
     attentionDropout: 0,
+    positionDropout: 0,
     headDropout: 0,
   });
   return {
@@ -93,7 +95,31 @@ export function enformerFromGolden(config: unknown): GoldenCase {
       Object.entries(prediction)
         .map(([name, tracks]) => nn.poissonLoss(tracks, inputs[`target_${name}`]!))
         .reduce((sum, loss) => add(sum, loss)),
+    extra: (_, { x }) => enformerInside(model, x!),
+    unlike: {
+      positional_features_lucidrains_bug:
+        'the PyTorch port divides by the maximum over features, not positions',
+    },
     weights: enformerTorchWeights(model),
-    runningStatistics: 'keras',
+    runningStatistics: 'sonnet',
+  };
+}
+
+const STEM_POSITIONS = 32; // of the stem's output a file keeps the first positions only
+
+/** What the file keeps of Enformer's inside; of the attention weights those of the first sequence. */
+function enformerInside(model: Enformer, x: Tensor): Tensors {
+  const attention = layerAt(model, 'trunk.transformer.0.attention.inner.attention') as nn.MultiHeadAttention;
+  const stem = layerAt(model, 'trunk.stem')(x);
+  const tower = layerAt(model, 'trunk.tower')(stem); // [batch, bin, channel]
+  const normed = layerAt(model, 'trunk.transformer.0.attention.inner.norm')(tower);
+  const { weights } = attention.maps(normed); // [batch, head, bin, bin]
+  return {
+    stem_eval: permute(slice(stem, { from: 0, to: STEM_POSITIONS }), [0, 2, 1]),
+    conv_tower_eval: permute(tower, [0, 2, 1]),
+    transformer0_eval: layerAt(model, 'trunk.transformer.0')(tower),
+    trunk_embedding_eval: model.trunk(x),
+    positional_features: attention.parts.positions as Tensor,
+    attention_layer0_eval: slice(weights, { from: 0, to: 1, axis: 0 }),
   };
 }
