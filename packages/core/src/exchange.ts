@@ -1,3 +1,5 @@
+import type { ActionKind, Link } from './stage-program.ts';
+
 /** This rank's part of the gradient sums, and what all ranks make of it. */
 export interface SumParts {
   readonly peaks: Uint32Array;
@@ -28,3 +30,16 @@ export const alone: Exchange = {
   combine: async (pieces) => pieces.map(({ own }) => own),
   sum: async (parts) => parts,
 };
+
+/** How a rank of a pipeline reaches the others. */
+export interface PipelineExchange {
+  /** The ranks of its own stage, which share its leaves. */
+  readonly stage: Exchange;
+  /** All ranks. */
+  readonly all: Pick<Exchange, 'combine'>;
+  /** Waits for what another stage computed for a leaf. */
+  receive(link: Link, leaf: number): Promise<Uint8Array<ArrayBuffer>>;
+  send(link: Link, leaf: number, tensors: readonly Uint8Array[]): Promise<void>;
+  /** Says what the rank does now, for those who wait for it. */
+  enter(action: ActionKind, leaf: number): void;
+}

@@ -4,19 +4,11 @@ import type { Device } from './device.ts';
 import { Dispatcher, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
 import { alone, type Exchange } from './exchange.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
-import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
-import { allFinite, type Place } from './not-finite.ts';
-import {
-  type Combine,
-  type Program,
-  type ProgramOutput,
-  type Publish,
-  piecesOf,
-  rounds,
-  type Step,
-} from './program.ts';
+import type { HostTensor, TypedArray } from './host-tensor.ts';
+import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
+import type { Found } from './not-finite.ts';
+import { type Combine, type Program, type Publish, rounds, type Step } from './program.ts';
 import type { StateStore } from './state.ts';
-import { byteLength } from './tensor.ts';
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
 export interface ProfiledPart {
@@ -34,6 +26,7 @@ export class Executor {
   readonly device: Device;
   private readonly store: StateStore;
   private readonly buffers: ProgramBuffers;
+  private readonly memory: ProgramMemory;
   private readonly dispatcher: Dispatcher;
   private readonly sums: Accumulators | undefined;
   private segments: readonly PreparedSegment[] = [];
@@ -45,6 +38,7 @@ export class Executor {
     this.store = store;
     this.leaves = leaves;
     this.buffers = new ProgramBuffers(device, program, store, leaves);
+    this.memory = { device, program, buffers: this.buffers };
     this.dispatcher = new Dispatcher(device, program, store, this.buffers);
     if (program.sums !== undefined) this.sums = new Accumulators(device, program, program.sums, this.buffers);
   }
@@ -76,18 +70,7 @@ export class Executor {
    * @throws when an input is missing or has the wrong number of bytes.
    */
   setInputs(inputs: Readonly<Record<string, TypedArray>>): void {
-    for (const input of this.program.inputs) {
-      const values = inputs[input.name];
-      if (values === undefined)
-        throw new Error(
-          `input ${input.name} is missing; the program needs ${this.program.inputs.map(({ name }) => name).join(', ')}`,
-        );
-      const expected = elementCount(input.shape);
-      if (values.length !== expected)
-        throw new Error(
-          `input ${input.name}: ${values.length} values for shape [${input.shape.join(', ')}], which holds ${expected}`,
-        );
-    }
+    checkInputs(this.program, inputs);
     this.inputs = inputs;
     if (this.program.leavesPerSequence === 1) for (const leaf of this.leaves) this.upload(leaf);
     this.device.check('uploading inputs');
@@ -127,31 +110,16 @@ export class Executor {
   async outputs(
     names: readonly string[] = this.program.outputs.map(({ name }) => name),
   ): Promise<Record<string, HostTensor>> {
-    const outputs = names.map((name) => this.output(name));
-    const parts = outputs.flatMap((output) => this.outputParts(output));
-    const bytes = await this.device.read(parts);
-    const result: Record<string, HostTensor> = {};
-    for (const output of outputs) {
-      const own = bytes.splice(0, output.layout === 'whole' ? 1 : this.pieces(output).length);
-      result[output.name] = {
-        shape: this.outputShape(output),
-        dtype: 'f32',
-        data: new Float32Array(join(own).buffer),
-      };
-    }
-    return result;
+    return readOutputs(this.memory, this.leaves, names);
   }
 
   /**
    * Runs up to the update again, kernel by kernel, for the first stored tensor that is not finite. All ranks must do so
    * together, since they exchange what they do in a run.
    */
-  async firstNotFinite(
-    frame: Frame,
-    exchange: Exchange = alone,
-  ): Promise<{ readonly step: Step; readonly place: Place } | undefined> {
+  async firstNotFinite(frame: Frame, exchange: Exchange = alone): Promise<Found | undefined> {
     this.setInputs(this.inputs);
-    let found: { readonly step: Step; readonly place: Place } | undefined;
+    let found: Found | undefined;
     const update = this.program.update ?? this.segments.length;
     for (let round = 0; round < rounds(this.program).count; round++) {
       this.startRound(round);
@@ -159,7 +127,7 @@ export class Executor {
         for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, round)) {
           for (const [i, step] of steps.entries()) {
             this.submit((encoder) => encode(encoder, i, {}));
-            if (found === undefined && !(await this.isFinite(step, leaf)))
+            if (found === undefined && !(await wroteFinite(this.memory, step, leaf)))
               found = { step, place: [round, index, leaf] };
           }
           this.submit(finish);
@@ -174,15 +142,6 @@ export class Executor {
     const encoder = this.device.encoder('inspect');
     encode(encoder);
     this.device.submit(encoder);
-  }
-
-  /** Whether what a step wrote is finite; a window that is not the last, and gradient sums, are not looked at. */
-  private async isFinite({ label, window, bindings }: Step, leaf: number): Promise<boolean> {
-    if (label.endsWith('add gradient') || (window !== undefined && window.index + 1 < window.count))
-      return true;
-    const { slot, offset = 0, bytes = 0, half } = window?.output ?? bindings.at(-1)!;
-    const [read] = await this.device.read([{ buffer: this.buffers.of(slot, leaf), offset, bytes }]);
-    return allFinite(read!.slice(), half === true);
   }
 
   /**
@@ -230,15 +189,7 @@ export class Executor {
 
   /** Uploads a leaf's share of the batch, or where leaves share a sequence, that sequence. */
   private upload(share: number): void {
-    const { inputs, leaves, leavesPerSequence } = this.program;
-    for (const { name, slot } of inputs) {
-      const values = this.inputs[name]!;
-      const rows = values.length / (leaves / leavesPerSequence);
-      const own = values.subarray(share * rows, (share + 1) * rows) as Uint8Array;
-      const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // not shared memory
-      bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
-      this.device.write(this.buffers.of(slot, share), 0, bytes);
-    }
+    uploadShare(this.memory, this.inputs, { share, set: share });
   }
 
   private startRound(round: number): void {
@@ -278,46 +229,4 @@ export class Executor {
       this.device.write(this.buffers.of(gathered[i]!.slot, 0), 0, bytes);
     });
   }
-
-  private output(name: string): ProgramOutput {
-    const output = this.program.outputs.find((candidate) => candidate.name === name);
-    if (output === undefined)
-      throw new Error(
-        `no output is called '${name}'; there are ${this.program.outputs.map((o) => o.name).join(', ')}`,
-      );
-    return output;
-  }
-
-  private pieces(output: ProgramOutput): readonly number[] {
-    return piecesOf(this.program, output, this.leaves);
-  }
-
-  private outputParts(output: ProgramOutput): { buffer: GPUBuffer; offset?: number; bytes: number }[] {
-    const { slot, shape, layout } = output;
-    const buffer = this.buffers.of(slot, this.leaves[0] ?? 0);
-    const bytes = byteLength({ shape, dtype: 'f32' });
-    if (layout === 'whole') return [{ buffer, bytes }];
-    const piece = layout === 'batch' ? bytes / this.program.leaves : bytes;
-    return this.pieces(output).map((index) => ({ buffer, offset: index * piece, bytes: piece }));
-  }
-
-  private outputShape(output: ProgramOutput): readonly number[] {
-    const { shape, layout } = output;
-    if (layout === 'whole') return shape;
-    const share = this.pieces(output).length;
-    return layout === 'batch'
-      ? [(shape[0]! * share) / this.program.leaves, ...shape.slice(1)]
-      : [share, ...shape];
-  }
-}
-
-/** The pieces one after another, in memory of their own. */
-function join(pieces: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(pieces.reduce((total, { length }) => total + length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    all.set(piece, at);
-    at += piece.length;
-  }
-  return all;
 }

@@ -23,7 +23,11 @@ export function initialScales(sums: GradientSums): Int32Array {
 }
 
 /** Decides a step from the largest |leaf gradient| of each tensor, given as f32 bits, over all leaves of all ranks. */
-export function decide(sums: GradientSums, peaks: Uint32Array, q: Int32Array): SumDecision {
+export function decide(
+  sums: { readonly tensors: readonly { readonly name: string }[] },
+  peaks: Uint32Array,
+  q: Int32Array,
+): SumDecision {
   const broken = peaks.findIndex((bits) => bits >= INFINITY_BITS);
   if (broken >= 0) return { kind: 'not-finite', tensor: sums.tensors[broken]!.name };
   const next = q.map((unit, i) =>

@@ -1,7 +1,9 @@
 export {
   type BuildOptions,
   type Built,
+  type BuiltPipeline,
   build,
+  buildStages,
   type Compiled,
   type CompileOptions,
   compile,
@@ -13,11 +15,11 @@ export {
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
 export type { Frame } from './dispatcher.ts';
-export { alone, type Exchange, type GatherPart, type SumParts } from './exchange.ts';
+export { alone, type Exchange, type GatherPart, type PipelineExchange, type SumParts } from './exchange.ts';
 export { Executor } from './executor.ts';
 export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
-export { decide, initialScales, type SumDecision } from './gradient-scale.ts';
+export { decide, FIRST_Q, initialScales, type SumDecision } from './gradient-scale.ts';
 export * from './host-tensor.ts';
 export type { KernelBody, KernelTarget } from './kernel.ts';
 export { type Product, productsOf } from './kernels/family.ts';
@@ -103,8 +105,11 @@ export { installAdaptivePolling } from './polling.ts';
 export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
 export {
   addLeaves,
+  type Combine,
   type Program,
+  type ProgramInput,
   type ProgramOutput,
+  type ProgramState,
   pieceCount,
   piecesOf,
   rounds,
@@ -119,6 +124,14 @@ export {
   writeSafetensors,
 } from './safetensors.ts';
 export { currentScope, type Phase, type Precision, withLayer, withScope } from './scope.ts';
+export { type StageAction, StageExecutor, setsInFlight } from './stage-executor.ts';
+export {
+  type ActionKind,
+  type Link,
+  type PipelineProgram,
+  StageError,
+  type StageProgram,
+} from './stage-program.ts';
 export { StateStore } from './state.ts';
 export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
 export { assign } from './trace.ts';

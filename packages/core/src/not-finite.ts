@@ -1,3 +1,5 @@
+import type { Step } from './program.ts';
+
 /** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
 export class NotFiniteError extends Error {
   readonly tensor: string;
@@ -14,6 +16,12 @@ export class NotFiniteError extends Error {
 
 /** Somewhere in a run: the earlier comes first. What leaves share counts as their first leaf's. */
 export type Place = readonly [round: number, segment: number, leaf: number];
+
+/** A step that wrote what is not finite. */
+export interface Found {
+  readonly step: Step;
+  readonly place: Place;
+}
 
 /** Whether all values of a tensor, f32 or `half` f16, are finite. */
 export function allFinite({ buffer }: Uint8Array, half: boolean): boolean {

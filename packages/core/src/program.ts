@@ -156,11 +156,14 @@ export interface Program {
   readonly bitsId: string;
 }
 
+/** How a batch is cut. */
+type Cut = Pick<Program, 'leaves' | 'leavesPerSequence'>;
+
 /**
  * Leaves that are worked on together, and how often: all of the batch in one round, or where leaves are parts of a
  * sequence, sequence after sequence. Segments before the update run once a round, those from it on once a step.
  */
-export function rounds({ leaves, leavesPerSequence }: Program): {
+export function rounds({ leaves, leavesPerSequence }: Cut): {
   readonly count: number;
   readonly leaves: number;
 } {
@@ -171,7 +174,7 @@ export function rounds({ leaves, leavesPerSequence }: Program): {
 
 /** Where the pieces of an output that `leaves` of each round hold lie among all of them. */
 export function piecesOf(
-  program: Program,
+  program: Cut,
   { parts: [from, to] }: ProgramOutput,
   leaves: readonly number[],
 ): number[] {
@@ -182,7 +185,7 @@ export function piecesOf(
 }
 
 /** Pieces of an output that all leaves hold together. */
-export function pieceCount(program: Program, { parts: [from, to] }: ProgramOutput): number {
+export function pieceCount(program: Cut, { parts: [from, to] }: ProgramOutput): number {
   return rounds(program).count * (to - from);
 }
 

@@ -29,9 +29,10 @@ import {
 import { relativeError } from '@cohesin/core/testing';
 import { afterAll, expect, test } from 'vitest';
 import { hashState, hostTensors } from './checkpoint.ts';
-import { type Distributed, distribute } from './distribute.ts';
+import { distribute } from './distribute.ts';
 import { addWide, share } from './exchange.ts';
 import { type Mesh, openMesh } from './mesh.ts';
+import type { Distributed } from './runner.ts';
 
 const LEAVES = 8;
 const LENGTH = 64;

@@ -11,8 +11,8 @@ import {
   writeSafetensors,
   writeSynced,
 } from '@cohesin/core';
-import type { HostState } from './distribute.ts';
 import { packValue, unpackValue } from './packr.ts';
+import type { HostState } from './runner.ts';
 
 /** How validation went so far; what ends training is part of its state. */
 export interface Validations {

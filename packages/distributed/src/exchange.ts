@@ -1,5 +1,5 @@
-import type { Exchange, GatherPart, Program, SumParts } from '@cohesin/core';
-import type { Rendezvous } from './rendezvous.ts';
+import type { Combine, Exchange, GatherPart, Program, SumParts } from '@cohesin/core';
+import type { Group, Rendezvous } from './rendezvous.ts';
 
 /** Shared memory through which ranks of one process exchange what they computed. */
 export interface ExchangeMemory {
@@ -13,21 +13,26 @@ export interface ExchangeMemory {
   readonly total: SharedArrayBuffer;
 }
 
+/** Memory for `ranks` that work on the same program. */
 export function exchangeMemory(program: Program, ranks: number): ExchangeMemory {
-  const gathered = Math.max(
-    4,
-    ...program.segments.map((segment) =>
-      segment.combine.reduce((sum, { bytesPerLeaf, parts }) => sum + bytesPerLeaf * (parts[1] - parts[0]), 0),
-    ),
-  );
+  const gathered = program.segments.map((segment) => gatheredBytes(segment.combine));
+  return sumMemory(program, ranks, Math.max(0, ...gathered));
+}
+
+/** Bytes of all pieces of what is gathered together. */
+export function gatheredBytes(gathered: readonly Combine[]): number {
+  return gathered.reduce((sum, { bytesPerLeaf, parts: [from, to] }) => sum + bytesPerLeaf * (to - from), 0);
+}
+
+/** Memory for what `ranks` gather, at most so many bytes at a time, and for a program's gradient sums. */
+export function sumMemory(program: Program, ranks: number, gathered: number): ExchangeMemory {
   const { sums } = program;
   const sumBytes = sums === undefined ? 4 : program.slots[sums.slot]!.bytes;
   const peakBytes = 4 * Math.max(1, sums?.tensors.length ?? 0);
   const each = (bytes: number): SharedArrayBuffer[] =>
     Array.from({ length: ranks }, () => new SharedArrayBuffer(ranks > 1 ? bytes : 4));
-  const area = (): SharedArrayBuffer => new SharedArrayBuffer(ranks > 1 ? gathered : 4);
   return {
-    gathered: [area(), area()],
+    gathered: gatherMemory(ranks > 1 ? gathered : 0),
     peaks: each(peakBytes),
     sums: each(sumBytes),
     total: new SharedArrayBuffer(ranks > 1 ? sumBytes : 4),
@@ -43,12 +48,19 @@ export function exchangeBytes({ gathered, peaks, sums, total }: ExchangeMemory):
   return shared + sums.length * gathered[0].byteLength;
 }
 
+/** Memory for what ranks gather, at most so many bytes at a time. */
+export function gatherMemory(bytes: number): ExchangeMemory['gathered'] {
+  return [new SharedArrayBuffer(Math.max(4, bytes)), new SharedArrayBuffer(Math.max(4, bytes))];
+}
+
 /** The exchange of a rank that is a thread: writes its part, meets the others, reads theirs. */
 export class ThreadExchange implements Exchange {
   readonly remote: boolean;
   private readonly memory: ExchangeMemory;
   private readonly rendezvous: Rendezvous;
+  /** Place among the ranks that exchange. */
   private readonly rank: number;
+  private readonly group: Group | undefined;
   /** What was gathered last: Dawn cannot read shared memory. */
   private readonly copy: Uint8Array<ArrayBuffer>;
   private turn: 0 | 1 = 0;
@@ -61,11 +73,14 @@ export class ThreadExchange implements Exchange {
     readonly memory: ExchangeMemory;
     readonly rendezvous: Rendezvous;
     readonly rank: number;
+    /** The ranks that exchange, if not all. */
+    readonly group?: Group;
     readonly enter: ThreadExchange['enter'];
   }) {
     this.memory = options.memory;
     this.rendezvous = options.rendezvous;
     this.rank = options.rank;
+    this.group = options.group;
     this.enter = options.enter;
     this.copy = new Uint8Array(options.memory.gathered[0].byteLength);
     this.remote = options.memory.sums.length > 1;
@@ -78,7 +93,7 @@ export class ThreadExchange implements Exchange {
     this.turn = this.turn === 0 ? 1 : 0;
     const starts = offsets(parts.map(({ bytes }) => bytes));
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
-    this.rendezvous.meet();
+    this.rendezvous.meet(this.group);
     this.enter('forward and backward');
     return parts.map(({ bytes }, i) => {
       const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
@@ -92,11 +107,11 @@ export class ThreadExchange implements Exchange {
     this.enter('summing gradients');
     new Uint32Array(this.memory.peaks[this.rank]!).set(peaks);
     new Uint32Array(this.memory.sums[this.rank]!).set(sums!);
-    this.rendezvous.meet();
+    this.rendezvous.meet(this.group);
     const parts = this.memory.sums.map((part) => new Uint32Array(part));
     const [from, to] = share(sums!.length / 2, this.rank, parts.length);
     addWide(new Uint32Array(this.memory.total), parts, 2 * from, 2 * to);
-    this.rendezvous.meet();
+    this.rendezvous.meet(this.group);
     this.enter('updating');
     return { peaks: largest(this.memory.peaks), sums: new Uint32Array(this.memory.total).slice() };
   }

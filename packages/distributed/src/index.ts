@@ -10,12 +10,9 @@ export {
 } from './checkpoint.ts';
 export { type DeviceChoice, deviceCount, label } from './devices/choose.ts';
 export { type MemoryHeap, type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
-export {
-  type Distributed,
-  DistributedState,
-  type DistributeOptions,
-  distribute,
-  type HostState,
-} from './distribute.ts';
+export { type DistributeOptions, distribute } from './distribute.ts';
 export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';
+export { pipelineOf, type StagesOptions } from './pipeline.ts';
+export type { Distributed, DistributedProgram, HostState } from './runner.ts';
 export * from './schedule/index.ts';
+export { DistributedState } from './state.ts';

@@ -8,17 +8,23 @@ import {
   type Frame,
   type HostDType,
   type HostTensor,
+  type NotFiniteError,
   notFinite,
   type Place,
   type Program,
   piecesOf,
+  type StageAction,
+  StageExecutor,
+  type StageProgram,
   StateStore,
+  type SumDecision,
   type TypedArray,
 } from '@cohesin/core';
 import { expose } from 'comlink';
 import { threadEndpoint } from './endpoint.ts';
 import { type ExchangeMemory, ThreadExchange } from './exchange.ts';
-import { Rendezvous, type RendezvousMemory } from './rendezvous.ts';
+import { type Action, Rendezvous, type RendezvousMemory } from './rendezvous.ts';
+import { type StageMemory, ThreadPipeline } from './stage-exchange.ts';
 
 /** A tensor in shared memory. */
 export interface SharedTensor {
@@ -29,18 +35,32 @@ export interface SharedTensor {
 }
 
 /** A program for one rank, with the memory through which it talks to the others and to the main thread. */
-export interface Job {
+export type Job = LeavesJob | StageJob;
+
+interface Shared {
   readonly id: number;
   /** Programs with equal ids share their state. */
   readonly stateId: number;
-  readonly program: Program;
-  readonly leaves: readonly number[];
-  readonly ranks: number;
   readonly rendezvous: RendezvousMemory;
-  readonly exchange: ExchangeMemory;
   readonly inputs: readonly SharedTensor[];
   readonly outputs: readonly SharedTensor[];
   readonly deadlineMs: number;
+}
+
+/** A whole step for some of its leaves. */
+export interface LeavesJob extends Shared {
+  readonly kind: 'leaves';
+  readonly program: Program;
+  readonly leaves: readonly number[];
+  readonly exchange: ExchangeMemory;
+}
+
+/** A stage of a step. */
+export interface StageJob extends Shared {
+  readonly kind: 'stage';
+  readonly program: StageProgram;
+  readonly actions: readonly StageAction[];
+  readonly memory: StageMemory;
 }
 
 /** What came of a step on this rank. */
@@ -56,11 +76,20 @@ export interface Explanation {
   readonly tensor: string;
 }
 
+/** A program on this rank's device. */
+interface Running {
+  readonly program: Program;
+  readonly leaves: readonly number[];
+  setInputs(inputs: Readonly<Record<string, TypedArray>>): void;
+  run(frame: Frame, q: Int32Array | undefined): Promise<SumDecision | undefined>;
+  outputs(): Promise<Record<string, HostTensor>>;
+  explain(frame: Frame, gradient: string): Promise<NotFiniteError>;
+  close(): void;
+}
+
 interface Loaded {
   readonly job: Job;
-  readonly executor: Executor;
-  readonly store: StateStore;
-  readonly exchange: ThreadExchange;
+  readonly running: Running;
   readonly rendezvous: Rendezvous;
   step: number;
 }
@@ -80,19 +109,14 @@ const api = {
   load: async (job: Job): Promise<void> => {
     const store = stores.get(job.stateId) ?? new StateStore(device!);
     stores.set(job.stateId, store);
-    const executor = await Executor.create(device!, job.program, store, job.leaves);
     const rendezvous = new Rendezvous(job.rendezvous, rank, job.deadlineMs);
-    const exchange = new ThreadExchange({
-      memory: job.exchange,
-      rendezvous,
-      rank,
-      enter: (action) => rendezvous.enter(jobs.get(job.id)?.step ?? 0, action),
-    });
-    jobs.set(job.id, { job, executor, store, exchange, rendezvous, step: 0 });
+    const open =
+      job.kind === 'leaves' ? openLeaves(job, store, rendezvous) : openStage(job, store, rendezvous);
+    jobs.set(job.id, { job, running: await open, rendezvous, step: 0 });
   },
 
   unload: (id: number): void => {
-    jobs.get(id)?.executor.close();
+    jobs.get(id)?.running.close();
     jobs.delete(id);
   },
 
@@ -104,9 +128,9 @@ const api = {
 
   /** Runs the leaves of a step again, to find the first tensor that is not finite. */
   explain: async (id: number, frame: Frame, gradient: string): Promise<Explanation> => {
-    const { executor, exchange, rendezvous } = jobs.get(id)!;
+    const { running, rendezvous } = jobs.get(id)!;
     rendezvous.enter(frame.step, 'forward and backward');
-    const { message, tensor, place } = await notFinite(executor, frame, gradient, exchange);
+    const { message, tensor, place } = await running.explain(frame, gradient);
     return { message: place === undefined ? undefined : message, place, tensor };
   },
 
@@ -120,13 +144,14 @@ const api = {
     for (const { name, memory } of into) new Float32Array(memory).set(values.get(name)!.data as Float32Array);
   },
 
-  /** A hash of this rank's state, to see that all ranks hold the same. */
-  hashState: async (stateId: number): Promise<string> => {
-    const hash = createHash('sha256');
-    for (const [name, { data }] of await stores.get(stateId)!.read()) {
-      hash.update(name).update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-    }
-    return hash.digest('hex');
+  /** A hash of each tensor, to see that ranks hold the same. */
+  hashState: async (stateId: number, names: readonly string[]): Promise<string[]> => {
+    const values = await stores.get(stateId)!.read(names);
+    return [...values.values()].map(({ data }) =>
+      createHash('sha256')
+        .update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+        .digest('hex'),
+    );
   },
 
   /** GPU objects made so far. */
@@ -141,14 +166,50 @@ const api = {
 
 export type RankApi = typeof api;
 
+async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezvous): Promise<Running> {
+  const { program, leaves, exchange: memory } = job;
+  const executor = await Executor.create(device!, program, store, leaves);
+  const enter = (action: Action): void => rendezvous.enter(stepOf(job), action);
+  const exchange = new ThreadExchange({ memory, rendezvous, rank, enter });
+  return {
+    program,
+    leaves,
+    setInputs: (inputs) => executor.setInputs(inputs),
+    run: (frame, q) => executor.run(frame, exchange, q),
+    outputs: () => executor.outputs(),
+    explain: (frame, gradient) =>
+      notFinite(program, frame, gradient, () => executor.firstNotFinite(frame, exchange)),
+    close: () => executor.close(),
+  };
+}
+
+async function openStage(job: StageJob, store: StateStore, rendezvous: Rendezvous): Promise<Running> {
+  const { program, actions, memory } = job;
+  const executor = await StageExecutor.create(device!, program, store, actions);
+  const at = { rank, stage: program.stage, rendezvous, step: () => stepOf(job) };
+  const exchange = new ThreadPipeline(memory, at);
+  return {
+    program,
+    leaves: executor.leaves,
+    setInputs: (inputs) => executor.setInputs(inputs),
+    run: (frame, q) => executor.run(frame, exchange, q),
+    outputs: () => executor.outputs(),
+    explain: (frame, gradient) =>
+      notFinite(program, frame, gradient, () => executor.firstNotFinite(frame, exchange)),
+    close: () => executor.close(),
+  };
+}
+
+const stepOf = ({ id }: Job): number => jobs.get(id)?.step ?? 0;
+
 async function runStep(loaded: Loaded, frame: Frame, q: Int32Array | undefined): Promise<StepReport> {
-  const { executor, exchange, rendezvous } = loaded;
+  const { running, rendezvous } = loaded;
   rendezvous.enter(frame.step, 'uploading inputs');
-  executor.setInputs(inputsOf(loaded.job));
+  running.setInputs(inputsOf(loaded.job));
   let unit = q;
   for (let repeats = 0; ; repeats++) {
     rendezvous.enter(frame.step, 'forward and backward');
-    const decision = await executor.run(frame, exchange, unit);
+    const decision = await running.run(frame, unit);
     if (decision?.kind === 'not-finite') return decision;
     unit = decision?.q;
     if (decision?.kind === 'repeat') continue;
@@ -163,16 +224,18 @@ function inputsOf({ inputs }: Job): Record<string, TypedArray> {
   return Object.fromEntries(inputs.map((tensor) => [tensor.name, arrayOf(tensor)]));
 }
 
-async function writeOutputs({ job, executor }: Loaded): Promise<void> {
-  const values = await executor.outputs();
-  for (const { name, memory } of job.outputs) {
-    const output = job.program.outputs.find((candidate) => candidate.name === name)!;
-    const data = values[name]!.data as Float32Array;
+/** Writes what this rank has of the outputs; what several ranks have alike, the first of them writes. */
+async function writeOutputs({ job, running }: Loaded): Promise<void> {
+  const values = await running.outputs();
+  const isFirst = job.kind === 'leaves' ? rank === 0 : job.memory.group.members[0] === rank;
+  for (const output of running.program.outputs) {
+    const { memory } = job.outputs.find(({ name }) => name === output.name)!;
+    const data = values[output.name]!.data as Float32Array;
     if (output.layout === 'whole') {
-      if (rank === 0) new Float32Array(memory).set(data);
+      if (isFirst) new Float32Array(memory).set(data);
       continue;
     }
-    const pieces = piecesOf(job.program, output, job.leaves);
+    const pieces = piecesOf(running.program, output, running.leaves);
     const size = data.length / pieces.length;
     for (const [i, piece] of pieces.entries())
       new Float32Array(memory).set(data.subarray(i * size, (i + 1) * size), piece * size);

@@ -3,6 +3,10 @@ export const ACTIONS = [
   'idle',
   'uploading inputs',
   'forward and backward',
+  'forward',
+  'backward',
+  'inputGradient',
+  'weightGradient',
   'combining statistics',
   'summing gradients',
   'updating',
@@ -10,21 +14,37 @@ export const ACTIONS = [
 ] as const;
 export type Action = (typeof ACTIONS)[number];
 
-/** The ranks' meeting point: a barrier, an abort flag and a word per rank that says where it is. */
+/** Where ranks meet: a barrier for all of them, an abort flag, and for each rank words that say where it is. */
 export interface RendezvousMemory {
   readonly ranks: number;
   readonly words: SharedArrayBuffer;
+}
+
+/** Ranks that meet without the others. */
+export interface Group {
+  readonly members: readonly number[];
+  readonly words: SharedArrayBuffer;
+}
+
+/** What a rank of a pipeline works on. */
+export interface Work {
+  readonly stage: number;
+  readonly leaf: number;
 }
 
 const ARRIVED = 0;
 const GENERATION = 1;
 const ABORT = 2;
 const HEADER = 4;
-const WORDS_PER_RANK = 2;
+const WORDS_PER_RANK = 4; // step, action, stage + 1, leaf
 const SLICE_MS = 50;
 
 export function rendezvousMemory(ranks: number): RendezvousMemory {
   return { ranks, words: new SharedArrayBuffer(4 * (HEADER + WORDS_PER_RANK * ranks)) };
+}
+
+export function groupOf(members: readonly number[]): Group {
+  return { members, words: new SharedArrayBuffer(4 * HEADER) };
 }
 
 /** Tells every rank that waits, or will wait, to give up. */
@@ -49,48 +69,82 @@ export class Rendezvous {
   }
 
   /** Records what this rank does now. */
-  enter(step: number, action: Action): void {
-    const at = HEADER + WORDS_PER_RANK * this.rank;
-    Atomics.store(this.control, at, step);
-    Atomics.store(this.control, at + 1, ACTIONS.indexOf(action));
+  enter(step: number, action: Action, work?: Work): void {
+    const words = [step, ACTIONS.indexOf(action), (work?.stage ?? -1) + 1, work?.leaf ?? 0];
+    for (const [i, word] of words.entries())
+      Atomics.store(this.control, HEADER + WORDS_PER_RANK * this.rank + i, word);
   }
 
   /**
-   * Waits until all ranks are here. Blocks the thread: no promise of the device may be pending.
+   * Waits until all ranks, or those of a group, are here. Blocks the thread: no promise of the device may be pending.
    *
    * @throws when another rank failed, or the deadline passes: names the ranks that did not come and what they did last.
    */
-  meet(): void {
-    const { control, ranks } = this;
-    const generation = Atomics.load(control, GENERATION);
-    if (Atomics.add(control, ARRIVED, 1) === ranks - 1) {
-      Atomics.store(control, ARRIVED, 0);
-      Atomics.add(control, GENERATION, 1);
-      Atomics.notify(control, GENERATION);
+  meet(group?: Group): void {
+    const barrier = group === undefined ? this.control : new Int32Array(group.words);
+    const members = group?.members ?? Array.from({ length: this.ranks }, (_, rank) => rank);
+    const generation = Atomics.load(barrier, GENERATION);
+    if (Atomics.add(barrier, ARRIVED, 1) === members.length - 1) {
+      Atomics.store(barrier, ARRIVED, 0);
+      Atomics.add(barrier, GENERATION, 1);
+      Atomics.notify(barrier, GENERATION);
       return;
     }
+    this.wait({ words: barrier, index: GENERATION, done: (value) => value !== generation }, () =>
+      this.missing(members),
+    );
+  }
+
+  /**
+   * Waits until a word in shared memory says what it should. Blocks the thread.
+   *
+   * @throws when another rank failed, or the deadline passes: with `what` this rank waited for, and where the peer is.
+   */
+  waitFor(word: Word, peer: number, what: string): void {
+    this.wait(word, () => `for ${what}: ${this.placeText(peer)}`);
+  }
+
+  private wait({ words, index, done }: Word, whom: () => string): void {
     const start = performance.now();
-    while (Atomics.load(control, GENERATION) === generation) {
-      if (Atomics.load(control, ABORT) !== 0)
+    for (;;) {
+      const value = Atomics.load(words, index);
+      if (done(value)) return;
+      if (Atomics.load(this.control, ABORT) !== 0)
         throw new Error(`rank ${this.rank} stops because another rank failed`);
-      if (performance.now() - start > this.deadlineMs) throw new Error(this.missing());
-      Atomics.wait(control, GENERATION, generation, SLICE_MS);
+      if (performance.now() - start > this.deadlineMs) throw new Error(this.late(whom()));
+      Atomics.wait(words, index, value, SLICE_MS);
     }
   }
 
-  private place(rank: number): { step: number; action: Action } {
-    const at = HEADER + WORDS_PER_RANK * rank;
-    return { step: Atomics.load(this.control, at), action: ACTIONS[Atomics.load(this.control, at + 1)]! };
+  private late(whom: string): string {
+    const seconds = (this.deadlineMs / 1000).toFixed(0);
+    return `rank ${this.rank} waited ${seconds} s at ${this.doing(this.rank)}${whom.startsWith('for') ? ' ' : ': '}${whom}. A device hangs or is far slower than the others; restart from the last checkpoint, or raise the deadline`;
   }
 
-  private missing(): string {
-    const own = this.place(this.rank);
-    const others = Array.from({ length: this.ranks }, (_, rank) => rank)
-      .filter((rank) => rank !== this.rank)
-      .map((rank) => ({ rank, ...this.place(rank) }))
-      .filter(({ step, action }) => step !== own.step || action !== own.action)
-      .map(({ rank, step, action }) => `rank ${rank} is at step ${step}, ${action}`);
-    const seconds = (this.deadlineMs / 1000).toFixed(0);
-    return `rank ${this.rank} waited ${seconds} s at step ${own.step}, ${own.action}: ${others.join('; ')}. A device hangs or is far slower than the others; restart from the last checkpoint, or raise the deadline`;
+  private missing(members: readonly number[]): string {
+    const own = this.doing(this.rank);
+    return members
+      .filter((rank) => rank !== this.rank && this.doing(rank) !== own)
+      .map((rank) => this.placeText(rank))
+      .join('; ');
   }
+
+  private placeText(rank: number): string {
+    return `rank ${rank} is at ${this.doing(rank)}`;
+  }
+
+  /** `step 7, forward of leaf 3 in stage 1`. */
+  private doing(rank: number): string {
+    const at = HEADER + WORDS_PER_RANK * rank;
+    const [step, action, stage, leaf] = [0, 1, 2, 3].map((i) => Atomics.load(this.control, at + i));
+    const of = stage === 0 ? '' : ` of leaf ${leaf} in stage ${stage! - 1}`;
+    return `step ${step}, ${ACTIONS[action!]}${of}`;
+  }
+}
+
+/** A word of shared memory that ranks wait for. */
+export interface Word {
+  readonly words: Int32Array;
+  readonly index: number;
+  readonly done: (value: number) => boolean;
 }

@@ -9,7 +9,7 @@ import { FRAME } from './writer.ts';
 export interface Logical {
   readonly plan: unknown;
   readonly scalars: readonly string[];
-  readonly inputs: readonly ProgramInput[];
+  readonly inputs: readonly Pick<ProgramInput, 'name' | 'shape' | 'dtype'>[];
   /** As they are split, before anything is computed again or reordered. */
   readonly stages: Stages;
 }

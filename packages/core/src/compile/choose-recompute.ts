@@ -3,6 +3,7 @@
 import { axesOf } from '../axes.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
+import { layerPattern } from './layer-pattern.ts';
 import type { Sharded } from './layout.ts';
 import { lightTensors } from './light.ts';
 import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
@@ -52,10 +53,7 @@ export function chooseRecompute(
 
 /** Tensors of the layers that match, without those that the forward pass of other layers or an exchange reads. */
 function insideLayers(pattern: string, { sharded, stages }: Planned, { producers }: Forward): Stored[] {
-  const names = pattern
-    .split('.')
-    .map((name) => (name === '*' ? '[^.]+' : name.replaceAll(/[^\w*]/g, '\\$&')));
-  const layer = new RegExp(`^${names.join('\\.')}(?=\\.|$)`);
+  const layer = layerPattern(pattern);
   const layerOf = (x: Stored): string | undefined => layer.exec(nodeOf(x).path)?.[0];
   const inside = new Set([...producers.keys()].filter((x) => layerOf(x) !== undefined));
   if (inside.size === 0) {

@@ -1,24 +1,25 @@
 import type { Counters, StepCounters } from '../counters.ts';
 import { type Device, kernelTarget } from '../device.ts';
 import type { Frame } from '../dispatcher.ts';
-import type { Exchange } from '../exchange.ts';
 import { Executor } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
-import { roots, topologicalOrder } from '../graph.ts';
+import { type Graph, roots, topologicalOrder } from '../graph.ts';
 import type { HostTensor, TypedArray } from '../host-tensor.ts';
 import { type KernelTarget, SOFTWARE } from '../kernel.ts';
 import type { KernelTable } from '../kernels/kernel-table.ts';
 import { LOSS_SCALE, withLossScale } from '../loss-scale.ts';
 import { memoryReport } from '../memory-report.ts';
-import { NotFiniteError, type Place } from '../not-finite.ts';
+import { type Found, NotFiniteError, type Place } from '../not-finite.ts';
 import { input, Parameter } from '../parameter.ts';
-import { addLeaves, type Program, pieceCount } from '../program.ts';
+import { addLeaves, type Program, type ProgramState, pieceCount } from '../program.ts';
 import { hashName, mix } from '../random.ts';
 import { type Precision, withScope } from '../scope.ts';
+import type { PipelineProgram } from '../stage-program.ts';
 import { StateStore } from '../state.ts';
 import type { DType, Tensor } from '../tensor.ts';
 import { trace } from '../trace.ts';
-import { buildProgram, type Placement } from './build.ts';
+import { buildProgram, type LogicalPlan, type Placement } from './build.ts';
+import { buildPipeline, type PipelinePlacement } from './pipeline/build.ts';
 
 /** A function of tensors that can be compiled; `trainStep` makes one that has `counters`. */
 export interface Traceable {
@@ -54,6 +55,25 @@ export interface Built {
 
 /** Traces and compiles a function, without a device. */
 export function build(fn: Traceable, options: BuildOptions): Built {
+  const { graph, plan } = traced(fn, options);
+  const program = buildProgram(graph, plan, options);
+  return { program, ...stateAndCounters(fn, graph, program.state, program.scalars) };
+}
+
+/** A step in stages with the parameters its state starts from. */
+export interface BuiltPipeline extends Omit<Built, 'program'> {
+  readonly program: PipelineProgram;
+}
+
+/** Traces and compiles a function in stages, without a device. The kernels, and so the bits, are those of `build`. */
+export function buildStages(fn: Traceable, options: BuildOptions & PipelinePlacement): BuiltPipeline {
+  const { graph, plan } = traced(fn, options);
+  const program = buildPipeline(graph, plan, options);
+  const state = program.stages.flatMap((stage) => stage.state);
+  return { program, ...stateAndCounters(fn, graph, state, program.scalars) };
+}
+
+function traced(fn: Traceable, options: BuildOptions): { graph: Graph; plan: LogicalPlan } {
   const { inputs, leaves = 1, leavesPerSequence = 1, precision = 'f32', kernelTable } = options;
   const { target: device = SOFTWARE } = options;
   const target = kernelTable === undefined ? device : { ...device, table: kernelTable };
@@ -62,20 +82,24 @@ export function build(fn: Traceable, options: BuildOptions): Built {
     const { shape, dtype } = 'shape' in spec ? spec : { shape: spec, dtype: 'f32' as const };
     return [name, input(name, shape, dtype)] as const;
   });
-  const graph = trace(() => withScope({ precision }, () => fn(Object.fromEntries(tensors))));
+  return { graph: trace(() => withScope({ precision }, () => fn(Object.fromEntries(tensors)))), plan };
+}
+
+function stateAndCounters(
+  fn: Traceable,
+  graph: Graph,
+  state: readonly ProgramState[],
+  scalars: readonly string[],
+): Omit<Built, 'program'> {
   const reached = topologicalOrder(roots(graph)).filter((node) => node instanceof Parameter);
   const all = [...reached, ...graph.assignments.map(({ parameter }) => parameter)];
-  const program = buildProgram(graph, plan, options);
-  const held = new Set(program.state.map(({ name }) => name)); // not those of which only the shape was used
+  const held = new Set(state.map(({ name }) => name)); // not those of which only the shape was used
+  const scaled = fn.counters !== undefined && scalars.includes(LOSS_SCALE);
   return {
-    program,
     parameters: new Map(
       all.filter(({ name }) => held.has(name)).map((parameter) => [parameter.name, parameter]),
     ),
-    counters:
-      fn.counters !== undefined && program.scalars.includes(LOSS_SCALE)
-        ? withLossScale(fn.counters)
-        : fn.counters,
+    counters: scaled ? withLossScale(fn.counters) : fn.counters,
   };
 }
 
@@ -141,7 +165,8 @@ export async function compile(fn: Traceable, options: CompileOptions): Promise<C
       const decision = await executor.run(frame, undefined, q);
       if (decision?.kind === 'not-finite') {
         const next = host?.afterOverflow?.(tried);
-        if (next === undefined) throw await notFinite(executor, frame, decision.tensor);
+        if (next === undefined)
+          throw await notFinite(program, frame, decision.tensor, () => executor.firstNotFinite(frame));
         tried = next;
         continue;
       }
@@ -172,26 +197,30 @@ function addUp(program: Program, outputs: Record<string, HostTensor>): Record<st
   return outputs;
 }
 
-function sequencesOf({ sequences, leaves }: Program, from: number, [round, , leaf]: Place): string {
+function sequencesOf(
+  { sequences, leaves }: Pick<Program, 'sequences' | 'leaves'>,
+  from: number,
+  [round, , leaf]: Place,
+): string {
   if (leaves > sequences) return `sequence ${from + round}, part ${leaf}`;
   const [first, last] = [from + (leaf * sequences) / leaves, from + ((leaf + 1) * sequences) / leaves - 1];
   return `${first === last ? `sequence ${first}` : `sequences ${first}–${last}`}, leaf ${leaf}`;
 }
 
 /**
- * The error for a NaN or infinite gradient: names the first stored tensor that is not finite, and the sequence. All ranks
- * must call it together.
+ * The error for a NaN or infinite gradient: names the first stored tensor that is not finite, which `find` runs the step
+ * again for, and the sequence. All ranks must call it together.
  */
 export async function notFinite(
-  executor: Executor,
+  program: Pick<Program, 'sequences' | 'leaves'>,
   frame: Frame,
   gradient: string,
-  exchange?: Exchange,
+  find: () => Promise<Found | undefined>,
 ): Promise<NotFiniteError> {
-  const found = await executor.firstNotFinite(frame, exchange);
+  const found = await find();
   if (found !== undefined) {
     const { label } = found.step;
-    const sequences = sequencesOf(executor.program, frame.sequence, found.place);
+    const sequences = sequencesOf(program, frame.sequence, found.place);
     return new NotFiniteError(
       `step ${frame.step}: ${label} is the first tensor that is not finite (${sequences}); the gradient of ${gradient} is then not finite either. Nothing was updated. Lower the learning rate, clip gradients, or check the targets of that sequence`,
       label,

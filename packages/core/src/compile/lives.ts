@@ -1,4 +1,4 @@
-import { type Graph, roots, topologicalOrder } from '../graph.ts';
+import type { Graph } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { SlotScope } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
@@ -51,26 +51,27 @@ class Lives {
   measure(): Map<Storage, Range> {
     const { graph, layouts } = this.sharded;
     let position = 0;
-    const order = orderOf(graph);
-    for (const node of order) {
-      if (node.op.name === 'input')
+    for (const node of sourcesOf(graph, this.stages)) {
+      if (node instanceof Parameter) this.touch(node, 'state', 0);
+      else
         this.touch(node, layouts.get(node) === 'batch' ? 'leaf' : 'shared', 0).last =
           Number.POSITIVE_INFINITY;
-      if (node instanceof Parameter) this.touch(node, 'state', 0);
     }
-    for (const { parameter } of graph.assignments) this.touch(parameter, 'state', 0);
-    if (order.some((node) => node.op.name === 'leafSum'))
+    if (this.stages.stages.some(({ leaf }) => leaf.some(({ kind }) => kind === 'accumulate')))
       for (const key of ['sums', 'peaks', 'scales'])
         this.touch(key, 'shared', 0).last = Number.POSITIVE_INFINITY;
     for (const stage of this.stages.stages) {
       for (const work of stage.once) this.visit(work, 'shared', ++position, position);
       const start = position + 1;
       const end = position + stage.leaf.length + 1;
+      for (const x of stage.receive ?? []) this.touch(x, 'scratch', start);
       for (const work of stage.leaf) this.visit(work, 'scratch', ++position, end);
       for (const node of stage.gather) {
         this.touch(stored(node.inputs.x!), 'scratch', end);
         this.touch(node, 'shared', start).last = end;
       }
+      for (const x of stage.send ?? []) this.touch(x, 'scratch', end);
+      for (const x of stage.handOver ?? []) this.touch(x, 'shared', end);
       for (const node of stage.keep) {
         this.touch(stored(node.inputs.x!), 'shared', start);
         this.touch(node, 'shared', 0); // round after round adds to it
@@ -86,6 +87,7 @@ class Lives {
         this.touch(stored(value), 'shared', position).last = Number.POSITIVE_INFINITY;
     }
     this.keepAcrossStages();
+    this.keepAcrossMicrobatches();
     return this.ranges;
   }
 
@@ -122,15 +124,37 @@ class Lives {
       position = end;
     }
   }
+
+  /**
+   * Where microbatches take turns, one may be in a later stage before another is in an earlier one: what they share, or
+   * gather, lives as long as any of them.
+   */
+  private keepAcrossMicrobatches(): void {
+    const { stages, perMicrobatch } = this.stages;
+    if (perMicrobatch === undefined) return;
+    const lengthOf = (to: number): number =>
+      stages.slice(0, to).reduce((total, { once, leaf }) => total + once.length + leaf.length + 1, 0);
+    const [first, last] = [lengthOf(perMicrobatch[0]) + 1, lengthOf(perMicrobatch[1] + 1)];
+    for (const range of this.ranges.values()) {
+      if (range.scope !== 'shared' || range.last < first || range.first > last) continue;
+      range.first = Math.min(range.first, first);
+      range.last = Math.max(range.last, last);
+    }
+  }
 }
 
-const orders = new WeakMap<Graph, readonly Tensor[]>();
-
-/** The order of a graph, found once: plans are measured hundreds of times while one is chosen. */
-function orderOf(graph: Graph): readonly Tensor[] {
-  const order = orders.get(graph) ?? topologicalOrder(roots(graph));
-  orders.set(graph, order);
-  return order;
+/** The inputs and parameters that work, outputs or assignments use, in the order of their making. */
+export function sourcesOf({ outputs, assignments }: Graph, { stages }: Stages): Tensor[] {
+  const used = new Set<Stored>([
+    ...stages.flatMap(({ once, leaf }) => [...once, ...leaf]).flatMap((work) => touched(work)[0]),
+    ...stages.flatMap(({ gather, keep }) => [...gather, ...keep]).map((node) => stored(node.inputs.x!)),
+    ...Object.values(outputs).map(stored),
+  ]);
+  const read = [...used].flatMap((x) =>
+    !('of' in x) && (x instanceof Parameter || x.op.name === 'input') ? [x] : [],
+  );
+  const assigned = assignments.map(({ parameter }) => parameter).filter((parameter) => !used.has(parameter));
+  return [...read.sort((a, b) => a.id - b.id), ...assigned];
 }
 
 /** What work reads and writes. */

@@ -12,6 +12,8 @@ export interface Lowered {
   readonly label: string;
   /** What it computes. */
   readonly node: Tensor;
+  /** The node whose layer it belongs to: the reduction or shader at its heart, or else `node`. */
+  readonly main: Tensor;
   /** Whether it runs a second time, for the backward pass. */
   readonly again?: boolean;
   readonly code: string;
@@ -52,7 +54,7 @@ export function lower(
   const kernel = (of: Tensor | undefined, write: (writer: Writer) => Draft): Lowered => {
     const draft = (mode: Mode): Draft => write(new Writer(inlined, scalars, of, mode));
     const { text, ...whole } = draft('whole');
-    return { ...whole, code: text(), cut: (limit) => cut(draft, limit) };
+    return { ...whole, main: of ?? whole.node, code: text(), cut: (limit) => cut(draft, limit) };
   };
   if (core !== undefined && core.op.kernel.kind === 'reduce') return lowerReduce(group, kernel);
   if (core !== undefined && core.op.kernel.kind === 'shader') {
@@ -81,7 +83,8 @@ export function lowerInPlace(
     return written;
   };
   const { text, ...whole } = draft('whole');
-  return elementwise ? { ...whole, writes: own, code: text(), cut: (limit) => cut(draft, limit) } : undefined;
+  if (!elementwise) return undefined;
+  return { ...whole, main: whole.node, writes: own, code: text(), cut: (limit) => cut(draft, limit) };
 }
 
 function cut(draft: (mode: Mode) => Draft, limit: number): Cut {

@@ -1,8 +1,7 @@
-import { roots, topologicalOrder } from '../graph.ts';
 import { Parameter } from '../parameter.ts';
 import type { Slot, SlotScope } from '../program.ts';
 import type { Sharded } from './layout.ts';
-import { type Range, type Storage, touched } from './lives.ts';
+import { type Range, type Storage, sourcesOf, touched } from './lives.ts';
 import type { Stages } from './split.ts';
 import { stored } from './stored.ts';
 
@@ -50,12 +49,17 @@ export function lifeOf({ scope, first, last }: Range): Pick<Live, 'scope' | 'fir
 }
 
 /** What is not only bound to kernels: inputs and outputs, what is gathered, and what from. */
-function wholeBuffers({ graph }: Sharded, { stages }: Stages): Set<Storage> {
+function wholeBuffers({ graph }: Sharded, all: Stages): Set<Storage> {
+  const { stages } = all;
   const exchanges = stages.flatMap(({ gather, keep }) => [...gather, ...keep]);
   const gathered = exchanges.flatMap((node) => [node, stored(node.inputs.x!)]);
+  const handed = stages.flatMap(({ receive = [], send = [], handOver = [] }) => [
+    ...receive,
+    ...send,
+    ...handOver,
+  ]);
   const outputs = Object.values(graph.outputs).map(stored);
-  const inputs = topologicalOrder(roots(graph)).filter(({ op }) => op.kernel.kind === 'source');
-  return new Set<Storage>([...gathered, ...outputs, ...inputs]);
+  return new Set<Storage>([...gathered, ...handed, ...outputs, ...sourcesOf(graph, all)]);
 }
 
 function labelOf(x: Storage): string {

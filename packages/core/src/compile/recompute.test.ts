@@ -25,7 +25,7 @@ import { forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
 import { shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
-import { layOutSums, storageBytes } from './storage-bytes.ts';
+import { layOutSums, leafSums, storageBytes } from './storage-bytes.ts';
 import { stored } from './stored.ts';
 
 const convBlock = (inputs: number, outputs: number, size: number): nn.Layer =>
@@ -195,7 +195,7 @@ type Contents = Map<Storage, { readonly from: number; readonly to: number }>;
 
 /** Runs a step on names instead of numbers: every read must find in its place what it asks for, whole. */
 function checkPlaces({ sharded, stages, leaves }: Split): void {
-  const bytes = storageBytes(sharded, layOutSums(sharded));
+  const bytes = storageBytes(sharded, layOutSums(leafSums(sharded.graph)));
   const lives = pieces(liveRanges(sharded, stages), { sharded, stages, bytes });
   const { slots, places } = assignSlots([...lives.values()]);
   const placeOf = new Map([...lives.keys()].map((x, i) => [x, places[i]!]));

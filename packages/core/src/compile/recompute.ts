@@ -26,7 +26,7 @@ interface Producer {
   readonly list: 'once' | 'leaf';
 }
 
-export function forwardPass({ stages }: Stages): Forward {
+export function forwardPass({ stages, perMicrobatch }: Stages): Forward {
   const producers = new Map<Stored, Producer>();
   const read = new Set<Stored>();
   const visit = (work: Work, stage: number, list: 'once' | 'leaf'): void => {
@@ -38,7 +38,7 @@ export function forwardPass({ stages }: Stages): Forward {
     }
   };
   for (const [stage, { once, leaf }] of stages.entries()) {
-    for (const work of once) visit(work, stage, 'once');
+    if (perMicrobatch === undefined) for (const work of once) visit(work, stage, 'once');
     for (const work of leaf) visit(work, stage, 'leaf');
   }
   return { producers, saved: new Set([...read].filter((x) => producers.has(x))), read };

@@ -19,6 +19,11 @@ export interface Stage {
   readonly gather: Tensor[];
   /** Values of one sequence that are kept for the update, one of each sequence of the step. */
   readonly keep: Tensor[];
+  /** Of a stage of a pipeline: what other stages hand to it before its work on a leaf, and it to them after. */
+  readonly receive?: readonly Stored[];
+  readonly send?: readonly Stored[];
+  /** What stages hand to each other after this part of the update. */
+  readonly handOver?: readonly Stored[];
 }
 
 export interface Stages {
@@ -27,6 +32,8 @@ export interface Stages {
   readonly update: number | undefined;
   /** The stage in which a leaf tensor is computed. */
   readonly stageOf: (node: Tensor) => number;
+  /** First and last stage that run for one leaf, or microbatch, after another: all of them for one before the next, or in turn. */
+  readonly perMicrobatch?: readonly [first: number, last: number];
 }
 
 /**

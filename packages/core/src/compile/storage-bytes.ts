@@ -1,4 +1,4 @@
-import { roots, topologicalOrder } from '../graph.ts';
+import { type Graph, roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { partsOf, type Sharded } from './layout.ts';
@@ -14,8 +14,12 @@ export interface SumLayout {
 
 const SUM_ALIGNMENT = 32; // gradients of 8 bytes a value: 256 bytes, WebGPU's default offset alignment
 
-export function layOutSums({ graph }: Sharded): SumLayout {
-  const sums = topologicalOrder(roots(graph)).filter((node) => node.op.name === 'leafSum');
+/** The gradient sums of a graph, in the order of their making. */
+export function leafSums(graph: Graph): Tensor[] {
+  return topologicalOrder(roots(graph)).filter((node) => node.op.name === 'leafSum');
+}
+
+export function layOutSums(sums: readonly Tensor[]): SumLayout {
   let total = 0;
   const offsets = sums.map((sum) => {
     const offset = total;

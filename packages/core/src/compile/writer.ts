@@ -28,7 +28,7 @@ export const FRAME: string = wgsl`
 export type Mode = 'whole' | 'window' | 'fold';
 
 /** A kernel whose text waits for the pages of its tensors. */
-export interface Draft extends Omit<Lowered, 'code' | 'cut'> {
+export interface Draft extends Omit<Lowered, 'code' | 'cut' | 'main'> {
   readonly operands: readonly Declared[];
   space(): Space;
   text(plan?: { readonly pages: readonly number[]; readonly pageBytes: number }): string;

@@ -1,0 +1,70 @@
+import type { Program, ProgramInput, ProgramOutput } from './program.ts';
+
+/** A step that cannot be cut into the stages that are asked for. */
+export class StageError extends Error {
+  override name = 'StageError';
+}
+
+/** What a stage of a pipeline does with a microbatch at a time. `backward` is both gradients in one. */
+export type ActionKind = 'forward' | 'backward' | 'inputGradient' | 'weightGradient';
+
+/** Tensors of a microbatch that one stage computes and another one reads, handed on in one message. */
+export interface Link {
+  /** Activations go to later stages after `forward`; gradients to earlier ones, after the input gradient. */
+  readonly value: 'activation' | 'gradient';
+  readonly from: number;
+  readonly to: number;
+  readonly bytes: number;
+  /** In the order of the message; the slots are those of the program that holds the link. */
+  readonly tensors: readonly { readonly slot: number; readonly bytes: number; readonly label: string }[];
+}
+
+/** A small tensor of the update that one stage computes for others, such as the norm of its gradients. */
+export interface HandOver {
+  readonly bytes: number;
+  /** The stage that computes it. */
+  readonly from: number;
+  /** Where this stage holds it; absent if it neither computes nor reads it. */
+  readonly slot?: number;
+}
+
+/** A parameter that several stages read: one updates it and gives the others the new value. */
+export interface SharedParameter {
+  readonly name: string;
+  readonly bytes: number;
+  readonly from: number;
+  /** Whether this stage has it. */
+  readonly held: boolean;
+}
+
+/** Where the largest leaf gradients of a stage lie among those of all stages, by which all decide alike. */
+export interface StagePeaks {
+  /** Tensors of all stages in the order of the whole step: name, and place in the stages' lists one after another. */
+  readonly tensors: readonly { readonly name: string; readonly place: number }[];
+  /** Place of this stage's first. */
+  readonly first: number;
+}
+
+/**
+ * The part of a step that the ranks of one stage run. Segment 0 runs once; then a segment for each action on a
+ * microbatch, in the order of the schedule; then, from `update` on, the update, with a hand-over after each segment.
+ */
+export interface StageProgram extends Program {
+  readonly stage: number;
+  /** The segment of each action. */
+  readonly actions: Readonly<Partial<Record<ActionKind, number>>>;
+  readonly links: readonly Link[];
+  /** After each segment of the update. */
+  readonly handOvers: readonly (readonly HandOver[])[];
+  readonly sharedParameters: readonly SharedParameter[];
+  readonly peaks: StagePeaks;
+}
+
+/** A step cut into stages. */
+export interface PipelineProgram
+  extends Pick<Program, 'leaves' | 'leavesPerSequence' | 'sequences' | 'scalars' | 'bitsId'> {
+  readonly inputs: readonly Pick<ProgramInput, 'name' | 'shape' | 'dtype'>[];
+  readonly stages: readonly StageProgram[];
+  /** All outputs, each with the stage that computes it. */
+  readonly outputs: readonly (ProgramOutput & { readonly stage: number })[];
+}
