@@ -1,5 +1,11 @@
 import { predictStep } from '@cohesin/core';
-import { type Distributed, type DistributedState, distribute, type Mesh } from '@cohesin/distributed';
+import {
+  type Distributed,
+  type DistributedState,
+  distribute,
+  type Mesh,
+  type StagesOptions,
+} from '@cohesin/distributed';
 import { f16ToF32, type SequenceRecord } from '@cohesin/io';
 import type { Ensemble } from '@cohesin/models';
 import { packCodes, predictionInputs, preparePrediction } from './batch.ts';
@@ -41,6 +47,8 @@ export interface EvaluatorOptions {
   readonly sequencesPerLeaf: number;
   /** Parts of each sequence, which devices share; 1 by default. */
   readonly parts?: number;
+  /** Stages that the layers are cut into, as in training; none by default. */
+  readonly pipeline?: StagesOptions | undefined;
   /** What predictions are averaged over; nothing by default. */
   readonly ensemble?: Ensemble;
 }
@@ -48,7 +56,7 @@ export interface EvaluatorOptions {
 /** Compiles inference: every device works on one leaf at a time, or on its parts of one sequence. */
 export async function openEvaluator(
   task: Task,
-  { mesh, state, sequencesPerLeaf, parts = 1, ensemble = NO_ENSEMBLE }: EvaluatorOptions,
+  { mesh, state, sequencesPerLeaf, parts = 1, pipeline, ensemble = NO_ENSEMBLE }: EvaluatorOptions,
 ): Promise<Evaluator> {
   const leaves = parts > 1 ? 1 : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
@@ -62,6 +70,7 @@ export async function openEvaluator(
     ...leavesOfPlan({ leaves, parts }),
     inputs: predictionInputs(batch, task.shapes),
     ...(state === undefined ? {} : { state }),
+    ...(pipeline === undefined ? {} : { pipeline }),
   });
   const predictor = predictorOf(task, predict, batch, ensemble);
   return {

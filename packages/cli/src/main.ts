@@ -1,4 +1,4 @@
-import { KernelTableError, NotFiniteError } from '@cohesin/core';
+import { KernelTableError, NotFiniteError, StageError } from '@cohesin/core';
 import { type Command, helpText, parseOptions, UsageError } from './command-line.ts';
 import { baseline } from './commands/baseline.ts';
 import { demo } from './commands/demo.ts';
@@ -41,7 +41,8 @@ function overview(): string {
 }
 
 function exitCode(error: unknown): number {
-  if (error instanceof UsageError || error instanceof KernelTableError) return EXIT.configuration;
+  const isUsage = [UsageError, KernelTableError, StageError].some((kind) => error instanceof kind);
+  if (isUsage) return EXIT.configuration;
   return error instanceof NotFiniteError ? EXIT.numeric : EXIT.retryable;
 }
 

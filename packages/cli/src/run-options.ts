@@ -1,7 +1,8 @@
 import type { Precision } from '@cohesin/core';
-import type { DeviceChoice } from '@cohesin/distributed';
+import type { DeviceChoice, StagesOptions } from '@cohesin/distributed';
 import { type OptionSpec, type Options, UsageError } from './command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from './device-options.ts';
+import { readStages, STAGE_OPTIONS, stageDevices } from './stage-options.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
 export interface RunOptions {
@@ -10,6 +11,8 @@ export interface RunOptions {
   readonly out: string;
   readonly devices: DeviceChoice;
   readonly shareDevices: boolean;
+  /** Stages that the layers are cut into; none by default. */
+  readonly pipeline?: StagesOptions | undefined;
   readonly steps: number | undefined;
   readonly epochs: number | undefined;
   readonly batch: number | undefined;
@@ -46,6 +49,7 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   data: { value: 'DIR', about: 'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr' },
   out: { value: 'DIR', about: 'where checkpoints and TensorBoard events go; a new folder, unless resumed' },
   ...DEVICE_OPTIONS,
+  ...STAGE_OPTIONS,
   steps: { value: 'TOTAL', about: 'steps in all, counted from the start of the run (default: --epochs)' },
   epochs: {
     value: 'E',
@@ -103,11 +107,14 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
 };
 
 export function readRunOptions(options: Options): RunOptions {
+  const pipeline = readStages(options);
+  const isOpen = pipeline !== undefined && options.text('devices') === undefined;
   return {
     model: options.required('model'),
     data: options.required('data'),
     out: options.required('out'),
-    devices: deviceChoice(options),
+    devices: isOpen ? stageDevices(pipeline) : deviceChoice(options),
+    pipeline,
     shareDevices: options.flag('share-devices'),
     steps: options.count('steps'),
     epochs: options.count('epochs'),

@@ -1,5 +1,11 @@
 import { type KernelTable, kernelTableHash, nn, type Precision, readKernelTable } from '@cohesin/core';
-import { type Checkpoint, type DeviceChoice, deviceCount } from '@cohesin/distributed';
+import {
+  type Checkpoint,
+  type DeviceChoice,
+  deviceCount,
+  pipelineOf,
+  type StagesOptions,
+} from '@cohesin/distributed';
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
 import type { Stopping } from './early-stopping.ts';
@@ -24,6 +30,7 @@ export interface RunPlan {
   readonly stopping: Stopping;
   readonly devices: DeviceChoice;
   readonly shareDevices: boolean;
+  readonly pipeline: StagesOptions | undefined;
   readonly shuffleBuffer: number;
   readonly train: TrainConfig;
   /** Patterns of the parameters that keep their values. */
@@ -49,7 +56,7 @@ export async function planRun(
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
   const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, task.shapes.sequenceLengthBp));
-  checkDevices(deviceCount(options.devices), { batch, leaves, parts });
+  checkDevices(deviceCount(options.devices), { batch, leaves, parts }, options.pipeline);
   const sequences = await task.dataset.count('train');
   if (sequences === 0) throw new UsageError('the data set has no training sequences');
   const stepsPerEpoch = Math.max(1, Math.floor(sequences / batch));
@@ -73,6 +80,7 @@ export async function planRun(
     },
     devices: options.devices,
     shareDevices: options.shareDevices,
+    pipeline: options.pipeline,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
     ...layersOf(task, options, resumed),
@@ -83,7 +91,13 @@ export async function planRun(
 function checkDevices(
   devices: number,
   { batch, leaves, parts }: Pick<RunPlan, 'batch' | 'leaves' | 'parts'>,
+  pipeline: StagesOptions | undefined,
 ): void {
+  if (pipeline !== undefined) {
+    if (parts > 1) throw new UsageError('--parts and --stages do not go together yet; leave one of them out');
+    pipelineOf(pipeline, devices, leaves);
+    return;
+  }
   if (devices <= (parts > 1 ? parts : leaves)) return;
   throw new UsageError(
     parts > 1

@@ -52,6 +52,7 @@ export async function runTraining(
   const training = await openTraining(task, plan, { resumed, weights: initial?.weights });
   try {
     output.say(describeMesh(training.mesh));
+    for (const line of describeStages(training)) output.say(line);
     const result = await new Run(training, options.out, output, hashAt).toEnd();
     await atEnd?.(training);
     return result;
@@ -114,6 +115,12 @@ function introduce(
     output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
 }
 
+/** What the ranks of each stage hold, where there are stages. */
+function describeStages({ plan, step }: Training): readonly string[] {
+  const count = plan.pipeline?.stages.length ?? 0;
+  return step.program.memory().split('\n').slice(0, count);
+}
+
 /** A run from where its training stands to its last step. */
 class Run {
   private readonly training: Training;
@@ -159,8 +166,9 @@ class Run {
   private async evaluator(): Promise<Evaluator | undefined> {
     const { task, mesh, step, plan } = this.training;
     if ((task.dataset.splits.valid?.files.length ?? 0) === 0) return undefined;
-    const { batch, leaves, parts } = plan;
-    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf: batch / leaves, parts });
+    const { batch, leaves, parts, pipeline } = plan;
+    const sequencesPerLeaf = batch / leaves;
+    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf, parts, pipeline });
   }
 
   private async steps(events: EventLog, evaluator: Evaluator | undefined): Promise<void> {

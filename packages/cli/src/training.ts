@@ -84,6 +84,7 @@ async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distr
     precision: plan.precision,
     ...(plan.kernelTable === undefined ? {} : { kernelTable: plan.kernelTable }),
     inputs: trainingInputs(plan.batch, task.shapes),
+    ...(plan.pipeline === undefined ? {} : { pipeline: plan.pipeline }),
   });
 }
 
