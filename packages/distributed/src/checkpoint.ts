@@ -57,7 +57,7 @@ export interface Checkpoint extends CheckpointInfo {
   readonly state: ReadonlyMap<string, HostTensor>;
 }
 
-const FORMAT = 'cohesin checkpoint 2';
+const FORMAT = 'cohesin checkpoint 3';
 const MANIFEST = 'manifest.msgpack';
 const STATE = 'state.safetensors';
 const KEPT = 2;
@@ -102,8 +102,9 @@ async function write(
     await replacePath(dir, async (aside) => {
       await mkdir(aside);
       await writeSafetensors(join(aside, STATE), state);
+      const packed = packValue({ ...info, stateHash: hashState(state) });
       await writeSynced(join(aside, MANIFEST), [
-        packValue({ format: FORMAT, ...info, stateHash: hashState(state) }),
+        packValue({ format: FORMAT, sha256: sha256(packed), packed }),
       ]);
       await rm(dir, { recursive: true, force: true });
     });
@@ -123,7 +124,7 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
   const manifest = await readManifest(dir);
   const { tensors: state } = await readSafetensors(join(dir, STATE));
   const found = hashState(state);
-  if (found !== manifest.stateHash) {
+  if (found !== manifest.stateHash || [...state.values()].some(({ dtype }) => dtype !== 'f32')) {
     throw new Error(
       `${dir}: ${STATE} has hash ${found} but the manifest says ${manifest.stateHash}; the checkpoint is damaged, use an older one`,
     );
@@ -181,16 +182,24 @@ async function readManifest(dir: string): Promise<CheckpointInfo & { stateHash: 
   const bytes = await readFile(path).catch((cause: unknown) => {
     throw explain(path, cause);
   });
-  let manifest: unknown;
-  try {
-    manifest = unpackValue(bytes);
-  } catch (cause) {
-    throw new Error(`${path}: damaged; use an older checkpoint`, { cause });
-  }
-  const { format } = manifest as { format?: string };
-  if (format !== FORMAT)
+  const { format, packed, sha256: expected } = unpackObject(bytes, path);
+  if (format !== FORMAT && typeof format === 'string' && format.startsWith('cohesin checkpoint'))
     throw new Error(
       `${path}: the format is '${format}' but this version reads '${FORMAT}'; resume with the version of cohesin that wrote it`,
     );
-  return manifest as CheckpointInfo & { stateHash: string };
+  if (!(packed instanceof Uint8Array) || sha256(packed) !== expected)
+    throw new Error(`${path}: damaged, its hash is another; use an older checkpoint`);
+  return unpackObject(packed, path) as unknown as CheckpointInfo & { stateHash: string };
+}
+
+function unpackObject(bytes: Uint8Array, path: string): Readonly<Record<string, unknown>> {
+  try {
+    return Object(unpackValue(bytes)) as Readonly<Record<string, unknown>>;
+  } catch (cause) {
+    throw new Error(`${path}: damaged; use an older checkpoint`, { cause });
+  }
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }

@@ -1,7 +1,8 @@
 /** Contact maps in cooler files (`.cool`, `.mcool`), through the HDF5 library. */
-import type { File } from 'h5wasm/node';
+import { statSync } from 'node:fs';
+import type { Dataset, File } from 'h5wasm/node';
 import { checkPlace, someNames } from '../bases.ts';
-import { entityAt, withFile } from '../weights/keras.ts';
+import { checkStored, entityAt, withFile } from '../weights/keras.ts';
 import type { ContactLayout, ContactMap, ContactMapOptions } from './contact-map.ts';
 import { type ContactWindow, checkBins } from './contact-target.ts';
 
@@ -142,10 +143,14 @@ function valuesAt(
   const found = entityAt(file, name);
   if (typeof found !== 'object' || found === null || !('slice' in found))
     throw new Error(`${path}: ${name} is missing; this is no cooler, or a damaged one`);
-  const dataset = found as {
-    readonly value: unknown;
+  const dataset = found as Pick<Dataset, 'metadata' | 'value'> & {
     slice(ranges: readonly (readonly [number, number])[]): unknown;
   };
+  checkStored(dataset, statSync(path).size, `${path}: ${name}`);
+  const length = dataset.metadata.shape?.[0] ?? 0;
+  const [from, to] = range ?? [0, length];
+  if (!(from >= 0 && from <= to && to <= length))
+    throw new Error(`${path}: values ${from} to ${to} of the ${length} of ${name}; the file is damaged`);
   const values = range ? dataset.slice([range]) : dataset.value;
   return Array.from(values as ArrayLike<unknown>);
 }

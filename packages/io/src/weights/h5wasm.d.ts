@@ -9,6 +9,8 @@ declare module 'h5wasm/node' {
     readonly total_size: number;
     readonly littleEndian: boolean;
     readonly shape: readonly number[] | null;
+    /** Absent where the values are stored in one piece. */
+    readonly chunks: readonly number[] | null;
   }
 
   interface Attribute {

@@ -17,7 +17,7 @@ import type { Source } from './source.ts';
  *
  * @throws when the file is damaged, lacks a weight that it names, or holds values that are no numbers
  */
-export async function readKeras({ path }: Source): Promise<Map<string, HostTensor>> {
+export async function readKeras({ path, size }: Source): Promise<Map<string, HostTensor>> {
   return withFile(path, 'r', (file, { Dataset, Group, hdf5 }) => {
     const tensors = new Map<string, HostTensor>();
     const isGroup = (x: unknown): x is Group => x instanceof Group;
@@ -25,6 +25,7 @@ export async function readKeras({ path }: Source): Promise<Map<string, HostTenso
       const found = entityAt(file, name);
       if (!(found instanceof Dataset))
         throw new Error(`${path}: tensor ${name} is named but not in the file; it is damaged`);
+      checkStored(found, size, `${path}: tensor ${name}`);
       tensors.set(name, readDataset(found, hdf5, `${path}: tensor ${name}`));
     }
     if (tensors.size === 0) throw new Error(`${path}: the file holds no weights`);
@@ -64,6 +65,15 @@ export async function writeKeras(path: string, tensors: ReadonlyMap<string, Host
 const MODEL = 'model_weights/';
 const FLOAT = 1; // H5T_FLOAT
 const MAX_DEPTH = 16;
+
+const MAX_INFLATION = 1032; // of DEFLATE
+
+/** @throws when a data set says that it holds more than a file of so many bytes can */
+export function checkStored({ metadata }: Pick<Dataset, 'metadata'>, fileBytes: number, where: string): void {
+  const bytes = metadata.size * metadata.total_size;
+  if (bytes <= fileBytes * (metadata.chunks ? MAX_INFLATION : 1)) return;
+  throw new Error(`${where}: ${bytes} bytes of values in a file of ${fileBytes}; the file is damaged`);
+}
 
 type Library = typeof import('h5wasm/node') & { readonly hdf5: Hdf5 };
 
