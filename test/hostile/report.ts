@@ -1,0 +1,34 @@
+/** What came of the damaged files, as a page of `benchmarks/results`. */
+import { appendFileSync } from 'node:fs';
+import { environment, publish, table } from '../../benchmarks/src/report.ts';
+import { FAULTS, OUTCOMES, type Trial } from './trial.ts';
+
+export function reportTrials(trials: readonly Trial[]): void {
+  const count = (by: 'format' | 'kind', name: string, outcome: string): string =>
+    String(trials.filter((trial) => trial[by] === name && trial.outcome === outcome).length);
+  const rows = (by: 'format' | 'kind'): string[][] =>
+    [...new Set(trials.map((trial) => trial[by]))].map((name) => [
+      name,
+      String(trials.filter((trial) => trial[by] === name).length),
+      ...[...OUTCOMES, ...FAULTS].map((outcome) => count(by, name, outcome)),
+    ]);
+  const text = [
+    `${trials.length} seeded mutations of small sound files, read to the end in a child process with a deadline of 20 s, which notes any
+buffer above 64 MiB and any growth of the process beyond that. "Same": the values of the sound file (the damage lay in unused bytes).
+"Other": other values, possible only where the format has no checksum.`,
+    table(['format', 'mutations', ...OUTCOMES, ...FAULTS], rows('format')),
+    table(['kind', 'mutations', ...OUTCOMES, ...FAULTS], rows('kind')),
+    'Run again with `HOSTILE=345 npx vitest run --config test/vitest.config.ts test/hostile`.',
+  ].join('\n\n');
+  const faults = trials.filter(({ outcome }) => FAULTS.some((fault) => fault === outcome));
+  if (process.env.HOSTILE_LOG !== undefined)
+    appendFileSync(process.env.HOSTILE_LOG, faults.map((fault) => `${JSON.stringify(fault)}\n`).join(''));
+  else
+    publish({
+      name: 'hostile',
+      title: 'Damaged files',
+      environment: environment({ device: 'none', description: 'none' }),
+      text,
+      data: { trials: trials.length, byFormat: rows('format'), byKind: rows('kind') },
+    });
+}
