@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { cold } from './cold.ts';
 import { fullSize } from './full-size.ts';
 import { fullStep } from './full-step.ts';
+import { input } from './input.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
@@ -26,6 +27,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   schedules,
   transfer,
   yeast,
+  input,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
