@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { HostTensor } from '@cohesin/core';
 import { saveCheckpoint } from '@cohesin/distributed';
-import { encodeRecord, writeDataset, writeRecords, writeWeights } from '@cohesin/io';
+import { encodeRecord, frameRecord, writeDataset, writeRecords, writeWeights } from '@cohesin/io';
 import { writeBigWig } from '../bigwig.ts';
 import { toyContacts, writeCooler } from '../toy-cooler.ts';
 import { bgzf, fastaText, toyLetters, toyValues } from '../toy-genome.ts';
@@ -19,6 +19,8 @@ export interface Format {
   readonly open?: string;
   /** A checksum guards all values: damage is found, or the values are as before. */
   readonly guarded: boolean;
+  /** Lengths in bytes to which it can be cut and be a sound, shorter file. */
+  readonly soundCuts?: readonly number[];
 }
 
 const LENGTHS = { chrI: 1500, chrII: 700 };
@@ -55,8 +57,12 @@ async function records(at: At): Promise<Format[]> {
   for (const [dialect, make] of Object.entries(dialects)) {
     for (const compression of ['none', 'zlib', 'gzip'] as const) {
       const file = at(`${dialect}-${compression}.tfr`);
-      await writeRecords(file, [1, 2, 3, 4, 5].map(make), { compression });
-      formats.push({ name: `TFRecord, ${dialect}, ${compression}`, reader: 'records', file, guarded: true });
+      const records = [1, 2, 3, 4, 5].map(make);
+      await writeRecords(file, records, { compression });
+      let end = 0;
+      const soundCuts = compression === 'none' ? records.map((own) => (end += frameRecord(own).length)) : [];
+      const name = `TFRecord, ${dialect}, ${compression}`;
+      formats.push({ name, reader: 'records', file, guarded: true, soundCuts });
     }
   }
   return formats;

@@ -15,7 +15,7 @@ export function reportTrials(trials: readonly Trial[]): void {
   const text = [
     `${trials.length} seeded mutations of small sound files, read to the end in a child process with a deadline of 20 s, which notes any
 buffer above 64 MiB and any growth of the process beyond that. "Same": the values of the sound file (the damage lay in unused bytes).
-"Other": other values, possible only where the format has no checksum.`,
+"Other": other values, possible only where the format has no checksum, and fewer records in an uncompressed TFRecord cut between two.`,
     table(['format', 'mutations', ...OUTCOMES, ...FAULTS], rows('format')),
     table(['kind', 'mutations', ...OUTCOMES, ...FAULTS], rows('kind')),
     'Run again with `HOSTILE=345 npx vitest run --config test/vitest.config.ts test/hostile`.',

@@ -5,6 +5,9 @@ import type { OpenFile } from './open-file.ts';
 
 export const BGZF_HEADER_BYTES = 18;
 
+/** No DEFLATE stream gives more than so many times its own bytes. */
+export const MAX_INFLATION = 1032;
+
 /**
  * Bytes in a block of BGZF that begins at `at`; undefined where none begins.
  * Layout: SAM specification, section 4.1, with the extra field `BC` first, as bgzip writes it.

@@ -1,7 +1,7 @@
 /** Signal along a genome. */
 import { BigWig } from '@gmod/bbi';
 import { checkPlace } from './bases.ts';
-import { checkedZlib } from './checked-file.ts';
+import { checkedZlib, MAX_INFLATION } from './checked-file.ts';
 import type { Span } from './intervals.ts';
 import { OpenFile } from './open-file.ts';
 
@@ -40,6 +40,10 @@ export async function openBigWig(path: string): Promise<Track> {
     if (header.fileType !== 'bigwig')
       throw new Error(`${path}: this is a bigBed file, which holds intervals; give a bigWig`);
     if (header.uncompressBufSize > 0) sections = [header.unzoomedDataOffset, header.unzoomedIndexOffset];
+    if (header.uncompressBufSize > MAX_INFLATION * file.bytes)
+      throw new Error(
+        `${path}: blocks of ${header.uncompressBufSize} bytes in a file of ${file.bytes}; it is damaged`,
+      );
     const entries = Object.values(header.refsByNumber).flatMap((entry) => (entry ? [entry] : []));
     const chromosomes = new Map(entries.map(({ name, length }) => [name, length]));
     if (chromosomes.size === 0) throw new Error(`${path}: the bigWig names no chromosomes`);

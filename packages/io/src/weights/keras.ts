@@ -9,6 +9,7 @@ import {
   tensorFromBytes,
 } from '@cohesin/core';
 import type { Dataset, File, Group, Hdf5 } from 'h5wasm/node';
+import { MAX_INFLATION } from '../checked-file.ts';
 import type { Source } from './source.ts';
 
 /**
@@ -65,8 +66,6 @@ export async function writeKeras(path: string, tensors: ReadonlyMap<string, Host
 const MODEL = 'model_weights/';
 const FLOAT = 1; // H5T_FLOAT
 const MAX_DEPTH = 16;
-
-const MAX_INFLATION = 1032; // of DEFLATE
 
 /** @throws when a data set says that it holds more than a file of so many bytes can */
 export function checkStored({ metadata }: Pick<Dataset, 'metadata'>, fileBytes: number, where: string): void {

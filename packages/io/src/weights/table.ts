@@ -22,6 +22,15 @@ export async function isTable({ size, read }: Source): Promise<boolean> {
 
 /** Keys (as text) and values in the order of the table. @throws when a block is damaged. */
 export async function readTable(source: Source): Promise<(readonly [key: string, value: Uint8Array])[]> {
+  try {
+    return await readEntries(source);
+  } catch (cause) {
+    const { message } = cause as Error;
+    throw message.startsWith(source.path) ? cause : new Error(`${source.path}: ${message}`, { cause });
+  }
+}
+
+async function readEntries(source: Source): Promise<(readonly [key: string, value: Uint8Array])[]> {
   const footer = await source.read(source.size - FOOTER_BYTES, FOOTER_BYTES, 'the footer of the table');
   const meta = readHandle(footer, 0);
   const index = readHandle(footer, meta.next);
