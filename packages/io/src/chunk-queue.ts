@@ -10,18 +10,23 @@ export class ChunkQueue {
 
   /**
    * The next `length` bytes; fewer when the chunks end. A view where one chunk holds them all, else in memory that the next
-   * call uses again. Memory grows with the bytes that arrive, not with `length`.
+   * call uses again. Memory grows with the bytes that arrive, not with `length`. `onPart` sees the bytes as they come.
    *
    * @throws what the chunks throw
    */
-  async take(length: number): Promise<Uint8Array> {
+  async take(length: number, onPart?: (part: Uint8Array) => void): Promise<Uint8Array> {
     if (this.#held.length === 0) await this.#refill();
-    if (this.#held.length >= length) return this.#split(length);
+    if (this.#held.length >= length) {
+      const whole = this.#split(length);
+      onPart?.(whole);
+      return whole;
+    }
     let filled = 0;
     while (filled < length) {
       if (this.#held.length === 0 && !(await this.#refill())) break;
       const part = this.#split(Math.min(length - filled, this.#held.length));
       if (filled + part.length > this.#joined.length) this.#grow(filled, filled + part.length, length);
+      onPart?.(part);
       this.#joined.set(part, filled);
       filled += part.length;
     }

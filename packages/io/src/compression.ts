@@ -87,7 +87,7 @@ async function* inflate(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const inflater = new Inflater(compression);
   try {
-    for await (const { bytes, position } of readPieces(handle, 0, pieceBytes)) {
+    for await (const { bytes, position } of readPieces(handle, 0, pieceBytes, new Uint8Array(BLOCK_BYTES))) {
       const { chunks, used } = inflater.write(bytes);
       yield* chunks;
       progress.accepted = position + used;
@@ -156,14 +156,18 @@ async function onlyZeros(handle: FileHandle, start: number): Promise<boolean> {
   return true;
 }
 
-/** The file from `start` on, read in blocks and handed out in pieces of the size asked for at each position. */
+/**
+ * The file from `start` on, read in blocks and handed out in pieces of the size asked for at each position. Pieces are valid until
+ * the next, where memory for them is given.
+ */
 async function* readPieces(
   handle: FileHandle,
   start: number,
   pieceBytes: (position: number) => number,
+  memory?: Uint8Array,
 ): AsyncGenerator<{ bytes: Uint8Array; position: number }, void, undefined> {
   for (let position = start; ; ) {
-    const block = new Uint8Array(BLOCK_BYTES);
+    const block = memory ?? new Uint8Array(BLOCK_BYTES);
     const { bytesRead } = await handle.read(block, 0, block.length, position);
     if (bytesRead === 0) return;
     for (let offset = 0; offset < bytesRead; ) {

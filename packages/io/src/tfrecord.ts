@@ -7,7 +7,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { explain } from '@cohesin/core';
 import { ChunkQueue } from './chunk-queue.ts';
 import { CompressedStreamError, type Compression, readChunks } from './compression.ts';
-import { maskedCrc } from './crc.ts';
+import { maskedCrc, RunningCrc } from './crc.ts';
 import { TfRecordError, type TfRecordFault } from './errors.ts';
 import { FRAME_HEADER_BYTES, resolveCompression } from './sniff.ts';
 
@@ -76,8 +76,9 @@ async function* frames(
     const header = await take(queue, FRAME_HEADER_BYTES, place);
     if (header.length === 0) return;
     const length = recordLength(header, place, text);
-    const body = await take(queue, length + DATA_CRC_BYTES, place);
-    const data = checkBody(body, length, place);
+    const crc = new RunningCrc(length);
+    const body = await take(queue, length + DATA_CRC_BYTES, place, (part) => crc.add(part));
+    const data = checkBody(body, length, crc.masked, place);
     yield { index, offset, data };
     offset += FRAME_HEADER_BYTES + body.length;
   }
@@ -85,9 +86,14 @@ async function* frames(
 
 type Place = Pick<TfRecordFault, 'file' | 'recordIndex' | 'offset' | 'goodRecordsBefore'>;
 
-async function take(queue: ChunkQueue, length: number, place: Place): Promise<Uint8Array> {
+async function take(
+  queue: ChunkQueue,
+  length: number,
+  place: Place,
+  onPart?: (part: Uint8Array) => void,
+): Promise<Uint8Array> {
   try {
-    return await queue.take(length);
+    return await queue.take(length, onPart);
   } catch (cause) {
     if (!(cause instanceof CompressedStreamError)) throw explain(place.file, cause);
     throw new TfRecordError({ ...place, ...cause.fault }, { cause });
@@ -127,13 +133,12 @@ function lengthCrc(place: Place, stored: number, computed: number, text: string 
   });
 }
 
-function checkBody(body: Uint8Array, length: number, place: Place): Uint8Array {
+function checkBody(body: Uint8Array, length: number, computed: number, place: Place): Uint8Array {
   if (body.length < length + DATA_CRC_BYTES) {
     throw truncated(place, `${length} bytes of data and ${DATA_CRC_BYTES} of CRC`, body.length);
   }
   const data = body.subarray(0, length);
   const stored = new DataView(body.buffer, body.byteOffset + length, DATA_CRC_BYTES).getUint32(0, true);
-  const computed = maskedCrc(data);
   if (stored === computed) return data;
   throw new TfRecordError({
     ...place,
