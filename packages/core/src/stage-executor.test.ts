@@ -60,8 +60,10 @@ function newMessage(): Message {
 /** Stages of one process: messages wait in a map, gathers for everyone. */
 class Together {
   private readonly messages = new Map<string, Message>();
-  private waiting: { readonly parts: readonly GatherPart[]; readonly done: (all: Uint8Array[]) => void }[] =
-    [];
+  private waiting: {
+    readonly parts: readonly GatherPart[];
+    readonly done: (all: Uint8Array<ArrayBuffer>[]) => void;
+  }[] = [];
 
   readonly exchange: PipelineExchange = {
     stage: alone,
