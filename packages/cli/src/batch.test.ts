@@ -1,7 +1,14 @@
 import { compile, Device, hostTensor, reverseTriangle, trianglePairs } from '@cohesin/core';
 import { f32ToF16 } from '@cohesin/io';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { packRecords, prepareTraining, type TargetView, trainingInputs } from './batch.ts';
+import {
+  codesInput,
+  packRecords,
+  prepareTraining,
+  type TargetView,
+  targetsInput,
+  trainingInputs,
+} from './batch.ts';
 
 let device: Device;
 beforeAll(async () => {
@@ -19,11 +26,11 @@ test('targets of a contact map turn around with their sequence, as the triangle 
     outputShape: [pairs, tracks],
     isTriangle: true,
   };
-  const shapes = { sequenceLengthBp: 16, targetLength: pairs, tracks, targetDType: 'f16' } as const;
+  const declared = { inputs: { codes: codesInput(16) }, targets: { targets: targetsInput(pairs, tracks) } };
   const prepare = prepareTraining(view);
   const step = await compile((inputs) => ({ y: prepare(inputs).y }), {
     device,
-    inputs: trainingInputs(2, shapes),
+    inputs: trainingInputs(2, declared),
   });
   const targets = Float32Array.from({ length: 2 * pairs * tracks }, (_, i) => i);
   const { y } = await step({
@@ -46,13 +53,13 @@ test('targets of a contact map turn around with their sequence, as the triangle 
 });
 
 test('targets stored in another precision than the step takes are refused, not cut to integers', () => {
-  const shapes = { sequenceLengthBp: 2, targetLength: 1, tracks: 2, targetDType: 'f16' } as const;
+  const inputs = { codes: codesInput(2), targets: targetsInput(1, 2) };
   const sequence = Uint8Array.of(0, 3);
   const half = { sequence, targets: { dtype: 'f16', data: f32ToF16([0.5, 2]) } } as const;
-  expect(packRecords([half], 2, shapes)).toEqual({
+  expect(packRecords([half], 2, inputs, 2)).toEqual({
     codes: Uint8Array.of(0, 3, 4, 4),
     targets: Uint16Array.of(0x3800, 0x4000, 0, 0),
   });
   const single = { sequence, targets: { dtype: 'f32', data: Float32Array.of(0.5, 2) } } as const;
-  expect(() => packRecords([single], 2, shapes)).toThrow('targets are stored as f32, the step takes f16');
+  expect(() => packRecords([single], 2, inputs, 2)).toThrow('targets are stored as f32, the step takes f16');
 });

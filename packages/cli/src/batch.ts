@@ -1,9 +1,11 @@
+/** What steps are given: bytes of records on the host, and what becomes of them on the device. */
 import {
   augmentSequence,
   augmentTargets,
   augmentTriangle,
   buffer,
   type Example,
+  elementCount,
   type InputSpec,
   mix,
   oneHot,
@@ -14,35 +16,92 @@ import {
 } from '@cohesin/core';
 import type { SequenceRecord } from '@cohesin/io';
 
-/** Sizes of what a model reads and what it is trained on. */
-export interface Shapes {
-  readonly sequenceLengthBp: number;
-  /** Bins of a target; 1 where a sequence has one value a track. */
-  readonly targetLength: number;
-  readonly tracks: number;
-  /** How targets are stored: the half floats of TFRecord data sets stay as they are until they are on the device. */
-  readonly targetDType: 'f16' | 'f32';
+/** One tensor of a step: its shape for one sequence, and where its values are in a record. */
+export interface StepInput {
+  readonly shape: readonly number[];
+  readonly dtype: 'u8' | 'f16' | 'f32';
+  /** Its value where a batch has no record. */
+  readonly absent?: number;
+  /** Writes the values of a record whose window begins `fromBp` after its start. */
+  fill(values: TypedArray, record: SequenceRecord, fromBp: number): void;
 }
 
-/** How training sequences are varied: both are drawn for each sequence of each step. */
+/** The tensors of a step by name. */
+export type StepInputs = Readonly<Record<string, StepInput>>;
+
+/** How training sequences are varied: all is drawn for each sequence of each step. */
 export interface Augmentation {
   readonly reverseComplement: boolean;
-  /** Largest shift to either side. */
+  /** Largest shift of the sequence below its targets, to either side. */
   readonly shiftBp: number;
+  /** Largest distance of a window from the middle of its record, targets and all. */
+  readonly jitterBp: number;
 }
 
-/** The inputs of a training step: one byte a base, targets as stored, and how each sequence is varied. */
-export function trainingInputs(batch: number, shapes: Shapes): Record<string, InputSpec> {
-  const { targetLength, tracks, targetDType } = shapes;
+/** Shapes of a batch. */
+export function batchInputs(batch: number, inputs: StepInputs): Record<string, InputSpec> {
+  return Object.fromEntries(
+    Object.entries(inputs).map(([name, { shape, dtype }]) => [name, { shape: [batch, ...shape], dtype }]),
+  );
+}
+
+/** Shapes of a training batch: inputs, targets, and how each sequence is varied. */
+export function trainingInputs(
+  batch: number,
+  { inputs, targets }: { readonly inputs: StepInputs; readonly targets: StepInputs },
+): Record<string, InputSpec> {
+  return { ...batchInputs(batch, inputs), ...batchInputs(batch, targets), augment: [batch, 2] };
+}
+
+const ARRAYS = { u8: Uint8Array, f16: Uint16Array, f32: Float32Array } as const;
+
+/** Values for records `[batch]`, in their middle or moved by `jitterBp` from it; missing ones at the end stay absent. */
+export function packRecords(
+  records: readonly SequenceRecord[],
+  batch: number,
+  inputs: StepInputs,
+  sequenceLengthBp: number,
+  jitterBp: (record: number, most: number) => number = () => 0,
+): Record<string, TypedArray> {
+  const starts = records.map(({ sequence }, i) => {
+    const margin = (sequence.length - sequenceLengthBp) / 2;
+    return margin + jitterBp(i, margin);
+  });
+  return Object.fromEntries(
+    Object.entries(inputs).map(([name, { shape, dtype, absent = 0, fill }]) => {
+      const size = elementCount(shape);
+      const values = new ARRAYS[dtype](batch * size).fill(absent);
+      for (const [i, record] of records.entries())
+        fill(values.subarray(i * size, (i + 1) * size), record, starts[i]!);
+      return [name, values];
+    }),
+  );
+}
+
+/** The sequence, one byte a base: A, C, G, T as 0…3, N as 4. */
+export function codesInput(sequenceLengthBp: number): StepInput {
   return {
-    ...predictionInputs(batch, shapes),
-    targets: { shape: [batch, targetLength, tracks], dtype: targetDType },
-    augment: [batch, 2],
+    shape: [sequenceLengthBp],
+    dtype: 'u8',
+    absent: 4,
+    fill: (values, { sequence }, fromBp) =>
+      (values as Uint8Array).set(sequence.subarray(fromBp, fromBp + sequenceLengthBp)),
   };
 }
 
-export function predictionInputs(batch: number, { sequenceLengthBp }: Shapes): Record<string, InputSpec> {
-  return { codes: { shape: [batch, sequenceLengthBp], dtype: 'u8' } };
+/** All targets of a record; the half floats of TFRecord data sets stay as they are until they are on the device. */
+export function targetsInput(targetLength: number, tracks: number): StepInput {
+  return {
+    shape: [targetLength, tracks],
+    dtype: 'f16',
+    fill: (values, { targets }) => {
+      if (targets.dtype !== 'f16')
+        throw new Error(
+          `targets are stored as ${targets.dtype}, the step takes f16; write the data set again with f16 targets`,
+        );
+      (values as Uint16Array).set(targets.data);
+    },
+  };
 }
 
 /** What is made of stored targets before the loss sees them. */
@@ -56,6 +115,8 @@ export interface TargetView {
   readonly outputShape: readonly number[];
   /** Whether bins are pairs of bins, the triangle of a contact map. */
   readonly isTriangle: boolean;
+  /** Of several genomes, the one these targets are of. */
+  readonly genome?: string | undefined;
 }
 
 /** Decodes a step's inputs on the device: x [batch, length, 4], y [batch, …outputShape]. */
@@ -65,9 +126,11 @@ export function prepareTraining({
   cropBins,
   outputShape,
   isTriangle,
+  genome,
 }: TargetView): (inputs: Readonly<Record<string, Tensor>>) => Example {
   const partners = Float32Array.from(strandPair);
-  const pairs = buffer([tracks], { name: 'data/strand_pair', init: () => partners });
+  const name = genome === undefined ? 'data/strand_pair' : `data/${genome}/strand_pair`;
+  const pairs = buffer([tracks], { name, init: () => partners });
   return ({ codes, targets, augment }) => {
     const turned = isTriangle
       ? augmentTriangle(targets!, augment!)
@@ -83,43 +146,9 @@ export function preparePrediction({ codes }: Readonly<Record<string, Tensor>>): 
   return { x, y: x };
 }
 
-/**
- * Values of the inputs for records `[batch]`; missing ones at the end stay N.
- *
- * @throws when targets are not stored as the step takes them
- */
-export function packRecords(
-  records: readonly SequenceRecord[],
-  batch: number,
-  shapes: Shapes,
-): Record<string, TypedArray> {
-  const { targetLength, tracks, targetDType } = shapes;
-  const size = targetLength * tracks;
-  const targets = targetDType === 'f16' ? new Uint16Array(batch * size) : new Float32Array(batch * size);
-  for (const [i, { targets: own }] of records.entries()) {
-    if (own.dtype !== targetDType)
-      throw new Error(
-        `targets are stored as ${own.dtype}, the step takes ${targetDType}; write the data set again with ${targetDType} targets`,
-      );
-    targets.set(own.data, i * size);
-  }
-  return { codes: packCodes(records, batch, shapes), targets };
-}
-
-/** Codes of sequences `[batch, length]`; missing ones at the end are N. */
-export function packCodes(
-  records: readonly SequenceRecord[],
-  batch: number,
-  { sequenceLengthBp }: Shapes,
-): Uint8Array {
-  const codes = new Uint8Array(batch * sequenceLengthBp).fill(4);
-  for (const [i, { sequence }] of records.entries()) codes.set(sequence, i * sequenceLengthBp);
-  return codes;
-}
-
 /** Per sequence: 1 to reverse-complement, and a shift in bp; a hash of seed and the sequence's global index decides. */
 export function drawAugmentation(
-  { reverseComplement, shiftBp }: Augmentation,
+  { reverseComplement, shiftBp }: Pick<Augmentation, 'reverseComplement' | 'shiftBp'>,
   seed: number,
   sequence: number,
   batch: number,
@@ -133,4 +162,11 @@ export function drawAugmentation(
   return drawn;
 }
 
-const AUGMENTATION = 0x0a46_3e17; // any constant of its own keeps these draws apart from others of the same seed
+/** How far the window of a sequence is from the middle of its record, to either side. */
+export function drawJitter(mostBp: number, seed: number, sequence: number): number {
+  return (mix(mix(seed, JITTER), sequence) % (2 * mostBp + 1)) - mostBp;
+}
+
+// Any constants of their own keep these draws apart from others of the same seed.
+const AUGMENTATION = 0x0a46_3e17;
+const JITTER = 0x317e_5a2b;

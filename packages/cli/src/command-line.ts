@@ -68,6 +68,14 @@ export class Options {
     return number;
   }
 
+  number(name: string): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isFinite(value)) return value;
+    throw new UsageError(`--${name} is '${text}'; it must be a number`);
+  }
+
   /** Whole numbers between commas. */
   integers(name: string): readonly number[] | undefined {
     const value = this.text(name);

@@ -9,10 +9,16 @@ export interface Stopping {
   readonly minEpochs: number;
 }
 
-/** The validations up to one of `value` after `step`. Only a higher value is better: an equal one is not, nor is NaN. */
-export function validated(before: Validations, step: number, value: number): Validations {
+/** The validations up to one of `value` after `step`. An equal value is not better, nor is NaN. */
+export function validated(
+  before: Validations,
+  step: number,
+  value: number,
+  better: 'higher' | 'lower' = 'higher',
+): Validations {
   const { best, unimproved, patience } = before;
-  if (value > (best?.value ?? Number.NEGATIVE_INFINITY))
+  const sign = better === 'higher' ? 1 : -1;
+  if (sign * value > (best === undefined ? Number.NEGATIVE_INFINITY : sign * best.value))
     return { best: { step, value }, unimproved: 0, patience };
   return { ...before, unimproved: unimproved + 1 };
 }

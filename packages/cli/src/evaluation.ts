@@ -1,4 +1,3 @@
-import { predictStep } from '@cohesin/core';
 import {
   type Distributed,
   type DistributedState,
@@ -6,38 +5,27 @@ import {
   type Mesh,
   type StagesOptions,
 } from '@cohesin/distributed';
-import { f16ToF32, type SequenceRecord } from '@cohesin/io';
+import type { SequenceRecord } from '@cohesin/io';
 import type { Ensemble } from '@cohesin/models';
-import { packCodes, predictionInputs, preparePrediction } from './batch.ts';
-import { averaged, turnOf, variantsOf } from './ensemble.ts';
-import { labelCollector, type Measure, type Rows, valueCollector } from './measures.ts';
+import { batchInputs, packRecords } from './batch.ts';
+import { averaged, variantsOf } from './ensemble.ts';
+import { LABELS } from './measures.ts';
 import { leavesOfPlan } from './run-plan.ts';
-import { leavesOf, type Task } from './task.ts';
+import { type ComparisonOptions, type Evaluation, leavesOf, type Prediction, type Task } from './task.ts';
 
 /** A model in inference mode on a mesh. */
 export interface Evaluator {
   /** The metrics over a split. */
   run(split: string, options?: RunOverSplit): Promise<Evaluation>;
-  /** Prediction of one sequence, [bins, tracks]. */
-  predict(record: SequenceRecord): Promise<Float32Array>;
-  /** Its targets in the same bins. */
-  targets(record: SequenceRecord): Float32Array;
+  /** What is predicted of one sequence: of tracks `prediction` [bins, tracks]. */
+  predict(record: SequenceRecord): Promise<Prediction>;
   readonly state: DistributedState;
   close(): Promise<void>;
 }
 
-export interface RunOverSplit {
+export interface RunOverSplit extends ComparisonOptions {
   /** Is told how many sequences are done. */
   readonly onBatch?: (sequences: number) => void;
-  /** Spearman's ρ too, for which all predictions are kept. */
-  readonly ranks?: boolean;
-}
-
-export interface Evaluation {
-  readonly sequences: number;
-  readonly rows: Rows;
-  /** The one to judge by comes first. */
-  readonly measures: readonly [Measure, ...Measure[]];
 }
 
 export interface EvaluatorOptions {
@@ -56,19 +44,14 @@ export interface EvaluatorOptions {
 /** Compiles inference: every device works on one leaf at a time, or on its parts of one sequence. */
 export async function openEvaluator(
   task: Task,
-  { mesh, state, sequencesPerLeaf, parts = 1, pipeline, ensemble = NO_ENSEMBLE }: EvaluatorOptions,
+  { mesh, state, sequencesPerLeaf, parts = 1, pipeline, ensemble }: EvaluatorOptions,
 ): Promise<Evaluator> {
   const leaves = parts > 1 ? 1 : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
-  const step = predictStep({
-    model: task.built.predict,
-    trained: task.built.model,
-    prepare: preparePrediction,
-  });
-  const predict = await distribute(step, {
+  const predict = await distribute(task.predictStep(), {
     mesh,
     ...leavesOfPlan({ leaves, parts }),
-    inputs: predictionInputs(batch, task.shapes),
+    inputs: batchInputs(batch, task.inputs),
     ...(state === undefined ? {} : { state }),
     ...(pipeline === undefined ? {} : { pipeline }),
   });
@@ -76,40 +59,51 @@ export async function openEvaluator(
   return {
     run: (split, options) => evaluate(task, predictor, batch, split, options),
     predict: async (record) => (await predictor([record]))[0]!,
-    targets: (record) => targetsOf(task, record),
     state: predict.state,
     close: () => predict.close(),
   };
 }
 
-const NO_ENSEMBLE: Ensemble = { reverseComplement: false, shiftsBp: [0] };
-
-/** Predictions of up to a batch of records, each [bins, tracks]. */
-type Predictor = (records: readonly SequenceRecord[]) => Promise<readonly Float32Array[]>;
+/** Predictions of up to a batch of records. */
+type Predictor = (records: readonly SequenceRecord[]) => Promise<readonly Prediction[]>;
 
 function predictorOf(
-  { built, shapes, view }: Task,
+  task: Task,
   predict: Distributed,
   batch: number,
-  ensemble: Ensemble,
+  ensemble: Ensemble | undefined,
 ): Predictor {
-  const variants = variantsOf(ensemble);
-  const turn = turnOf(built.config, view);
-  const predictCodes = async (codes: Uint8Array): Promise<Float32Array> =>
-    (await predict({ codes })).prediction!.data as Float32Array;
+  const { inputs, sequenceLengthBp, tracks, averaging } = task;
   return async (records) => {
-    const codes = packCodes(records, batch, shapes);
-    const sequences = { codes, lengthBp: shapes.sequenceLengthBp, tracks: view.tracks, turn };
-    const prediction = await averaged(predictCodes, variants, sequences);
-    const size = prediction.length / batch;
-    return records.map((_, i) => prediction.subarray(i * size, (i + 1) * size));
+    const values = packRecords(records, batch, inputs, sequenceLengthBp);
+    const outputs =
+      ensemble === undefined || averaging === undefined
+        ? namedValues(await predict(values))
+        : {
+            prediction: await averaged(
+              async (codes) => (await predict({ ...values, codes })).prediction!.data as Float32Array,
+              variantsOf(ensemble),
+              { codes: values.codes as Uint8Array, lengthBp: sequenceLengthBp, tracks, turn: averaging.turn },
+            ),
+          };
+    return records.map((_, i) =>
+      Object.fromEntries(
+        Object.entries(outputs).map(([name, all]) => {
+          const size = all.length / batch;
+          return [name, all.subarray(i * size, (i + 1) * size)];
+        }),
+      ),
+    );
   };
 }
 
+function namedValues(outputs: Awaited<ReturnType<Distributed>>): Record<string, Float32Array> {
+  return Object.fromEntries(Object.entries(outputs).map(([name, { data }]) => [name, data as Float32Array]));
+}
+
 /** Sequences in a leaf of an evaluation that belongs to no training run. */
-export function evaluationLeaf({ built, shapes }: Task): number {
-  const { batchSize } = built.train;
-  return batchSize / leavesOf(batchSize, shapes.sequenceLengthBp);
+export function evaluationLeaf(batchSize: number, { sequenceLengthBp }: Task): number {
+  return batchSize / leavesOf(batchSize, sequenceLengthBp);
 }
 
 async function evaluate(
@@ -117,29 +111,34 @@ async function evaluate(
   predict: Predictor,
   batch: number,
   split: string,
-  { onBatch, ranks = false }: RunOverSplit = {},
+  { onBatch, ...options }: RunOverSplit = {},
 ): Promise<Evaluation> {
-  const { metric, view } = task;
-  const collector =
-    metric === 'pearson' ? valueCollector(view.tracks, { ranks }) : labelCollector(view.tracks);
+  const comparison = task.comparison(options);
   let sequences = 0;
   for await (const { records } of task.dataset.batches(split, { batch })) {
     const predictions = await predict(records);
-    for (const [i, record] of records.entries()) collector.add(predictions[i]!, targetsOf(task, record));
+    for (const [i, record] of records.entries()) comparison.add(predictions[i]!, record);
     sequences += records.length;
     onBatch?.(sequences);
   }
   if (sequences === 0) throw new Error(`the data set has no sequences in its split '${split}'`);
-  return { sequences, rows: rowsOf(task), measures: collector.measures() };
+  return comparison.result();
 }
 
-function rowsOf({ view, shapes }: Task): Rows {
-  if (view.isTriangle) return 'pairs of bins';
-  return shapes.targetLength === 1 ? 'sequences' : 'positions';
+/** The name of the number that validation looks at. */
+export function headline(evaluation: Evaluation): string {
+  return evaluation.kind === 'tracks' ? evaluation.measures[0].name : 'loss';
 }
 
-/** Targets of one sequence in the bins that the model predicts. */
-function targetsOf({ view, shapes }: Task, { targets }: SequenceRecord): Float32Array {
-  const values = targets.dtype === 'f16' ? f16ToF32(targets.data) : targets.data;
-  return values.slice(view.cropBins * view.tracks, (shapes.targetLength - view.cropBins) * view.tracks);
+/** What an evaluation found, in words. */
+export function inWords(evaluation: Evaluation): string {
+  const { value, sequences } = evaluation;
+  if (evaluation.kind === 'tracks') {
+    const [{ name, tracks }] = evaluation.measures;
+    return `${LABELS[name]} ${value.toFixed(4)} (mean of ${tracks.perTrack.length - tracks.undefinedTracks} tracks over ${sequences} sequences)`;
+  }
+  const { perTrack, perGroup } = evaluation.profiles;
+  const mean = (values: readonly number[]): string =>
+    (values.reduce((a, b) => a + b, 0) / values.length).toFixed(4);
+  return `loss ${value.toPrecision(6)}: profile JSD ${mean(perTrack.map(({ jsd }) => jsd))}, profile Pearson ${mean(perTrack.map(({ pearson }) => pearson))}, counts Pearson ${mean(perGroup.map(({ countPearson }) => countPearson))}, Spearman ${mean(perGroup.map(({ countSpearman }) => countSpearman))} (over ${sequences} sequences)`;
 }

@@ -3,10 +3,9 @@ import { stat } from 'node:fs/promises';
 import { type HostTensor, nn } from '@cohesin/core';
 import { loadCheckpoint } from '@cohesin/distributed';
 import { readWeights } from '@cohesin/io';
-import { type LayerWeights, layerWeights } from '@cohesin/models';
+import { type LayerWeights, layerWeights, type Published } from '@cohesin/models';
 import type { Output } from './progress.ts';
 import type { From } from './run-options.ts';
-import type { Task } from './task.ts';
 
 /** Weights of a model from a run's folder or a weight file, and where they come from. */
 export interface InitialWeights extends LayerWeights {
@@ -19,12 +18,12 @@ export interface InitialWeights extends LayerWeights {
  * @throws when nothing can be read there, a pattern fits no parameter, or a parameter is missing or has another shape.
  */
 export async function readInitialWeights(
-  { built }: Task,
+  model: Published,
   { path, layers = ['*'] }: From,
 ): Promise<InitialWeights> {
   const { source, tensors } = await open(path);
   try {
-    return { source, ...layerWeights(built, tensors, layers) };
+    return { source, ...layerWeights(model, tensors, layers) };
   } catch (cause) {
     throw new Error(`--from ${source}: ${(cause as Error).message}`, { cause });
   }
@@ -44,11 +43,11 @@ async function open(
 
 /** Says what was taken and what begins anew: each layer that has weights of its own, and all names as `--json`. */
 export function announceWeights(
-  { built }: Task,
+  { model }: Published,
   { source, weights, fresh }: InitialWeights,
   output: Output,
 ): void {
-  const loaded = [...nn.parameters(built.model).keys()].filter((path) => weights.has(path));
+  const loaded = [...nn.parameters(model).keys()].filter((path) => weights.has(path));
   output.event({ event: 'weights', source, loaded, fresh });
   output.say(`${loaded.length} tensors from ${source}: ${layersText(loaded)}`);
   output.say(`${fresh.length} begin anew${fresh.length > 0 ? `: ${layersText(fresh)}` : ''}`);

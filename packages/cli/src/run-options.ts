@@ -31,6 +31,9 @@ export interface RunOptions {
   /** What the learning rate of parameters is multiplied by, by pattern. */
   readonly rate: Readonly<Record<string, number>> | undefined;
   readonly decodeThreads: number | undefined;
+  readonly negatives?: string | undefined;
+  readonly negativeRatio?: number | undefined;
+  readonly bias?: string | undefined;
 }
 
 /** Weights that a run begins with. */
@@ -43,10 +46,25 @@ export interface From {
 
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   model: {
-    value: 'basset|basenji2|basenji1|akita|FILE.json',
-    about: 'a published model, or a Basenji or Baskerville params file',
+    value: 'NAME|FILE.json',
+    about:
+      'basset, basenji2, basenji1, akita, enformer, bpnet, bpnet-lite, basepairnet, chrombpnet-bias or chrombpnet; or a params file of Basenji, Baskerville or (model.name) one of the last six',
   },
-  data: { value: 'DIR', about: 'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr' },
+  data: {
+    value: 'DIR|human=DIR,mouse=DIR',
+    about:
+      'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr; of several genomes each by name, for a model with a head for each',
+  },
+  negatives: {
+    value: 'DIR',
+    about: 'of the BPNet family: a data set of background, from which some training sequences are taken',
+  },
+  'negative-ratio': { value: 'X', about: 'so many of --negatives for each of --data (default 0.1)' },
+  bias: {
+    value: 'DIR|FILE',
+    about:
+      'of chrombpnet: its bias model, a run of --model chrombpnet-bias or a weight file; it stays as it is',
+  },
   out: { value: 'DIR', about: 'where checkpoints and TensorBoard events go; a new folder, unless resumed' },
   ...DEVICE_OPTIONS,
   ...STAGE_OPTIONS,
@@ -131,6 +149,9 @@ export function readRunOptions(options: Options): RunOptions {
     freeze: options.list('freeze'),
     rate: readRates(options),
     decodeThreads: options.count('decode-threads', 0),
+    negatives: options.text('negatives'),
+    negativeRatio: options.number('negative-ratio'),
+    bias: options.text('bias'),
   };
 }
 

@@ -10,6 +10,8 @@ import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
 import type { Stopping } from './early-stopping.ts';
 import type { RunOptions } from './run-options.ts';
+import { recordsPerEpoch } from './source.ts';
+import type { Study } from './study.ts';
 import { DEFAULT_CLIP_NORM, leavesOf, type Task, usage } from './task.ts';
 
 /** Everything a run does that its command line leaves open. */
@@ -26,6 +28,8 @@ export interface RunPlan {
   readonly seed: number;
   readonly steps: number;
   readonly stepsPerEpoch: number;
+  /** Of each genome. */
+  readonly batchesPerEpoch: readonly number[];
   readonly checkpointEvery: number;
   readonly stopping: Stopping;
   readonly devices: DeviceChoice;
@@ -48,18 +52,17 @@ const EPOCHS = 10;
  * @throws UsageError when an option contradicts the checkpoint or the batch cannot be dealt to the devices.
  */
 export async function planRun(
-  task: Task,
+  study: Study,
   options: RunOptions,
   resumed: Checkpoint | undefined,
 ): Promise<RunPlan> {
-  const { train } = task.built;
+  const { train, tasks } = study;
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
-  const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, task.shapes.sequenceLengthBp));
+  const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, tasks[0]!.sequenceLengthBp));
   checkDevices(deviceCount(options.devices), { batch, leaves, parts }, options.pipeline);
-  const sequences = await task.dataset.count('train');
-  if (sequences === 0) throw new UsageError('the data set has no training sequences');
-  const stepsPerEpoch = Math.max(1, Math.floor(sequences / batch));
+  const batchesPerEpoch = await Promise.all(tasks.map((task) => countBatches(task, batch)));
+  const stepsPerEpoch = batchesPerEpoch.reduce((a, b) => a + b, 0);
   return {
     batch,
     leaves,
@@ -73,6 +76,7 @@ export async function planRun(
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
     steps: options.steps ?? (options.epochs ?? train.maxEpochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
+    batchesPerEpoch,
     checkpointEvery: options.checkpointEvery ?? stepsPerEpoch,
     stopping: {
       patience: options.patience ?? resumed?.validations.patience ?? train.patience,
@@ -83,8 +87,14 @@ export async function planRun(
     pipeline: options.pipeline,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
-    ...layersOf(task, options, resumed),
+    ...layersOf(study, options, resumed),
   };
+}
+
+async function countBatches(task: Task, batch: number): Promise<number> {
+  const sequences = await recordsPerEpoch(task);
+  if (sequences === 0) throw new UsageError(`${task.dataset.dir}: the data set has no training sequences`);
+  return Math.max(1, Math.floor(sequences / batch));
 }
 
 /** @throws UsageError when some devices would have nothing to do. */
@@ -108,7 +118,7 @@ function checkDevices(
 
 /** @throws UsageError when a pattern fits no parameter of the model, or contradicts the checkpoint. */
 function layersOf(
-  { built }: Task,
+  { weights }: Study,
   { freeze, rate }: RunOptions,
   resumed: Checkpoint | undefined,
 ): Pick<RunPlan, 'frozen' | 'rateFactors'> {
@@ -118,9 +128,9 @@ function layersOf(
     agree('rate', rate && ratesText(rate), ratesText(rateFactors));
   }
   const plan = { frozen: freeze ?? frozen, rateFactors: rate ?? rateFactors };
-  const kept = new Set(plan.frozen.flatMap((pattern) => nn.matching(built.model, pattern)));
+  const kept = new Set(plan.frozen.flatMap((pattern) => nn.matching(weights.model, pattern)));
   for (const pattern of Object.keys(plan.rateFactors)) {
-    if (nn.matching(built.model, pattern).some((parameter) => parameter.trainable && !kept.has(parameter)))
+    if (nn.matching(weights.model, pattern).some((parameter) => parameter.trainable && !kept.has(parameter)))
       continue;
     throw new UsageError(`--rate ${pattern}: all that it fits is frozen; leave it out, or freeze less`);
   }
@@ -170,9 +180,9 @@ function agree<T>(name: string, given: T | undefined, saved: T | undefined): T |
 }
 
 /** @throws UsageError when a checkpoint belongs to another model. */
-export function checkSameModel(task: Task, { model, dir }: Checkpoint): void {
-  if (model.id === task.id) return;
+export function checkSameModel(study: Study, { model, dir }: Checkpoint): void {
+  if (model.id === study.id) return;
   throw new UsageError(
-    `${dir} holds ${model.name} (${model.id.slice(0, 12)}) but --model is ${task.name} (${task.id.slice(0, 12)}); give the same model, or start a new run`,
+    `${dir} holds ${model.name} (${model.id.slice(0, 12)}) but --model is ${study.name} (${study.id.slice(0, 12)}); give the same model, or start a new run`,
   );
 }

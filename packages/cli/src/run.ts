@@ -1,19 +1,19 @@
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { kernelTableHash } from '@cohesin/core';
+import { type HostTensor, kernelTableHash } from '@cohesin/core';
 import { type Checkpoint, loadCheckpoint, type Validations } from '@cohesin/distributed';
-import { type EventLog, openDataset, openEventLog } from '@cohesin/io';
+import { type EventLog, openEventLog } from '@cohesin/io';
 import { UsageError } from './command-line.ts';
 import { describeMesh } from './device-options.ts';
 import { isOver } from './early-stopping.ts';
-import { type Evaluation, type Evaluator, openEvaluator } from './evaluation.ts';
+import { type Evaluator, headline, inWords, openEvaluator } from './evaluation.ts';
 import { announceWeights, type InitialWeights, readInitialWeights } from './initial-weights.ts';
-import { LABELS } from './measures.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
-import { openTask, type Task, usage } from './task.ts';
+import { biasWeights, openStudy, type Study } from './study.ts';
+import { type Evaluation, type Task, usage } from './task.ts';
 import { openTraining, type Training } from './training.ts';
 
 /** What came of a run. */
@@ -46,10 +46,11 @@ export async function runTraining(
   output: Output,
   { hashAt = [], atEnd }: RunHooks = {},
 ): Promise<RunResult> {
-  const { task, plan, resumed, initial } = await prepare(options);
-  introduce(task, plan, resumed, output);
-  if (initial !== undefined) announceWeights(task, initial, output);
-  const training = await openTraining(task, plan, { resumed, weights: initial?.weights });
+  const { study, plan, resumed, initial, bias } = await prepare(options);
+  introduce(study, plan, resumed, output);
+  if (initial !== undefined) announceWeights(study.weights, initial, output);
+  const weights = new Map([...(initial?.weights ?? []), ...bias]);
+  const training = await openTraining(study, plan, { resumed, weights });
   try {
     output.say(describeMesh(training.mesh));
     for (const line of describeStages(training)) output.say(line);
@@ -62,22 +63,24 @@ export async function runTraining(
 }
 
 interface Prepared {
-  readonly task: Task;
+  readonly study: Study;
   readonly plan: RunPlan;
   readonly resumed: Checkpoint | undefined;
   readonly initial: InitialWeights | undefined;
+  /** Of the bias model that a new ChromBPNet keeps. */
+  readonly bias: ReadonlyMap<string, HostTensor>;
 }
 
 async function prepare(options: RunOptions): Promise<Prepared> {
   return usage(async () => {
-    const dataset = await openDataset(options.data, { workers: options.decodeThreads ?? 0 });
-    const task = await openTask(options.model, dataset);
+    const study = await openStudy(options.model, options);
     const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
-    if (resumed !== undefined) checkSameModel(task, resumed);
+    if (resumed !== undefined) checkSameModel(study, resumed);
     else await refuseToOverwrite(options.out);
-    const plan = await planRun(task, options, resumed);
-    const initial = options.from && (await readInitialWeights(task, options.from));
-    return { task, plan, resumed, initial };
+    const plan = await planRun(study, options, resumed);
+    const initial = options.from && (await readInitialWeights(study.weights, options.from));
+    const bias = resumed === undefined ? await biasWeights(study, options.bias) : new Map();
+    return { study, plan, resumed, initial, bias };
   });
 }
 
@@ -90,7 +93,7 @@ async function refuseToOverwrite(out: string): Promise<void> {
 }
 
 function introduce(
-  { name, shapes, augment }: Task,
+  { name, tasks }: Study,
   plan: RunPlan,
   resumed: Checkpoint | undefined,
   output: Output,
@@ -100,11 +103,16 @@ function introduce(
     train.clipNorm === undefined
       ? `all gradients to norm ${train.globalClipNorm}`
       : `each gradient to norm ${train.clipNorm}`;
+  const [{ sequenceLengthBp, augment, negatives }] = tasks as [Task];
+  const tracks = tasks.map(({ genome, tracks }) => `${tracks} tracks${genome ? ` of ${genome}` : ''}`);
+  const turns = train.alternation === 'turns' ? 'in turns' : 'shuffled';
   output.say(
-    `${name}: ${shapes.sequenceLengthBp} bp, ${shapes.tracks} tracks; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
+    `${name}: ${sequenceLengthBp} bp, ${tracks.join(' and ')}${tasks.length > 1 ? ` (batches ${turns})` : ''}; ${train.optimizer}, learning rate ${train.learningRate}, clipping ${clip}`,
   );
+  const jitter = augment.jitterBp > 0 ? `windows within ±${augment.jitterBp} bp, ` : '';
+  const background = negatives ? `${negatives.ratio} background sequences for each, ` : '';
   output.say(
-    `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${plan.kernelTable === undefined ? '' : `kernel table ${kernelTableHash(plan.kernelTable).slice(0, 12)}, `}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, seed ${plan.seed}`,
+    `batch ${plan.batch}, ${plan.parts > 1 ? `each sequence in ${plan.parts} parts` : `in ${plan.leaves} leaves`}, batch norm over each ${plan.batchNorm === 'step' ? 'step' : plan.parts > 1 ? 'sequence' : 'leaf'}, ${plan.precision === 'mixed' ? 'mixed precision, ' : ''}${plan.kernelTable === undefined ? '' : `kernel table ${kernelTableHash(plan.kernelTable).slice(0, 12)}, `}${augment.reverseComplement ? 'reverse complement, ' : ''}shift ±${augment.shiftBp} bp, ${jitter}${background}seed ${plan.seed}`,
   );
   const rates = Object.entries(plan.rateFactors).map(
     ([pattern, factor]) => `${pattern} learns at ${factor} of the rate`,
@@ -116,9 +124,9 @@ function introduce(
 }
 
 /** What the ranks of each stage hold, where there are stages. */
-function describeStages({ plan, step }: Training): readonly string[] {
+function describeStages({ plan, memory }: Training): readonly string[] {
   const count = plan.pipeline?.stages.length ?? 0;
-  return step.program.memory().split('\n').slice(0, count);
+  return memory().split('\n').slice(0, count);
 }
 
 /** A run from where its training stands to its last step. */
@@ -149,8 +157,7 @@ class Run {
     process.once('SIGINT', stop).once('SIGTERM', stop);
     const events = await openEventLog(join(this.out, 'events'));
     try {
-      const evaluator = await this.evaluator();
-      await this.steps(events, evaluator);
+      await this.steps(events, await this.evaluators());
       await this.save();
     } finally {
       await events.close();
@@ -160,26 +167,32 @@ class Run {
   }
 
   private get step(): number {
-    return this.training.step.host.step;
+    return this.training.host.step;
   }
 
-  private async evaluator(): Promise<Evaluator | undefined> {
-    const { task, mesh, step, plan } = this.training;
-    if ((task.dataset.splits.valid?.files.length ?? 0) === 0) return undefined;
+  /** Of each genome that has validation sequences. */
+  private async evaluators(): Promise<ReadonlyMap<Task, Evaluator>> {
+    const { study, mesh, weights, plan } = this.training;
     const { batch, leaves, parts, pipeline } = plan;
     const sequencesPerLeaf = batch / leaves;
-    return openEvaluator(task, { mesh, state: step.state, sequencesPerLeaf, parts, pipeline });
+    const evaluators = new Map<Task, Evaluator>();
+    for (const task of study.tasks) {
+      if ((task.dataset.splits.valid?.files.length ?? 0) === 0) continue;
+      const options = { mesh, state: weights, sequencesPerLeaf, parts, pipeline };
+      evaluators.set(task, await openEvaluator(task, options));
+    }
+    return evaluators;
   }
 
-  private async steps(events: EventLog, evaluator: Evaluator | undefined): Promise<void> {
+  private async steps(events: EventLog, evaluators: ReadonlyMap<Task, Evaluator>): Promise<void> {
     const { plan } = this.training;
     if (this.isOver) this.sayOver();
     if (this.step >= plan.steps || this.isOver) return;
     for await (const batch of this.training.batches()) {
-      this.report(await this.training.train(batch), events);
+      this.report(await this.training.train(batch), batch.task, events);
       if (this.hashAt.includes(this.step)) this.hashes.set(this.step, await this.training.hash());
       const last = this.step >= plan.steps || this.stopping;
-      if (evaluator !== undefined && (this.isEpoch || last)) await this.validate(evaluator, events);
+      if (evaluators.size > 0 && (this.isEpoch || last)) await this.validate(evaluators, events);
       if (last || this.isOver) break;
       if (this.step % plan.checkpointEvery === 0) await this.save();
     }
@@ -187,32 +200,55 @@ class Run {
     if (this.stopping) this.output.say(`stopped at step ${this.step}; go on with --resume ${this.out}`);
   }
 
-  private report(loss: number, events: EventLog): void {
+  private report(loss: number, { genome }: Task, events: EventLog): void {
     const { plan } = this.training;
     const sequencesPerSecond = this.pace.step() * plan.batch;
     const eta = ((plan.steps - this.step) * plan.batch) / sequencesPerSecond;
     const epoch = (this.step / plan.stepsPerEpoch).toFixed(2);
     this.losses.push(loss);
-    events.scalar('train/loss', loss, this.step);
+    events.scalar(genome === undefined ? 'train/loss' : `train/loss/${genome}`, loss, this.step);
     events.scalar('train/sequences_per_second', sequencesPerSecond, this.step);
-    this.output.event({ event: 'step', step: this.step, epoch: Number(epoch), loss, sequencesPerSecond });
+    const of = genome === undefined ? {} : { genome };
+    this.output.event({
+      event: 'step',
+      step: this.step,
+      epoch: Number(epoch),
+      ...of,
+      loss,
+      sequencesPerSecond,
+    });
     this.output.progress(
       `step ${this.step}/${plan.steps}  epoch ${epoch}  loss ${loss.toPrecision(5)}  ${sequencesPerSecond.toPrecision(3)} sequences/s  ETA ${duration(eta)}`,
     );
   }
 
-  private async validate(evaluator: Evaluator, events: EventLog): Promise<void> {
-    const evaluation = await this.pace.pause(() => evaluator.run('valid'));
-    const [{ name, tracks }] = evaluation.measures;
-    const value = tracks.mean;
+  /** Of several genomes the mean counts. */
+  private async validate(evaluators: ReadonlyMap<Task, Evaluator>, events: EventLog): Promise<void> {
+    const found: [Task, Evaluation][] = [];
+    for (const [task, evaluator] of evaluators)
+      found.push([task, await this.pace.pause(() => evaluator.run('valid'))]);
+    const value = found.reduce((sum, [, evaluation]) => sum + evaluation.value, 0) / found.length;
+    const [[, first]] = found as [[Task, Evaluation]];
+    const metric = headline(first);
     this.evaluations.push({ step: this.step, value });
-    events.scalar(`valid/${name}`, value, this.step);
+    events.scalar(`valid/${metric}`, value, this.step);
     await events.flush();
-    if (this.isEpoch) await this.training.validated(value, this.out); // others depend on where a run was interrupted
+    if (this.isEpoch) await this.training.validated(value, first.better, this.out); // others depend on where a run was interrupted
     const { best, unimproved } = this.training.validations;
     const counted = this.isEpoch ? { best, unimproved } : {};
-    this.output.event({ event: 'validation', step: this.step, metric: name, value, ...counted });
-    this.output.say(`${this.validationLine(evaluation)}${this.isEpoch ? this.comparedWithBest() : ''}`);
+    const byGenome = Object.fromEntries(
+      found.flatMap(([{ genome }, evaluation]) => (genome === undefined ? [] : [[genome, evaluation.value]])),
+    );
+    const genomes = Object.keys(byGenome).length > 0 ? { byGenome } : {};
+    this.output.event({ event: 'validation', step: this.step, metric, value, ...genomes, ...counted });
+    const words = found.map(
+      ([{ genome }, evaluation]) => `${genome ? `${genome} ` : ''}${inWords(evaluation)}`,
+    );
+    const recent = this.losses.slice(-this.training.plan.stepsPerEpoch);
+    const loss = recent.reduce((a, b) => a + b, 0) / recent.length;
+    this.output.say(
+      `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${words.join('; ')}${this.isEpoch ? this.comparedWithBest() : ''}`,
+    );
   }
 
   private comparedWithBest(): string {
@@ -239,13 +275,6 @@ class Run {
   private get isOver(): boolean {
     const { validations, plan } = this.training;
     return isOver(validations, plan.stopping, this.step / plan.stepsPerEpoch);
-  }
-
-  private validationLine({ measures, sequences }: Evaluation): string {
-    const [{ name, tracks }] = measures;
-    const recent = this.losses.slice(-this.training.plan.stepsPerEpoch);
-    const loss = recent.reduce((a, b) => a + b, 0) / recent.length;
-    return `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${LABELS[name]} ${tracks.mean.toFixed(4)} (mean of ${tracks.perTrack.length - tracks.undefinedTracks} tracks over ${sequences} sequences)`;
   }
 
   private async save(): Promise<void> {

@@ -1,110 +1,80 @@
-import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import type { Dataset } from '@cohesin/io';
-import { type BuiltModel, checkData, modelFromParams, namedModel } from '@cohesin/models';
-import type { Augmentation, Shapes, TargetView } from './batch.ts';
+import type { nn, Optimizer, Traceable } from '@cohesin/core';
+import type { Dataset, SequenceRecord } from '@cohesin/io';
+import type { Ensemble, ProfileMetrics } from '@cohesin/models';
+import type { Augmentation, StepInputs } from './batch.ts';
 import { UsageError } from './command-line.ts';
+import type { Turn } from './ensemble.ts';
+import type { Measure, Rows } from './measures.ts';
 
-/** A model, a data set that fits it, and how the two meet. */
+/** How a model and the data of one genome meet: what its steps are given, and what their outcome is compared with. */
 export interface Task {
-  readonly name: string;
-  /** Hash of everything that defines the model: a run resumes only with the same. */
-  readonly id: string;
-  /** What rebuilds the model: a published name, or the content of its file. */
-  readonly params: unknown;
-  readonly built: BuiltModel;
+  /** As named in `--data human=DIR,mouse=DIR`. */
+  readonly genome: string | undefined;
   readonly dataset: Dataset;
-  readonly shapes: Shapes;
-  readonly view: TargetView;
+  /** A data set of background that some of the training sequences are taken from, so many for one of `dataset`. */
+  readonly negatives?: { readonly dataset: Dataset; readonly ratio: number };
+  /** The model that ends in this genome's head. */
+  readonly model: nn.AnyLayer;
+  readonly sequenceLengthBp: number;
+  readonly tracks: number;
+  /** What the model reads. */
+  readonly inputs: StepInputs;
+  /** What it is trained on. */
+  readonly targets: StepInputs;
   readonly augment: Augmentation;
-  /** Validation metric. */
-  readonly metric: 'pearson' | 'auroc';
+  readonly trainStep: (options: StepOptions) => Traceable;
+  readonly predictStep: () => Traceable;
+  readonly comparison: (options?: ComparisonOptions) => Comparison;
+  /** Targets of a record at the places that are predicted, [rows, tracks]. */
+  readonly targetsOf: (record: SequenceRecord) => Float32Array;
+  /** How predictions can be averaged over strands and shifts, where they can. */
+  readonly averaging?: { readonly turn: Turn; readonly stated: Ensemble };
 }
+
+export interface StepOptions {
+  readonly optimizer: Optimizer;
+  /** Patterns of parameters that keep their values, beside those that the model itself keeps. */
+  readonly frozen: readonly string[];
+  readonly batchNorm: nn.BatchNormGroup;
+}
+
+/** Outputs of one sequence by name. */
+export type Prediction = Readonly<Record<string, Float32Array>>;
+
+export interface ComparisonOptions {
+  /** Spearman's ρ of tracks too, for which all predictions are kept. */
+  readonly ranks?: boolean;
+}
+
+/** Compares predictions with targets, sequence by sequence in the order of the data set. */
+export interface Comparison {
+  add(prediction: Prediction, record: SequenceRecord): void;
+  result(): Evaluation;
+}
+
+interface Compared {
+  /** The number that validation looks at. */
+  readonly value: number;
+  readonly better: 'higher' | 'lower';
+  readonly sequences: number;
+}
+
+export interface TrackEvaluation extends Compared {
+  readonly kind: 'tracks';
+  readonly rows: Rows;
+  /** The one to judge by comes first. */
+  readonly measures: readonly [Measure, ...Measure[]];
+}
+
+export interface ProfileEvaluation extends Compared {
+  readonly kind: 'profiles';
+  readonly profiles: ProfileMetrics;
+}
+
+export type Evaluation = TrackEvaluation | ProfileEvaluation;
 
 /** The norm each parameter's gradient is clipped to where the file states none: the value Basenji2 was trained with. */
 export const DEFAULT_CLIP_NORM = 2;
-
-/**
- * Builds a model and fits it to a data set.
- *
- * @throws UsageError when the model is unknown or the sizes differ, with both sides.
- */
-export async function openTask(model: string, dataset: Dataset): Promise<Task> {
-  return usage(async () => {
-    const { params, built } = await openModel(model);
-    return taskOf(params, model, dataset, built);
-  });
-}
-
-/** A published model by name, or that of a parameter file. @throws when the model is unknown. */
-export async function openModel(
-  model: string,
-): Promise<{ readonly params: unknown; readonly built: BuiltModel }> {
-  const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
-  return { params, built: await buildModel(params, model) };
-}
-
-/** The task of a checkpoint: the model is rebuilt from what the checkpoint says. */
-export async function reopenTask(
-  saved: { readonly name: string; readonly params: unknown },
-  dataset: Dataset,
-): Promise<Task> {
-  return usage(async () =>
-    taskOf(saved.params, saved.name, dataset, await buildModel(saved.params, saved.name)),
-  );
-}
-
-async function buildModel(params: unknown, name: string): Promise<BuiltModel> {
-  if (typeof params === 'string') return namedModel(params);
-  try {
-    return modelFromParams(params);
-  } catch (cause) {
-    throw new Error(`${name}: ${(cause as Error).message}`, { cause });
-  }
-}
-
-function taskOf(params: unknown, name: string, dataset: Dataset, built: BuiltModel): Task {
-  const { cropBins } = checkData(built.config, dataset);
-  const { config, train } = built;
-  const tracks = config.targets;
-  const strandPair = Array.from(
-    { length: tracks },
-    (_, track) => config.strandPair?.[track] ?? dataset.targets[track]?.strandPair ?? track,
-  );
-  return {
-    name,
-    id: createHash('sha256').update(JSON.stringify(params)).digest('hex'),
-    params,
-    built,
-    dataset,
-    shapes: {
-      sequenceLengthBp: config.sequenceLengthBp,
-      targetLength: dataset.targetLength,
-      tracks,
-      targetDType: 'f16',
-    },
-    view: {
-      tracks,
-      strandPair,
-      cropBins,
-      outputShape: config.outputShape,
-      isTriangle: config.triangle !== undefined,
-    },
-    augment: config.augment,
-    metric: train.loss.startsWith('bce') ? 'auroc' : 'pearson',
-  };
-}
-
-async function readParams(path: string): Promise<string> {
-  return readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new Error(
-      `${path}: cannot read the parameter file; give its path, or one of basset, basenji2, basenji1, akita`,
-      {
-        cause,
-      },
-    );
-  });
-}
 
 /** Errors before work starts are the user's to mend. */
 export async function usage<T>(body: () => Promise<T>): Promise<T> {

@@ -1,9 +1,12 @@
-import { type HostTensor, type nn, type TypedArray, trainStep } from '@cohesin/core';
+import { createHash } from 'node:crypto';
+import { globPattern, type HostTensor, nn, type TypedArray } from '@cohesin/core';
 import {
   type Checkpoint,
   type CheckpointInfo,
   type Distributed,
+  type DistributedState,
   distribute,
+  type HostState,
   hashState,
   hostTensors,
   type Mesh,
@@ -12,28 +15,46 @@ import {
   saveCheckpoint,
   type Validations,
 } from '@cohesin/distributed';
-import type { RecordBatch, StreamPosition } from '@cohesin/io';
-import { lossOf, optimizerOf } from '@cohesin/models';
-import { drawAugmentation, packRecords, prepareTraining, trainingInputs } from './batch.ts';
+import type { SequenceRecord } from '@cohesin/io';
+import { optimizerOf } from '@cohesin/models';
+import { genomeAt } from './alternation.ts';
+import { drawAugmentation, drawJitter, packRecords, trainingInputs } from './batch.ts';
 import { validated } from './early-stopping.ts';
 import { leavesOfPlan, type RunPlan } from './run-plan.ts';
+import { type SourcePosition, sourceBatches } from './source.ts';
+import type { Study } from './study.ts';
 import type { Task } from './task.ts';
 
-/** A model in training on a mesh, fed from its data set. */
-export interface Training {
+/** A batch of one genome. */
+export interface TrainingBatch {
   readonly task: Task;
+  readonly records: readonly SequenceRecord[];
+  /** Where the data of all genomes go on after it. */
+  readonly positions: Positions;
+}
+
+/** By the genome's place among the tasks. */
+type Positions = readonly (SourcePosition | undefined)[];
+
+/** A model in training on a mesh, fed from its data sets. */
+export interface Training {
+  readonly study: Study;
   readonly plan: RunPlan;
   readonly mesh: Mesh;
-  readonly step: Distributed;
+  readonly host: HostState;
+  /** Parameters, running statistics and moments, shared by the steps of all genomes. */
+  readonly weights: DistributedState;
+  /** What the first genome's step takes, in words. */
+  memory(): string;
   /** Batches from where the run stands, without end. */
-  batches(): AsyncGenerator<RecordBatch>;
+  batches(): AsyncGenerator<TrainingBatch>;
   /** One step on a batch; gives the loss. */
-  train(batch: RecordBatch): Promise<number>;
+  train(batch: TrainingBatch): Promise<number>;
   /** Writes a checkpoint; gives its folder. */
   save(out: string): Promise<string>;
   readonly validations: Validations;
-  /** Counts a validation of the state as it is. If none was higher, the state is written to `out/best`; then gives true. */
-  validated(value: number, out: string): Promise<boolean>;
+  /** Counts a validation of the state as it is. If none was better, the state is written to `out/best`; then gives true. */
+  validated(value: number, better: 'higher' | 'lower', out: string): Promise<boolean>;
   /** SHA-256 over parameters, running statistics, moments and counters, in name order. */
   hash(): Promise<string>;
   state(): Promise<Map<string, HostTensor>>;
@@ -48,134 +69,193 @@ export interface Start {
   readonly weights?: ReadonlyMap<string, HostTensor> | undefined;
 }
 
-/** Starts the devices, compiles the step and puts the state where the run begins or goes on. */
+/** Starts the devices, compiles the step of each genome and puts the state where the run begins or goes on. */
 export async function openTraining(
-  task: Task,
+  study: Study,
   plan: RunPlan,
   { resumed, weights }: Start,
 ): Promise<Training> {
   const mesh = await openMesh({ devices: plan.devices, shareDevices: plan.shareDevices });
   try {
-    const step = await compileStep(task, plan, mesh);
-    if (weights !== undefined) await step.state.write(weights);
-    if (resumed !== undefined) await restore(step, resumed);
-    return training(task, plan, mesh, step, resumed);
+    const steps = await compileSteps(study, plan, mesh);
+    const bitsId = bitsIdOf([...steps.values()]);
+    const [first] = steps.values();
+    if (weights !== undefined) await first!.state.write(weights);
+    if (resumed !== undefined) await restore(first!.state, bitsId, resumed);
+    return training({ study, plan, mesh, steps, bitsId }, resumed);
   } catch (error) {
     await mesh.close();
     throw error;
   }
 }
 
-async function compileStep(task: Task, plan: RunPlan, mesh: Mesh): Promise<Distributed> {
-  const { model, train } = task.built;
-  const step = trainStep({
-    model,
-    trained: model,
-    loss: lossOf(train),
-    frozen: plan.frozen,
-    optimizer: optimizerOf(plan.train, plan),
-    batchNorm: { group: plan.batchNorm, sequences: plan.batch / plan.leaves } satisfies nn.BatchNormGroup,
-    prepare: prepareTraining(task.view),
-  });
-  return distribute(step, {
-    mesh,
-    ...leavesOfPlan(plan),
-    seed: plan.seed,
-    precision: plan.precision,
-    ...(plan.kernelTable === undefined ? {} : { kernelTable: plan.kernelTable }),
-    inputs: trainingInputs(plan.batch, task.shapes),
-    ...(plan.pipeline === undefined ? {} : { pipeline: plan.pipeline }),
-  });
+type Steps = ReadonlyMap<Task, Distributed>;
+
+/**
+ * A step for each genome on one state. Parameters that a step does not know, the heads of other genomes, keep their values
+ * and moments; counters, which Adam's corrections come of, count the steps of all. So do Sonnet's and Keras' optimizers.
+ */
+async function compileSteps({ tasks }: Study, plan: RunPlan, mesh: Mesh): Promise<Steps> {
+  const batchNorm: nn.BatchNormGroup = { group: plan.batchNorm, sequences: plan.batch / plan.leaves };
+  const steps = new Map<Task, Distributed>();
+  let state: DistributedState | undefined;
+  for (const task of tasks) {
+    const has = (pattern: string): boolean =>
+      [...nn.parameters(task.model).keys()].some((name) => globPattern(pattern).test(name));
+    const rateFactors = Object.fromEntries(
+      Object.entries(plan.rateFactors).filter(([pattern]) => has(pattern)),
+    );
+    const optimizer = optimizerOf(plan.train, { rateFactors, genomes: tasks.length });
+    const frozen = plan.frozen.filter(has);
+    const step = await distribute(task.trainStep({ optimizer, frozen, batchNorm }), {
+      mesh,
+      ...leavesOfPlan(plan),
+      seed: plan.seed,
+      precision: plan.precision,
+      ...(plan.kernelTable && { kernelTable: plan.kernelTable }),
+      inputs: trainingInputs(plan.batch, task),
+      ...(plan.pipeline && { pipeline: plan.pipeline }),
+      ...(state && { state }),
+    });
+    state = step.state;
+    steps.set(task, step);
+  }
+  return steps;
+}
+
+/** What decides the bits of all steps together. */
+function bitsIdOf(steps: readonly Distributed[]): string {
+  const ids = steps.map(({ program }) => program.bitsId);
+  return ids.length === 1 ? ids[0]! : createHash('sha256').update(ids.join('\n')).digest('hex');
 }
 
 /** @throws when the checkpoint was made by other kernels or another plan, or holds other tensors. */
-async function restore(step: Distributed, { bitsId, state, host, dir }: Checkpoint): Promise<void> {
-  if (bitsId !== step.program.bitsId) {
+async function restore(
+  weights: DistributedState,
+  expected: string,
+  { bitsId, state, dir }: Checkpoint,
+): Promise<void> {
+  if (bitsId !== expected) {
     throw new Error(
-      `${dir}: made with other kernels or another plan (${bitsId.slice(0, 12)}, now ${step.program.bitsId.slice(0, 12)}), so the bits would differ; resume with the version of cohesin that wrote it`,
+      `${dir}: made with other kernels or another plan (${bitsId.slice(0, 12)}, now ${expected.slice(0, 12)}), so the bits would differ; resume with the version of cohesin that wrote it`,
     );
   }
-  const missing = step.state.names.filter((name) => !state.has(name));
+  const missing = weights.names.filter((name) => !state.has(name));
   if (missing.length > 0) throw new Error(`${dir}: lacks ${missing.join(', ')}`);
-  await step.state.write(state);
-  step.restoreHost(host);
+  await weights.write(state);
 }
 
-function training(
-  task: Task,
-  plan: RunPlan,
-  mesh: Mesh,
-  step: Distributed,
-  resumed: Checkpoint | undefined,
-): Training {
-  const from = resumed?.position as StreamPosition | undefined;
+interface Opened {
+  readonly study: Study;
+  readonly plan: RunPlan;
+  readonly mesh: Mesh;
+  readonly steps: Steps;
+  readonly bitsId: string;
+}
+
+function training(opened: Opened, resumed: Checkpoint | undefined): Training {
+  const { study, plan, mesh, steps, bitsId } = opened;
+  const [{ state: weights, program }] = [...steps.values()] as [Distributed];
+  const from = (resumed?.position ?? study.tasks.map(() => undefined)) as Positions;
   const { patience } = plan.stopping;
-  let position = from;
+  let positions = from;
+  let host = resumed?.host ?? freshHost([...steps.values()]);
   let validations: Validations = { ...(resumed?.validations ?? { unimproved: 0 }), patience };
-  const state = (): Promise<Map<string, HostTensor>> => step.state.read();
+  const state = (): Promise<Map<string, HostTensor>> => weights.read();
   const info = (): CheckpointInfo => ({
-    host: step.host,
+    host,
     seed: plan.seed,
-    bitsId: step.program.bitsId,
+    bitsId,
     plan: savedPlan(plan),
-    model: { name: task.name, id: task.id, params: task.params },
-    position,
+    model: {
+      name: study.name,
+      id: study.id,
+      params: study.params,
+      ...(study.heads && { heads: study.heads }),
+    },
+    position: positions,
     validations,
     device: mesh.info,
   });
   return {
-    task,
+    study,
     plan,
     mesh,
-    step,
-    batches: () => batches(task, plan, from),
+    weights,
+    get host() {
+      return host;
+    },
+    memory: () => program.memory(),
+    batches: () => batches(study, plan, host.step, from),
     train: async (batch) => {
-      const { loss } = await step(inputsOf(task, plan, batch, step.host.step));
-      position = batch.position;
+      const step = steps.get(batch.task)!;
+      step.restoreHost(host);
+      const { loss } = await step(inputsOf(batch, plan, host.step));
+      host = { ...step.host, q: { ...host.q, ...step.host.q } }; // scales of the other genomes' heads too
+      positions = batch.positions;
       return loss!.data[0] as number;
     },
     save: async (out) => {
-      await step.state.checkEqual();
+      await weights.checkEqual();
       return saveCheckpoint(out, info(), await state());
     },
     get validations() {
       return validations;
     },
-    validated: async (value, out) => {
-      validations = validated(validations, step.host.step, value);
+    validated: async (value, better, out) => {
+      validations = validated(validations, host.step, value, better);
       if (validations.unimproved > 0) return false;
-      await step.state.checkEqual();
+      await weights.checkEqual();
       await saveBestCheckpoint(out, info(), await state());
       return true;
     },
-    hash: async () => hashState(new Map([...(await state()), ...hostTensors(step.host)])),
+    hash: async () => hashState(new Map([...(await state()), ...hostTensors(host)])),
     state,
     close: () => mesh.close(),
   };
 }
 
-function batches(
-  { dataset }: Task,
-  { batch, seed, shuffleBuffer }: RunPlan,
-  position: StreamPosition | undefined,
-): AsyncGenerator<RecordBatch> {
+function freshHost(steps: readonly Distributed[]): HostState {
+  return { ...steps[0]!.host, q: Object.assign({}, ...steps.map(({ host }) => host.q)) };
+}
+
+async function* batches(
+  { tasks }: Study,
+  plan: RunPlan,
+  from: number,
+  start: Positions,
+): AsyncGenerator<TrainingBatch> {
+  const { batch, seed, shuffleBuffer, batchesPerEpoch, train } = plan;
+  const alternation = { batchesPerEpoch, seed, alternation: train.alternation };
   const shuffle = { seed, buffer: shuffleBuffer };
-  return dataset.batches('train', {
-    batch,
-    shuffle,
-    repeat: true,
-    ...(position === undefined ? {} : { position }),
-  });
+  const positions = [...start];
+  const streams = tasks.map((task, i) => sourceBatches(task, { batch, shuffle, position: positions[i] }));
+  try {
+    for (let step = from; ; step++) {
+      const i = genomeAt(step, alternation);
+      const { value } = await streams[i]!.next();
+      const { records, position } = value!;
+      positions[i] = position;
+      yield { task: tasks[i]!, records, positions: [...positions] };
+    }
+  } finally {
+    for (const stream of streams) await stream.return(undefined); // ends threads that decode
+  }
 }
 
 function inputsOf(
-  task: Task,
+  { task, records }: TrainingBatch,
   { batch, seed }: RunPlan,
-  { records }: RecordBatch,
   step: number,
 ): Record<string, TypedArray> {
-  const augment = drawAugmentation(task.augment, seed, step * batch, batch);
-  return { ...packRecords(records, batch, task.shapes), augment };
+  const { inputs, targets, augment, sequenceLengthBp } = task;
+  const first = step * batch;
+  const jitter = (record: number, most: number): number =>
+    drawJitter(Math.min(augment.jitterBp, most), seed, first + record);
+  return {
+    ...packRecords(records, batch, { ...inputs, ...targets }, sequenceLengthBp, jitter),
+    augment: drawAugmentation(augment, seed, first, batch),
+  };
 }
 
 /** What decides the bits, for the checkpoint. */

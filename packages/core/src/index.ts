@@ -71,7 +71,7 @@ export * from './ops/conv2d.ts';
 export * from './ops/elementwise.ts';
 export { layerNormalize, type RowNormOptions, rmsNormalize } from './ops/layer-norm.ts';
 export { leafSum } from './ops/leaf-sum.ts';
-export { logGamma } from './ops/log-gamma.ts';
+export { logGamma, logGammaReference } from './ops/log-gamma.ts';
 export { logAddExp, softCap } from './ops/logits.ts';
 export * from './ops/matmul.ts';
 export { affineNormalize, batchNormalize, foldMoments, moments } from './ops/normalize.ts';

@@ -44,7 +44,13 @@ export interface CheckpointInfo {
     /** The kernel table, where one was named in place of the shipped one. */
     readonly kernelTable?: KernelTable | undefined;
   };
-  readonly model: { readonly name: string; readonly id: string; readonly params: unknown };
+  readonly model: {
+    readonly name: string;
+    readonly id: string;
+    readonly params: unknown;
+    /** Heads for each of several genomes. */
+    readonly heads?: readonly string[];
+  };
   /** Where the data stream goes on. */
   readonly position: unknown;
   readonly validations: Validations;

@@ -12,6 +12,14 @@ export { basenji1Weights } from './basenji1/weights.ts';
 export * from './basset/model.ts';
 export * from './basset/weights.ts';
 export {
+  type BuiltProfileModel,
+  isProfileModel,
+  PROFILE_MODELS,
+  type ProfileConfig,
+  type ProfileData,
+  profileModel,
+} from './bpnet/built.ts';
+export {
   type Bpnet,
   type BpnetInputs,
   type BpnetOptions,
@@ -27,6 +35,7 @@ export {
   checkData,
   type DataSizes,
   type Ensemble,
+  type JointModel,
   type ModelConfig,
   modelFromParams,
 } from './builder/model.ts';
@@ -40,6 +49,7 @@ export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 export { fromGolden } from './golden.ts';
 export { type Convention, type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
+export { jointModels } from './joint.ts';
 export { type KmerFeatures, type KmerOptions, kmerFeatures, type SparseCounts } from './kmer/features.ts';
 export type { LinearModel } from './kmer/linear-model.ts';
 export { type LogisticModel, type LogisticRows, logisticRows } from './kmer/logistic.ts';
@@ -55,7 +65,15 @@ export {
 } from './load-weights.ts';
 export * from './metrics.ts';
 export * from './model.ts';
-export { jensenShannon } from './profile-metrics.ts';
+export {
+  type GroupCounts,
+  jensenShannon,
+  median,
+  ProfileMeasure,
+  type ProfileMetrics,
+  type ProfilePrediction,
+  type TrackProfile,
+} from './profile-metrics.ts';
 export {
   type PublishedName,
   type WeightEntry,

@@ -1,13 +1,13 @@
 import type { HostTensor } from '@cohesin/core';
-import { loadCheckpoint, openMesh } from '@cohesin/distributed';
-import { type Dataset, openDataset } from '@cohesin/io';
-import { type Ensemble, loadWeights, ownWeights } from '@cohesin/models';
+import { loadCheckpoint, type Mesh, openMesh } from '@cohesin/distributed';
+import { type Ensemble, loadWeights, ownWeights, type ProfileMetrics } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from '../device-options.ts';
-import { type Evaluation, evaluationLeaf, openEvaluator } from '../evaluation.ts';
+import { evaluationLeaf, inWords, openEvaluator } from '../evaluation.ts';
 import { LABELS, type MeasureName, meansLine, measuresEvent } from '../measures.ts';
 import { type Output, openOutput } from '../progress.ts';
-import { openTask, reopenTask, type Task, usage } from '../task.ts';
+import { type DataOptions, openStudy, reopenStudy, type Study } from '../study.ts';
+import { type Evaluation, type Task, type TrackEvaluation, usage } from '../task.ts';
 
 type Weights = ReadonlyMap<string, HostTensor>;
 
@@ -24,14 +24,14 @@ export const evaluate: Command = {
       about: "a run's folder (its newest checkpoint), its best, or one of its checkpoints/step-N",
     },
     model: {
-      value: 'FILE.json|basset|basenji2|basenji1|akita',
-      about: 'with --weights, instead of --checkpoint',
+      value: 'NAME|FILE.json',
+      about: 'with --weights, instead of --checkpoint; as of train',
     },
     weights: {
       value: 'FILE',
       about: 'a Keras, PyTorch, TensorFlow or safetensors file, under published names or our own',
     },
-    data: { value: 'DIR', about: 'TFRecord data set' },
+    data: { value: 'DIR|human=DIR,mouse=DIR', about: 'TFRecord data set, of several genomes each by name' },
     split: { value: 'train|valid|test', about: 'which sequences (default test)' },
     rc: { about: 'average over each sequence and its reverse complement' },
     'no-rc': { about: "do not, whatever the params file's ensemble_rc says" },
@@ -40,103 +40,150 @@ export const evaluate: Command = {
       about:
         "average over shifts, as 1,0,-1 (default: what the params file's ensemble_rc and ensemble_shifts say)",
     },
-    spearman: { about: "Spearman's ρ too; keeps all predictions in memory" },
+    spearman: { about: "Spearman's ρ of tracks too; keeps all predictions in memory" },
+    'without-bias': { about: 'of chrombpnet: predict without the bias model' },
     ...DEVICE_OPTIONS,
-    json: { about: 'one JSON object with every track' },
+    json: { about: 'one JSON object a genome, with every track' },
   },
   run: async (options) => {
     const output = openOutput(options.flag('json'));
     const split = options.choice('split', ['train', 'valid', 'test']) ?? 'test';
-    const { task, weights } = await usage(() => openModel(options));
-    const ensemble = ensembleOf(task, options);
-    const evaluation = await onMesh(task, weights, split, ensemble, options, output);
-    report(task, split, evaluation, output);
+    const { study, weights } = await usage(() => openModel(options));
+    const ranks = options.flag('spearman');
+    const ensembles = study.tasks.map((task) => ensembleOf(task, options));
+    const mesh = await openMesh({
+      devices: deviceChoice(options),
+      shareDevices: options.flag('share-devices'),
+    });
+    try {
+      for (const [i, task] of study.tasks.entries())
+        report(
+          study,
+          task,
+          split,
+          await onMesh(mesh, { study, task, weights, split, ranks }, ensembles[i], output),
+          output,
+        );
+    } finally {
+      await mesh.close();
+    }
   },
 };
 
-async function openModel(options: Options): Promise<{ task: Task; weights: Weights }> {
-  const dataset = await openDataset(options.required('data'));
+async function openModel(options: Options): Promise<{ study: Study; weights: Weights }> {
+  const data: DataOptions = { data: options.required('data'), withoutBias: options.flag('without-bias') };
   const checkpoint = options.text('checkpoint');
-  return checkpoint === undefined ? fromFiles(options, dataset) : fromCheckpoint(checkpoint, dataset);
-}
-
-async function fromCheckpoint(path: string, dataset: Dataset): Promise<{ task: Task; weights: Weights }> {
-  const { model, state } = await loadCheckpoint(path);
-  const task = await reopenTask(model, dataset);
-  return { task, weights: ownWeights(task.built.model).toCohesin(state) };
-}
-
-async function fromFiles(options: Options, dataset: Dataset): Promise<{ task: Task; weights: Weights }> {
+  if (checkpoint !== undefined) {
+    const { model, state } = await loadCheckpoint(checkpoint);
+    const study = await reopenStudy(model, data);
+    return { study, weights: ownWeights(study.weights.model).toCohesin(state) };
+  }
   if (options.text('model') === undefined)
     throw new UsageError('cohesin evaluate needs --checkpoint DIR, or --model FILE.json and --weights FILE');
-  const task = await openTask(options.required('model'), dataset);
-  return { task, weights: await loadWeights(task.built, options.required('weights')) };
+  const study = await openStudy(options.required('model'), { ...data, allHeads: true });
+  return { study, weights: await loadWeights(study.weights, options.required('weights')) };
 }
 
-function ensembleOf({ built }: Task, options: Options): Ensemble {
-  const { reverseComplement, shiftsBp } = built.config.ensemble ?? {
-    reverseComplement: false,
-    shiftsBp: [0],
-  };
-  const [given, not] = [options.flag('rc'), options.flag('no-rc')];
+/** What predictions are averaged over; undefined where they cannot be. */
+function ensembleOf({ averaging }: Task, options: Options): Ensemble | undefined {
+  const [given, not, shifts] = [options.flag('rc'), options.flag('no-rc'), options.integers('shifts')];
   if (given && not) throw new UsageError('--rc and --no-rc exclude each other; give one of them');
+  if (averaging === undefined) {
+    if (given || shifts) throw new UsageError('--rc and --shifts are for tracks; profiles are not averaged');
+    return undefined;
+  }
+  const { reverseComplement, shiftsBp } = averaging.stated;
   return {
     reverseComplement: !not && (given || reverseComplement),
-    shiftsBp: options.integers('shifts') ?? shiftsBp,
+    shiftsBp: shifts ?? shiftsBp,
   };
+}
+
+interface Job {
+  readonly study: Study;
+  readonly task: Task;
+  readonly weights: Weights;
+  readonly split: string;
+  readonly ranks: boolean;
 }
 
 async function onMesh(
-  task: Task,
-  weights: Weights,
-  split: string,
-  ensemble: Ensemble,
-  options: Options,
+  mesh: Mesh,
+  { study, task, weights, split, ranks }: Job,
+  ensemble: Ensemble | undefined,
   output: Output,
 ): Promise<Evaluation> {
-  const mesh = await openMesh({
-    devices: deviceChoice(options),
-    shareDevices: options.flag('share-devices'),
+  const evaluator = await openEvaluator(task, {
+    mesh,
+    state: undefined,
+    sequencesPerLeaf: evaluationLeaf(study.train.batchSize, task),
+    ...(ensemble && { ensemble }),
   });
-  try {
-    const evaluator = await openEvaluator(task, {
-      mesh,
-      state: undefined,
-      sequencesPerLeaf: evaluationLeaf(task),
-      ensemble,
-    });
-    const read = [...weights].filter(([name]) => evaluator.state.has(name)); // not what only training needs
-    await evaluator.state.write(new Map(read));
-    const total = await task.dataset.count(split);
-    const evaluation = await evaluator.run(split, {
-      onBatch: (done) => output.progress(`${split}: ${done}/${total} sequences`),
-      ranks: options.flag('spearman'),
-    });
-    output.endProgress();
-    return evaluation;
-  } finally {
-    await mesh.close();
-  }
+  const { state } = evaluator;
+  await state.write(new Map([...weights].filter(([name]) => state.has(name)))); // not what only training needs
+  const total = await task.dataset.count(split);
+  const evaluation = await evaluator.run(split, {
+    onBatch: (done) => output.progress(`${split}: ${done}/${total} sequences`),
+    ranks,
+  });
+  output.endProgress();
+  await evaluator.close();
+  return evaluation;
 }
 
 function report(
-  { name, dataset }: Task,
+  { name }: Study,
+  { genome, dataset }: Task,
   split: string,
-  { measures, rows, sequences }: Evaluation,
+  evaluation: Evaluation,
+  output: Output,
+): void {
+  const { sequences } = evaluation;
+  const what = { model: name, ...(genome === undefined ? {} : { genome }), split, sequences };
+  const of = genome === undefined ? split : `${genome}, ${split}`;
+  if (evaluation.kind === 'tracks') {
+    reportTracks(what, of, dataset, evaluation, output);
+    return;
+  }
+  const { loss, perTrack, perGroup } = evaluation.profiles;
+  output.event({ ...what, metric: 'loss', loss, tracks: perTrack, counts: perGroup });
+  for (const line of profileLines(evaluation.profiles)) output.say(line);
+  output.say(`${of}: ${inWords(evaluation)}`);
+}
+
+/** A line for each profile, and one for each total. */
+function profileLines({ perTrack, perGroup }: ProfileMetrics): string[] {
+  return [
+    ...perTrack.map(
+      ({ jsd, medianJsDistance, pearson, empty }, i) =>
+        `profile ${i}: JSD ${jsd.toFixed(4)} nats, median distance ${medianJsDistance.toFixed(4)}, Pearson ${pearson.toFixed(4)} (${empty} sequences without reads)`,
+    ),
+    ...perGroup.map(
+      ({ mnll, countPearson, countSpearman, countMse }, i) =>
+        `counts ${i}: Pearson ${countPearson.toFixed(4)}, Spearman ${countSpearman.toFixed(4)}, MSE ${countMse.toFixed(4)}; multinomial NLL ${mnll.toFixed(2)}`,
+    ),
+  ];
+}
+
+function reportTracks(
+  what: Readonly<Record<string, unknown>>,
+  of: string,
+  dataset: Task['dataset'],
+  { measures, rows, sequences }: TrackEvaluation,
   output: Output,
 ): void {
   const described = (track: number) => ({
     identifier: dataset.targets[track]?.identifier ?? String(track),
     description: dataset.targets[track]?.description ?? '',
   });
-  output.event({ model: name, split, sequences, ...measuresEvent(measures, rows, described) });
+  output.event({ ...what, ...measuresEvent(measures, rows, described) });
   output.say(`track  ${measures.map((measure) => LABELS[measure.name]).join('  ')}`);
   for (let track = 0; track < dataset.numTargets; track++) {
     const values = measures.map(({ name: metric, tracks }) => valueText(tracks.perTrack[track]!, metric));
     const { identifier, description } = described(track);
     output.say(`${String(track).padStart(5)}  ${values.join('  ')}  ${identifier}  ${description}`);
   }
-  output.say(`${split}: ${meansLine(measures, rows, sequences)}`);
+  output.say(`${of}: ${meansLine(measures, rows, sequences)}`);
 }
 
 /** As wide as its heading. */

@@ -32,12 +32,16 @@ export const prepare: Command = {
     targets: {
       value: 'FILE',
       about:
-        'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description; of fragments strand, shift_plus, shift_minus',
+        'table of tracks: identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description; of fragments strand, shift_plus, shift_minus; role (control)',
     },
     tracks: {
       value: 'A.bw,B.bed.gz',
       about:
         'bigWig files, or fragments in BED, BEDPE or .tsv whose ends are counted (by place, where tabix has indexed them), instead of a table',
+    },
+    controls: {
+      value: 'A.bw,B.bw',
+      about: 'of --tracks: tracks that BPNet reads beside the sequence; in a table, role control',
     },
     contacts: {
       value: 'A.mcool,B.hic',
@@ -79,10 +83,18 @@ export const prepare: Command = {
       about:
         'a sequence for each row, targets centred on its summit (column 10 of a narrowPeak) or middle, as BPNet trains on',
     },
+    background: {
+      value: 'RATIO',
+      about: 'of --peaks: so many places for each, that touch none and match its G and C, instead of them',
+    },
     chromosomes: { value: 'LIST', about: 'only these (default all)' },
     gaps: { value: 'BED', about: 'stretches without assembly, left out' },
     limit: { value: 'BED', about: 'stretches to stay inside of' },
-    blacklist: { value: 'BED', about: 'stretches whose values are held to the median of their sequence' },
+    blacklist: {
+      value: 'BED',
+      about:
+        'stretches whose values are held to the median of their sequence; --peaks whose targets touch it are left out',
+    },
     unmappable: { value: 'BED', about: 'stretches that reads cannot be mapped to' },
     'unmappable-limit': {
       value: 'SHARE',
@@ -151,7 +163,8 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
   const memory = options.count('memory');
   const chromosomes = options.text('chromosomes')?.split(',');
   const contacts = readContacts(options);
-  const extremeQuantile = number(options, 'clip-extremes');
+  const background = options.number('background');
+  const extremeQuantile = options.number('clip-extremes');
   const poolWidthBp = options.count('bin') ?? defaults.poolWidthBp;
   return {
     ...defaults,
@@ -165,8 +178,9 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
     ...(extremeQuantile !== undefined && { extremeQuantile }),
     ...(chromosomes && { chromosomes }),
     ...readBeds(options),
-    unmappableLimit: number(options, 'unmappable-limit') ?? defaults.unmappableLimit,
-    unmappableClip: number(options, 'unmappable-clip') ?? defaults.unmappableClip,
+    ...(background !== undefined && { background }),
+    unmappableLimit: options.number('unmappable-limit') ?? defaults.unmappableLimit,
+    unmappableClip: options.number('unmappable-clip') ?? defaults.unmappableClip,
     strideTrainBp: stride(options, 'stride', sequenceLengthBp),
     strideTestBp: stride(options, 'stride-test', sequenceLengthBp),
     snapBp: options.count('snap') ?? (contacts ? poolWidthBp : defaults.snapBp),
@@ -179,7 +193,7 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
     sequence: options.flag('one-hot') ? 'one-hot' : 'codes',
     shuffle: !options.flag('keep-order'),
     seed: options.count('seed', 0) ?? defaults.seed,
-    sample: number(options, 'sample') ?? defaults.sample,
+    sample: options.number('sample') ?? defaults.sample,
     recordsPerShard: options.count('per-file') ?? defaults.recordsPerShard,
     memoryBytes: memory === undefined ? defaults.memoryBytes : memory * 2 ** 20,
   };
@@ -189,8 +203,8 @@ function readContacts(options: Options): ContactOptions | undefined {
   if (options.text('contacts') !== undefined) {
     const [diagonalOffset, clip, smoothing] = [
       options.count('diagonal'),
-      number(options, 'clip'),
-      number(options, 'smooth'),
+      options.number('clip'),
+      options.number('smooth'),
     ];
     const normalization = options.text('normalization');
     return {
@@ -203,7 +217,7 @@ function readContacts(options: Options): ContactOptions | undefined {
   return undefined;
 }
 
-const BIGWIG_OPTIONS = ['statistic', 'scale', 'clip-soft'] as const;
+const BIGWIG_OPTIONS = ['statistic', 'scale', 'clip-soft', 'controls'] as const;
 
 async function readTracks(options: Options): Promise<readonly TrackSource[]> {
   const sources = ['targets', 'tracks', 'contacts'].filter((name) => options.text(name) !== undefined);
@@ -219,19 +233,19 @@ async function readTracks(options: Options): Promise<readonly TrackSource[]> {
       throw new UsageError('--clip goes with --tracks; in a table it is a column');
     return await readTrackTable(options.required('targets'));
   }
-  const [clip, clipSoft] = [number(options, 'clip'), number(options, 'clip-soft')];
-  return options
-    .required(kind!)
-    .split(',')
-    .map((file) => ({
-      file,
-      identifier: basename(file).replace(/\.(bw|bigwig|m?cool|hic|(bed(pe)?|tsv)(\.gz)?)$/i, ''),
-      description: basename(file),
-      statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
-      scale: number(options, 'scale') ?? 1,
-      ...(clip === undefined ? {} : { clip }),
-      ...(clipSoft === undefined ? {} : { clipSoft }),
-    }));
+  const [clip, clipSoft] = [options.number('clip'), options.number('clip-soft')];
+  const targets = options.required(kind!).split(',');
+  const controls = options.text('controls')?.split(',') ?? [];
+  return [...targets, ...controls].map((file, i) => ({
+    file,
+    ...(i >= targets.length && { role: 'control' as const }),
+    identifier: basename(file).replace(/\.(bw|bigwig|m?cool|hic|(bed(pe)?|tsv)(\.gz)?)$/i, ''),
+    description: basename(file),
+    statistic: toStatistic(options.text('statistic') ?? 'mean', '--statistic'),
+    scale: options.number('scale') ?? 1,
+    ...(clip === undefined ? {} : { clip }),
+    ...(clipSoft === undefined ? {} : { clipSoft }),
+  }));
 }
 
 const DEFAULT_SHARE = '0.05'; // basenji_data.py
@@ -265,16 +279,8 @@ function readBeds(options: Options): Partial<PrepareOptions> {
   );
 }
 
-function number(options: Options, name: string): number | undefined {
-  const text = options.text(name);
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (text.trim() !== '' && Number.isFinite(value)) return value;
-  throw new UsageError(`--${name} is '${text}'; it must be a number`);
-}
-
 function stride(options: Options, name: string, lengthBp: number): number {
-  const value = number(options, name) ?? 1;
+  const value = options.number(name) ?? 1;
   return Math.round(value <= 1 ? value * lengthBp : value);
 }
 

@@ -26,7 +26,8 @@ import {
 import { enformer, lossOf, optimizerOf } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { duration, type Output, openOutput } from '../progress.ts';
-import { leavesOf, openModel, usage } from '../task.ts';
+import { openModel } from '../study.ts';
+import { leavesOf, usage } from '../task.ts';
 
 const MODELS = 'basenji2,akita,enformer';
 
@@ -120,7 +121,7 @@ async function stepOf(name: string, given: number | undefined, parts: number): P
       inputs: () => ({ x: [batch, 196_608, 4], y: [batch, 896, 5_313] }),
     };
   }
-  const { model, config, train } = (await openModel(name)).built;
+  const { model, config, train } = await openModel(name);
   const batch = given ?? train.batchSize;
   const leaves = parts > 1 ? batch : leavesOf(batch, config.sequenceLengthBp);
   return {

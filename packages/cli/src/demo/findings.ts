@@ -1,6 +1,7 @@
 import type { HostTensor } from '@cohesin/core';
 import type { SequenceRecord } from '@cohesin/io';
 import { openEvaluator } from '../evaluation.ts';
+import type { Task } from '../task.ts';
 import type { Training } from '../training.ts';
 import { MOTIFS } from './motifs.ts';
 import { type FirstLayer, recoverMotifs } from './recovery.ts';
@@ -10,36 +11,40 @@ import { motifTable, trackPlots } from './report.ts';
 export type Findings = (training: Training) => Promise<readonly string[]>;
 
 /** Pearson r on the test split, and measured against predicted tracks of its first sequence. */
-export const heldOut: Findings = async ({ task, mesh, step, plan }) => {
+export const heldOut: Findings = async ({ study, mesh, weights, plan }) => {
+  const [task] = study.tasks as [Task];
   const { dataset } = task;
   if ((dataset.splits.test?.files.length ?? 0) === 0) return [];
   const evaluator = await openEvaluator(task, {
     mesh,
-    state: step.state,
+    state: weights,
     sequencesPerLeaf: plan.batch / plan.leaves,
   });
-  const { measures, sequences } = await evaluator.run('test');
+  const { value, sequences } = await evaluator.run('test');
   const [record] = await firstRecords(dataset.stream('test'), 1);
-  const predicted = await evaluator.predict(record!);
-  const count = task.view.tracks;
+  const { prediction } = await evaluator.predict(record!);
+  const count = task.tracks;
   const shown = Math.min(count, 4);
   const column = (values: Float32Array, track: number): Float32Array =>
     values.filter((_, i) => i % count === track);
-  const measured = evaluator.targets(record!);
+  const measured = task.targetsOf(record!);
   const plots = Array.from({ length: shown }, (_, track) => ({
     name: dataset.targets[track]?.identifier ?? `track ${track}`,
     measured: column(measured, track),
-    predicted: column(predicted, track),
+    predicted: column(prediction!, track),
   }));
   return [
-    `test: mean Pearson r ${measures[0].tracks.mean.toFixed(4)} over ${count} tracks and ${sequences} sequences; the first of them:`,
+    `test: mean Pearson r ${value.toFixed(4)} over ${count} tracks and ${sequences} sequences; the first of them:`,
     trackPlots(plots),
   ];
 };
 
 /** First-layer filters against the planted motifs, by the sites that make them fire in test sequences. */
 export const motifsFound: Findings = async (training) => {
-  const records = await firstRecords(training.task.dataset.stream('test'), Number.POSITIVE_INFINITY);
+  const records = await firstRecords(
+    training.study.tasks[0]!.dataset.stream('test'),
+    Number.POSITIVE_INFINITY,
+  );
   const recoveries = recoverMotifs({
     layer: firstLayer(await training.state()),
     sequences: records.map(({ sequence }) => sequence),

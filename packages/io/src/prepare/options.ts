@@ -12,6 +12,8 @@ export interface TrackSource extends TrackTransform {
   readonly description: string;
   /** Of fragments: which ends count, and by how many bp they are moved. */
   readonly fragments?: FragmentOptions;
+  /** What a model does with it: predict it (by default), or read it, as BPNet does controls. */
+  readonly role?: 'control';
   /** The track that this one turns into on the other strand, by its place in the list. */
   readonly strandPair?: number;
 }
@@ -44,9 +46,11 @@ export interface PrepareOptions {
   readonly split: Division | { readonly kind: 'sequences'; readonly path: string };
   /**
    * A BED or narrowPeak file: one sequence for each row, centred on its summit (column 10) or its middle, instead of
-   * sequences along contigs. Splits are then by chromosome.
+   * sequences along contigs, none whose targets touch the blacklist. Splits are then by chromosome.
    */
   readonly peaks?: string;
+  /** Of `peaks`: not at them, but so many places for each that touch none and match its content of G and C. */
+  readonly background?: number;
   /** Only these chromosomes of the genome. */
   readonly chromosomes?: readonly string[];
   /** BED files. */
@@ -178,6 +182,10 @@ export function wrongOptions(options: PrepareOptions): string[] {
     if (both.length > 0) wrong.push(`${both.join(', ')} is in both valid and test`);
   }
   if (options.peaks !== undefined) wrong.push(...wrongPeaks(options));
+  if (options.background !== undefined && (options.peaks === undefined || !(options.background > 0)))
+    wrong.push(
+      `background is ${options.background} places for each of peaks; give peaks, and a number above 0`,
+    );
   if (options.tracks.length === 0) wrong.push('there are no tracks; name at least one bigWig');
   for (const { identifier, statistic, scale, clip = 1, clipSoft = 1, strandPair } of options.tracks) {
     if (!Number.isFinite(scale) || !(clip > 0) || !(clipSoft > 0))

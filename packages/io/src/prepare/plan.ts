@@ -2,8 +2,9 @@
 import { mix } from '@cohesin/core';
 import { someNames } from '../bases.ts';
 import { type Genome, openGenome } from '../genome.ts';
-import { type Interval, type IntervalSet, unite } from '../intervals.ts';
+import { type Interval, type IntervalSet, unite, within } from '../intervals.ts';
 import type { Track } from '../track.ts';
+import { matchedBackground } from './background.ts';
 import { assign, divide, findContigs, type SplitContig, splitRank } from './contigs.ts';
 import { matchTracks } from './match-tracks.ts';
 import { Findings, nameIn, readPlaces } from './names.ts';
@@ -77,7 +78,7 @@ export async function planPrepare(options: PrepareOptions): Promise<PreparePlan>
     const cores =
       options.peaks === undefined
         ? await coresOf(contigs, coreBp, options, genome, findings)
-        : await peakCores(options.peaks, coreBp, used, options, findings);
+        : await peakCores(options.peaks, { coreBp, used, blacklist, genome }, options, findings);
     findings.stop();
     const { trackNames, fragments } = await matchTracks(
       options,
@@ -182,25 +183,57 @@ async function coresOf(
   return cores;
 }
 
+interface PeakPlaces {
+  readonly coreBp: number;
+  readonly used: ReadonlyMap<string, number>;
+  readonly blacklist: IntervalSet;
+  readonly genome: Genome;
+}
+
+/** Places around peaks, or of background in their stead; none that touches the blacklist. */
 async function peakCores(
   path: string,
-  coreBp: number,
-  used: ReadonlyMap<string, number>,
+  { coreBp, used, blacklist, genome }: PeakPlaces,
   options: PrepareOptions,
-  findings: Findings,
+  { warnings }: Findings,
 ): Promise<readonly Core[]> {
-  const { cores, unknown, outside } = await centreOnPeaks(path, coreBp, used);
-  const total = cores.length + unknown + outside;
+  const { split, background } = options;
+  if (split.kind !== 'chromosomes') return [];
+  const { cores: all, rows, unknown, outside } = await centreOnPeaks(path, coreBp, used);
+  const total = all.length + unknown + outside;
   if (unknown > 0)
-    findings.warnings.push(
+    warnings.push(
       `${path}: ${unknown} of ${total} peaks are on chromosomes that are not used; they are passed over`,
     );
   if (outside > 0)
-    findings.warnings.push(
+    warnings.push(
       `${path}: ${outside} of ${total} peaks are nearer than ${coreBp / 2} bp to an end of their chromosome; they are left out`,
     );
-  if (options.split.kind !== 'chromosomes') return [];
-  return assign(cores, options.split, () => 0).toSorted((a, b) => splitRank(a.split) - splitRank(b.split));
+  const clear = all.filter((core) => within(blacklist, core).length === 0);
+  if (clear.length < all.length)
+    warnings.push(
+      `${path}: the targets of ${all.length - clear.length} of ${total} peaks touch the blacklist; they are left out`,
+    );
+  const bySplit = (cores: readonly Core[]): readonly Core[] =>
+    cores.toSorted((a, b) => splitRank(a.split) - splitRank(b.split));
+  const cores = assign(clear, split, () => 0);
+  if (background === undefined) return bySplit(cores);
+  const splitOf = (chrom: string): string =>
+    assign([{ chrom, startBp: 0, endBp: coreBp }], split, () => 0)[0]!.split;
+  const avoid = unite([...rows, ...placesOf(blacklist)]);
+  const { seed } = options;
+  const found = await matchedBackground(cores, splitOf, genome, used, {
+    ...{ coreBp, beyondBp: beyondBp(options), ratio: background, avoid, seed },
+  });
+  if (found.length < Math.floor(background * cores.length))
+    warnings.push(
+      `background: ${found.length} places that touch no peak were found, of ${Math.floor(background * cores.length)}`,
+    );
+  return bySplit(found);
+}
+
+function placesOf(set: IntervalSet): Interval[] {
+  return [...set].flatMap(([chrom, spans]) => spans.map(([startBp, endBp]) => ({ chrom, startBp, endBp })));
 }
 
 function place({ chrom, startBp, endBp }: Interval): string {

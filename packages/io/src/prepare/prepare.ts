@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { readPadded } from '../genome.ts';
 import { type DatasetExample, writeDataset } from '../write-dataset.ts';
 import { holdTo, ValueCounts } from './extremes.ts';
-import { beyondBp, type TrackSource } from './options.ts';
+import { beyondBp, type PrepareOptions, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PlannedSequence, PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
@@ -68,7 +68,7 @@ async function write(
     targetLength,
     poolWidthBp: options.poolWidthBp,
     cropBp: options.cropBp,
-    targets: options.tracks.map(tableRow),
+    targets: options.tracks.map((track) => tableRow(track, options)),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
     examples: examples({ plan, source, counts, limits, filtered }, (done, total) =>
@@ -91,15 +91,16 @@ async function write(
   return { records, tracks: provenance!.tracks, warnings: provenance!.warnings };
 }
 
-/** The columns of basenji's targets.txt. */
-function tableRow(track: TrackSource): DatasetTarget {
-  const { identifier, description, strandPair, file, clip, clipSoft, scale, statistic } = track;
+/** The columns of basenji's targets.txt, and where there are control tracks `role`. */
+function tableRow(track: TrackSource, { tracks }: PrepareOptions): DatasetTarget {
+  const { identifier, description, strandPair, file, clip, clipSoft, scale, statistic, role } = track;
   const columns = {
     file,
     clip: clip === undefined ? '' : String(clip),
     clip_soft: clipSoft === undefined ? '' : String(clipSoft),
     scale: String(scale),
     sum_stat: statistic,
+    ...(tracks.some(({ role }) => role) ? { role: role ?? 'target' } : {}),
   };
   return { identifier, description, columns, ...(strandPair === undefined ? {} : { strandPair }) };
 }

@@ -55,13 +55,22 @@ export async function importSequences(path: string, coreBp: number): Promise<Cor
 
 const SUMMIT_COLUMN = 6; // of those after the third: narrowPeak's tenth, -1 where there is none
 
-/** Cores of `coreBp` around the summits, or the middles, of a BED file's rows under the genome's names; each once. */
+/**
+ * Cores of `coreBp` around the summits, or the middles, of a BED file's rows under the genome's names, each once; and the rows
+ * themselves.
+ */
 export async function centreOnPeaks(
   path: string,
   coreBp: number,
   genome: ReadonlyMap<string, number>,
-): Promise<{ readonly cores: readonly Interval[]; readonly unknown: number; readonly outside: number }> {
+): Promise<{
+  readonly cores: readonly Interval[];
+  readonly rows: readonly Interval[];
+  readonly unknown: number;
+  readonly outside: number;
+}> {
   const cores = new Map<string, Interval>();
+  const rows: Interval[] = [];
   let [unknown, outside] = [0, 0];
   for await (const { chrom: written, startBp, endBp, rest } of readBed(path)) {
     const chrom = nameIn((name) => genome.has(name), written);
@@ -69,13 +78,14 @@ export async function centreOnPeaks(
       unknown++;
       continue;
     }
+    rows.push({ chrom, startBp, endBp });
     const summit = Number(rest[SUMMIT_COLUMN] ?? -1);
     const centre = summit >= 0 ? startBp + summit : Math.floor((startBp + endBp) / 2);
     const start = centre - Math.floor(coreBp / 2);
     if (start < 0 || start + coreBp > genome.get(chrom)!) outside++;
     else cores.set(`${chrom} ${start}`, { chrom, startBp: start, endBp: start + coreBp });
   }
-  return { cores: [...cores.values()], unknown, outside };
+  return { cores: [...cores.values()], rows, unknown, outside };
 }
 
 /** An edge of an unmappable stretch in less than this share of a bin does not count. basenji_data.py */

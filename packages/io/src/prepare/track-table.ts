@@ -1,5 +1,5 @@
 /** Tracks from a `targets.txt`: index, identifier, file, clip, clip_soft, scale, sum_stat, strand_pair, description;
- * of fragments strand (+, -, both), shift_plus and shift_minus too. */
+ * of fragments strand (+, -, both), shift_plus and shift_minus too; role (control) of tracks that models read. */
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { explain } from '@cohesin/core';
@@ -20,6 +20,7 @@ const COLUMNS = [
   'strand',
   'shift_plus',
   'shift_minus',
+  'role',
   'description',
 ];
 const PASSED_OVER = ['genome'];
@@ -54,6 +55,9 @@ function toSource(
   const hard = number(clip, 'clip', where);
   const clipSoft = number(soft, 'clip_soft', where);
   const fragments = toFragments(columns, where);
+  const { role = '' } = columns;
+  if (!['', 'target', 'control'].includes(role))
+    throw new Error(`${where}: role is ${JSON.stringify(role)}; choose target or control`);
   return {
     file: resolve(folder, file),
     identifier: identifier || file,
@@ -63,6 +67,7 @@ function toSource(
     ...(hard === undefined ? {} : { clip: hard }),
     ...(clipSoft === undefined ? {} : { clipSoft }),
     ...(fragments && { fragments }),
+    ...(role === 'control' && { role }),
     ...(strandPair === undefined ? {} : { strandPair }),
   };
 }

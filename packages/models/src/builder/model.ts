@@ -73,6 +73,78 @@ export interface BuilderOptions {
  *   `model.trunk[3].filters`.
  */
 export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions = {}): BuiltModel {
+  const { trunk, activation, heads, train } = build(params, [head], gelu);
+  const [{ layer: own, config }] = heads as [Head];
+  const parts = { trunk, head: own };
+  const layer = nn.layer(parts, (x: Tensor) => parts.head(activation(parts.trunk(x))));
+  const published = (): readonly PublishedWeights[] => [
+    { format: 'keras', map: kerasWeights(layer) },
+    { format: 'torch', map: torchWeights(layer) },
+  ];
+  return { model: layer, predict: layer, config, train, published };
+}
+
+/** One trunk with a head for each genome: all weights are `trunk.…` and `heads.<name>.…`. */
+export interface JointModel extends Published {
+  /** The model that ends in one of the heads; their trunk is the same. */
+  readonly byHead: ReadonlyMap<string, BuiltModel>;
+  readonly train: TrainConfig;
+}
+
+/**
+ * The models of a parameter file with several heads (`head_human`, `head_mouse`), as Basenji2 and Enformer were trained on two
+ * genomes: those that are named, by default all.
+ *
+ * @throws as `modelFromParams`, and when there is no such head
+ */
+export function jointFromParams(params: unknown, heads?: readonly string[]): JointModel {
+  const names = heads ?? headsOf(params);
+  const { heads: built, ...rest } = build(params, names, undefined);
+  return joined({ ...rest, heads: new Map(built.map((head, i) => [names[i]!, head])) });
+}
+
+/** A joint model of a trunk, what comes between, and heads. */
+export function joined({
+  trunk,
+  activation = (x) => x,
+  heads,
+  train,
+}: {
+  readonly trunk: nn.Layer;
+  readonly activation?: (x: Tensor) => Tensor;
+  readonly heads: ReadonlyMap<string, Head>;
+  readonly train: TrainConfig;
+}): JointModel {
+  const byHead = new Map(
+    [...heads].map(([name, { layer, config }]): [string, BuiltModel] => {
+      const one = nn.layer({ [name]: layer }, layer);
+      const model = nn.layer({ trunk, heads: one }, (x: Tensor) => one(activation(trunk(x))));
+      return [name, { model, predict: model, config, train, published: () => [] }];
+    }),
+  );
+  const layers = Object.fromEntries([...heads].map(([name, { layer }]) => [name, layer]));
+  const all = nn.layer<Tensor, Record<string, Tensor>>(layers, (x: Tensor) =>
+    Object.fromEntries(Object.entries(layers).map(([name, layer]) => [name, layer(x)])),
+  );
+  return {
+    model: nn.layer({ trunk, heads: all }, (x: Tensor) => all(activation(trunk(x)))),
+    byHead,
+    train,
+    published: () => [],
+  };
+}
+
+/** What follows the trunk. */
+export interface Head {
+  readonly layer: nn.Layer;
+  readonly config: ModelConfig;
+}
+
+function build(
+  params: unknown,
+  names: readonly (string | undefined)[],
+  gelu: Gelu | undefined,
+): { trunk: nn.Layer; activation: (x: Tensor) => Tensor; heads: readonly Head[]; train: TrainConfig } {
   const file = fields(params, 'params');
   const model = fields(file.value('model'), 'model');
   const train = readTraining(file.value('train') ?? {});
@@ -81,21 +153,14 @@ export function modelFromParams(params: unknown, { head, gelu }: BuilderOptions 
   const shared = readShared(model, { gelu, otherwise: geluOfFile(model) });
   const sequenceLengthBp = model.integer('seq_length');
   const input: Flow = { length: sequenceLengthBp, channels: 4, binBp: 1, cropBp: 0 };
-  const trunk = blocks(model, 'trunk', shared, input, kept);
-  const headName = chooseHead(model, params, head);
-  const output = blocks(model, headName, shared, trunk.output);
-  const config = readConfig(model, sequenceLengthBp, output.output);
+  const { layer: trunk, output } = blocks(model, 'trunk', shared, input, kept);
+  const heads = names.map((head): Head => {
+    const { layer, output: flow } = blocks(model, chooseHead(model, params, head), shared, output);
+    return { layer, config: readConfig(model, sequenceLengthBp, flow) };
+  });
   model.skip('verbose');
   model.finish();
-
-  const parts = { trunk: trunk.layer, head: output.layer };
-  const activation = activationOf(shared.activation, shared.gelu);
-  const layer = nn.layer(parts, (x: Tensor) => parts.head(activation(parts.trunk(x))));
-  const published = (): readonly PublishedWeights[] => [
-    { format: 'keras', map: kerasWeights(layer) },
-    { format: 'torch', map: torchWeights(layer) },
-  ];
-  return { model: layer, predict: layer, config, train, published };
+  return { trunk, activation: activationOf(shared.activation, shared.gelu), heads, train };
 }
 
 /** Blocks that only baskerville has: its files mean TensorFlow's GELU, which is the tanh form. */
@@ -125,6 +190,12 @@ function blocks(
     return layer;
   });
   return { layer: nn.sequential(layers), output: flow };
+}
+
+/** The names of a file's heads, `head_human` as `human`. */
+function headsOf(params: unknown): string[] {
+  const { model } = params as { readonly model?: object };
+  return Object.keys(model ?? {}).flatMap((key) => /^head_(.+)/.exec(key)?.[1] ?? []);
 }
 
 function chooseHead(model: Fields, params: unknown, head: string | undefined): string {

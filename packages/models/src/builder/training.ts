@@ -28,6 +28,8 @@ export interface TrainConfig {
   /** Of `adam` and `adamw`. */
   readonly betas: readonly [number, number];
   readonly epsilon: number;
+  /** Where Adam's epsilon enters: Keras' place, or PyTorch's. */
+  readonly adamForm?: 'torch';
   readonly weightDecay: number;
   /** Of `rmsprop`: the decay of the mean square. */
   readonly alpha: number;
@@ -43,6 +45,11 @@ export interface TrainConfig {
   readonly totalWeight: number;
   /** Of `poisson_mn`: how much more positions in the middle count than those at the ends. Only 1 can be trained. */
   readonly weightRange: number;
+  /**
+   * How batches of several genomes follow each other: one of each in turn (Enformer), or each epoch's in an order of its own
+   * (`fit2` of Basenji and baskerville).
+   */
+  readonly alternation: 'turns' | 'shuffled';
   readonly batchSize: number;
   readonly shuffleBuffer: number | undefined;
   /** Epochs without a better validation Pearson r (`bce`: AUROC) before training ends. */
@@ -78,6 +85,7 @@ export function readTraining(train: unknown, where = 'train'): TrainConfig {
     loss: given.choice('loss', LOSSES, 'poisson'),
     totalWeight: given.number('total_weight', 1),
     weightRange: given.number('weight_range', 1),
+    alternation: given.choice('alternation', ['turns', 'shuffled'], 'shuffled'),
     batchSize: given.integer('batch_size', 64),
     shuffleBuffer: optional(given, 'shuffle_buffer'),
     patience: given.integer('patience', 20),
@@ -116,18 +124,23 @@ export function lossOf({ loss, totalWeight, weightRange }: TrainConfig): nn.Loss
 }
 
 /**
- * The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's.
+/**
+ * The optimizer of a model trained so: Keras' forms, for `rmsprop` Torch7's. Where genomes take turns, the learning rate
+ * changes once all had theirs.
  *
  * @param rateFactors what the learning rate of some parameters is multiplied by, as `OptimizerOptions` has it
  */
 export function optimizerOf(
   config: TrainConfig,
-  { rateFactors = {} }: Pick<OptimizerOptions, 'rateFactors'> = {},
+  {
+    rateFactors = {},
+    genomes = 1,
+  }: Pick<OptimizerOptions, 'rateFactors'> & { readonly genomes?: number } = {},
 ): Optimizer {
-  const { momentum, alpha, weightDecay, betas, epsilon, maxNorm } = config;
+  const { momentum, alpha, weightDecay, betas, epsilon, maxNorm, adamForm: form = 'keras' } = config;
   const [beta1, beta2] = betas;
   const shared = {
-    learningRate: rateOf(config),
+    learningRate: rateOf(config, config.alternation === 'turns' ? genomes : 1),
     rateFactors,
     ...clipOf(config),
     ...(maxNorm === undefined ? {} : { maxNorm }),
@@ -136,16 +149,18 @@ export function optimizerOf(
     case 'sgd':
       return sgd({ ...shared, momentum, form: 'keras' });
     case 'adam':
-      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay: 0, form: 'keras' });
+      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay: 0, form });
     case 'adamw':
-      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay, form: 'keras' });
+      return adamw({ ...shared, beta1, beta2, epsilon, weightDecay, form });
     case 'rmsprop':
       return rmsprop({ ...shared, alpha });
   }
 }
 
-function rateOf({ learningRate, warmupSteps }: TrainConfig): LearningRate {
-  return warmupSteps === 0 ? learningRate : warmUp({ peak: learningRate, warmup: warmupSteps });
+function rateOf({ learningRate, warmupSteps }: TrainConfig, turns: number): LearningRate {
+  if (warmupSteps === 0) return learningRate;
+  const rate = warmUp({ peak: learningRate, warmup: warmupSteps });
+  return (step) => rate(Math.floor(step / turns));
 }
 
 function clipOf({ clipNorm, globalClipNorm }: TrainConfig): { clip?: GradientTransform } {

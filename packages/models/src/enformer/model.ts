@@ -29,6 +29,8 @@ export interface EnformerOptions {
 export interface Enformer extends nn.Layer<Tensor, Readonly<Record<string, Tensor>>> {
   /** x [batch, lengthBp, 4] → [batch, targetBins, 2 · channels], what the heads read. */
   readonly trunk: nn.Layer;
+  /** Each organism's head: [batch, targetBins, 2 · channels] → [batch, targetBins, tracks]. */
+  readonly heads: Readonly<Record<string, nn.Layer>>;
   /** One organism only: x [batch, lengthBp, 4] → [batch, targetBins, tracks]. */
   readonly head: (name: string) => nn.Layer;
 }
@@ -97,7 +99,7 @@ export function enformer(options: EnformerOptions = {}): Enformer {
     const one = nn.layer({ [name]: apply }, apply);
     return nn.layer({ trunk, heads: one }, (x: Tensor) => one(trunk(x)));
   };
-  return Object.assign(self, { trunk, head: only });
+  return Object.assign(self, { trunk, heads: organisms, head: only });
 }
 
 /** Filters of stem and tower: from half the channels to all of them, evenly in their logarithm, multiples of 128. */
