@@ -36,11 +36,11 @@ beforeAll(async () => {
     }).join('');
   await writeFile(at('chip.bed'), fragments(4000));
   await writeFile(at('input.bed'), fragments(2000));
-  const peaks = Array.from({ length: 24 }, () => place(200)).map(
+  const peaks = Array.from({ length: 40 }, () => place(200)).map(
     ([chrom, start]) => `${chrom}\t${start}\t${start + 40}\n`,
   );
   await writeFile(at('peaks.bed'), peaks.join(''));
-  await writeFile(at('blacklist.bed'), 'chrI\t0\t500\n');
+  await writeFile(at('blacklist.bed'), 'chrI\t0\t1500\n');
   const strands = ['chip', 'input'].flatMap((name) => ['+', '-'].map((strand) => ({ name, strand })));
   const rows = strands.map(
     ({ name, strand }, i) =>

@@ -19,7 +19,8 @@ const CHUNK_BP = 2 ** 22;
 
 /**
  * For each peak `ratio` places of its split, drawn from those not yet taken whose share of G and C, to a hundredth, is its own
- * or the nearest there is. Candidates lie every half core, and hold no N. Fewer come back where candidates run out.
+ * or the nearest there is. Candidates lie every half core; less than a tenth of
+ * their sequence is N. Fewer come back where candidates run out.
  */
 export async function matchedBackground(
   peaks: readonly Core[],
@@ -90,7 +91,8 @@ async function* candidates(
     for (; from + coreBp + beyondBp <= until; from += stride) {
       const place = { chrom, startBp: from, endBp: from + coreBp };
       const [first, last] = [from - beyondBp - origin, from + coreBp + beyondBp - origin];
-      if (sums.unknown[last]! > sums.unknown[first]! || within(avoid, place).length > 0) continue;
+      const unknown = sums.unknown[last]! - sums.unknown[first]!;
+      if (10 * unknown >= whole || within(avoid, place).length > 0) continue;
       yield { place, percent: Math.round((100 * (sums.gc[last]! - sums.gc[first]!)) / whole) };
     }
   }
