@@ -15,9 +15,9 @@ const PREPARE =
 
 /** What the baseline is tuned over: bases, gaps, and context in bp. */
 const GRID = [
-  ...[25, 50, 100, 200, 400, 600].map((context) => [5, 0, context] as const),
-  ...[25, 50, 75, 400].map((context) => [5, 1, context] as const),
-  ...[50, 400, 600].map((context) => [6, 0, context] as const),
+  ...[50, 100, 200, 400, 600].map((context) => [5, 0, context] as const),
+  ...[50, 400].map((context) => [6, 0, context] as const),
+  [5, 1, 50] as const,
   [4, 1, 400] as const,
 ];
 type Setting = (typeof GRID)[number];
