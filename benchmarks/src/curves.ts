@@ -44,13 +44,16 @@ export function curvesSvg({ title, x, y, lines }: Curves): string {
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) =>
     text(place([most * share, least]), String(Math.round(most * share)), 'middle', 'dy="18"'),
   );
-  const drawn = lines.map(({ name, colour, runs }) => {
+  const drawn = lines.map(({ colour, runs }) => {
     const mean = meanOf(runs);
     const line = (run: CurveGroup['runs'][number], width: number, opacity: number): string =>
       `<polyline points="${run.map(place).join(' ')}" fill="none" stroke="${colour}" stroke-width="${width}" opacity="${opacity}"/>`;
-    const label = text(place(mean.at(-1)!), name, 'start', `dx="8" dy="4" fill="${colour}"`);
-    return [...runs.map((run) => line(run, 1, 0.4)), line(mean, 2.5, 1), label].join('\n');
+    return [...runs.map((run) => line(run, 1, 0.4)), line(mean, 2.5, 1)].join('\n');
   });
+  const ends = lines.map(({ runs }) => Number(place(meanOf(runs).at(-1)!).split(',')[1]));
+  const labels = apart(ends).map((top, i) =>
+    text(`${right},${top}`, lines[i]!.name, 'start', `dx="8" dy="4" fill="${lines[i]!.colour}"`),
+  );
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12">`,
     '<rect width="100%" height="100%" fill="white"/>',
@@ -60,9 +63,23 @@ export function curvesSvg({ title, x, y, lines }: Curves): string {
     text(`${(FRAME.left + right) / 2},${HEIGHT - 10}`, x, 'middle'),
     `<text transform="translate(16 ${(FRAME.top + bottom) / 2}) rotate(-90)" text-anchor="middle">${y}</text>`,
     ...drawn,
+    ...labels,
     '</svg>',
     '',
   ].join('\n');
+}
+
+const LINE_HEIGHT = 15;
+
+/** Heights of labels, each a line below the one above it or more. */
+function apart(tops: readonly number[]): readonly number[] {
+  const moved = [...tops];
+  const order = tops.map((_, i) => i).sort((a, b) => tops[a]! - tops[b]!);
+  for (const [rank, i] of order.entries()) {
+    const above = order[rank - 1];
+    if (above !== undefined) moved[i] = Math.max(moved[i]!, moved[above]! + LINE_HEIGHT);
+  }
+  return moved;
 }
 
 /** The mean of the runs, as far as all of them go. */
