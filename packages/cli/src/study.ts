@@ -6,6 +6,7 @@ import { loadCheckpoint } from '@cohesin/distributed';
 import { type Dataset, openDataset } from '@cohesin/io';
 import {
   type BuiltModel,
+  isEnformer,
   isProfileModel,
   jointModels,
   loadWeights,
@@ -76,6 +77,8 @@ async function studyOf(saved: SavedModel, options: DataOptions): Promise<Study> 
     if (options.negatives !== undefined)
       throw new UsageError('--negatives goes with models of the BPNet family');
     const named = [...genomes.keys()].every((genome) => genome !== undefined);
+    if (!named && isEnformer(saved.params))
+      throw new UsageError(`--data: ${saved.name} has a head for each genome; name it, as human=DIR`);
     return named
       ? await jointStudy(saved, genomes, options)
       : await trackStudy(saved, genomes.get(undefined)!);

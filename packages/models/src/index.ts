@@ -44,6 +44,7 @@ export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
 export * from './chrombpnet/model.ts';
 export { chrombpnetKerasWeights } from './chrombpnet/weights.ts';
+export { isEnformer } from './enformer/joint.ts';
 export * from './enformer/model.ts';
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
