@@ -111,7 +111,10 @@ class Inflater {
   constructor(compression: 'zlib' | 'gzip') {
     const stream = compression === 'zlib' ? new Inflate(ZLIB) : new Gunzip(ZLIB);
     this.#stream = stream;
-    stream.on('data', (chunk) => this.#chunks.push(chunk));
+    stream.on('data', (chunk) => {
+      const { buffer, byteOffset, length } = chunk as Buffer; // whose slice() would not copy, as a plain array's does
+      this.#chunks.push(new Uint8Array(buffer, byteOffset, length));
+    });
     stream.on('error', (error) => {
       this.#error = (error as Error).cause as Error; // node:zlib's own
     });
