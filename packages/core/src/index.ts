@@ -12,6 +12,13 @@ export {
   notFinite,
   type Traceable,
 } from './compile/compile.ts';
+export {
+  type ForwardTensor,
+  type GatherWork,
+  type KernelWork,
+  type StepWork,
+  stepWork,
+} from './compile/work.ts';
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
 export type { Frame } from './dispatcher.ts';

@@ -50,14 +50,18 @@ export interface LogicalPlan {
  *   step does not fit the memory budget.
  */
 export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placement): Program {
+  return new Assembly(planParts(graph, plan, placement)).program();
+}
+
+/** All of `buildProgram` but the assignment of memory. */
+export function planParts(graph: Graph, plan: LogicalPlan, placement: Placement): Parts {
   const step = logicalStep(graph, plan);
   const { sharded, ordered } = step;
   const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const sumLayout = layOutSums(leafSums(sharded.graph));
   const bytes = storageBytes(sharded, sumLayout);
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
-  const own = { stages, leavesOnDevice, sumLayout, bytes, bindingLimit };
-  return new Assembly({ ...step, ...own }).program();
+  return { ...step, stages, leavesOnDevice, sumLayout, bytes, bindingLimit };
 }
 
 /** A step whose bits are decided. */

@@ -1,14 +1,13 @@
 /** What to compute again: by layer, or as much as a budget of memory asks for. Decided by shapes, never by the clock. */
 
-import { axesOf } from '../axes.ts';
-import { elementCount } from '../host-tensor.ts';
-import { byteLength, type Tensor } from '../tensor.ts';
+import { byteLength } from '../tensor.ts';
 import { layerPattern } from './layer-pattern.ts';
 import type { Sharded } from './layout.ts';
 import { lightTensors } from './light.ts';
 import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import { assignSlots, type Live, lifeOf, liveBytes, pieces, slotBytes } from './memory.ts';
+import { multiplyAdds } from './multiply-adds.ts';
 import { computedBy, type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
 import type { Stages } from './split.ts';
 import { type Stored, stored } from './stored.ts';
@@ -185,21 +184,5 @@ function kernelCost(kernel: Lowered, forward: Forward): number {
   return [...computedBy(kernel, forward)].reduce(
     (total, node) => total + multiplyAdds(node) / MACS_PER_BYTE,
     moved,
-  );
-}
-
-/** Sizes of all named axes multiplied: what a matmul or a convolution does, and more than any other kernel. */
-function multiplyAdds(node: Tensor): number {
-  if (node.op.kernel.kind !== 'shader') return 0;
-  const { inputs, output } = axesOf(node);
-  const sizes = new Map<string, number>();
-  for (const [name, axes] of Object.entries(inputs))
-    for (const [k, axis] of axes.entries()) sizes.set(axis.name, node.inputs[name]?.shape[k] ?? 1);
-  for (const [k, axis] of output.entries()) sizes.set(axis.name, node.shape[k]!);
-  sizes.delete('_');
-  sizes.delete('+');
-  return Math.max(
-    elementCount(node.shape),
-    [...sizes.values()].reduce((a, b) => a * b, 1),
   );
 }

@@ -73,7 +73,8 @@ export function buildStages(fn: Traceable, options: BuildOptions & PipelinePlace
   return { program, ...stateAndCounters(fn, graph, state, program.scalars) };
 }
 
-function traced(fn: Traceable, options: BuildOptions): { graph: Graph; plan: LogicalPlan } {
+/** The graph of a function, and what else decides its bits. */
+export function traced(fn: Traceable, options: BuildOptions): { graph: Graph; plan: LogicalPlan } {
   const { inputs, leaves = 1, leavesPerSequence = 1, precision = 'f32', kernelTable } = options;
   const { target: device = SOFTWARE } = options;
   const target = kernelTable === undefined ? device : { ...device, table: kernelTable };
