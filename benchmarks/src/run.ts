@@ -7,6 +7,8 @@ import { input } from './input.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
+import { plan } from './plan.ts';
+import { prediction } from './predict.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
 import { steps } from './steps.ts';
@@ -28,6 +30,8 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   transfer,
   yeast,
   input,
+  plan,
+  prediction,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });

@@ -13,6 +13,7 @@ export { type MemoryHeap, type PhysicalDevice, physicalDevices } from './devices
 export { type DistributeOptions, distribute } from './distribute.ts';
 export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';
 export { pipelineOf, type StagesOptions } from './pipeline.ts';
+export * from './plan/index.ts';
 export type { Distributed, DistributedProgram, HostState } from './runner.ts';
 export * from './schedule/index.ts';
 export { DistributedState } from './state.ts';

@@ -39,6 +39,7 @@ export {
   type ModelConfig,
   modelFromParams,
 } from './builder/model.ts';
+export { builtPlan, type ModelPlan, type NormGroup } from './builder/plan.ts';
 export type { ActivationName, Gelu } from './builder/shared.ts';
 export { lossOf, optimizerOf, type TrainConfig } from './builder/training.ts';
 export { kerasWeights, torchWeights } from './builder/weights.ts';
@@ -66,6 +67,7 @@ export {
 } from './load-weights.ts';
 export * from './metrics.ts';
 export * from './model.ts';
+export { modelPlan } from './plan.ts';
 export {
   type GroupCounts,
   jensenShannon,

@@ -36,7 +36,7 @@ describe('schedules', () => {
     };
     const microbatches = 3 * stages;
     const units = (name: (typeof SCHEDULES)[number]): number =>
-      Number(/(\d+) units/.exec(printSchedule(makeSchedule(name, pipeline, microbatches)))![1]);
+      Number(/(\d+) columns/.exec(printSchedule(makeSchedule(name, pipeline, microbatches)))![1]);
     const busy = 3 * microbatches; // forward, input gradient and weight gradient
     expect(units('gpipe')).toBe(busy + 3 * (stages - 1));
     expect(units('1f1b')).toBe(busy + 3 * (stages - 1));
@@ -48,7 +48,7 @@ describe('schedules', () => {
     expect(printSchedule(makeSchedule('1f1b', pipeline, 3)).split('\n')).toEqual([
       'rank 0, stage 0  0F0 0F1 ·   ·   0B0 --- 0F2 0B1 --- ·   0B2 ---',
       'rank 1, stage 1  ·   1F0 1B0 --- 1F1 1B1 --- 1F2 1B2 --- ·   ·',
-      '12 units, bubble 25.0 %',
+      '12 columns, bubble 25.0 %',
     ]);
   });
 

@@ -1,0 +1,184 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { stepWork } from '@cohesin/core';
+import {
+  ASSUMED_COSTS,
+  type Blocks,
+  type Compared,
+  type Costs,
+  comparePlans,
+  modelBlocks,
+  type Prediction,
+  placementOf,
+  readCosts,
+  traceEvents,
+} from '@cohesin/distributed';
+import { type ModelPlan, modelPlan } from '@cohesin/models';
+import { type Command, type Options, UsageError } from '../command-line.ts';
+import { planReport } from '../plan-report.ts';
+import { openOutput } from '../progress.ts';
+import { usage } from '../task.ts';
+
+export const plan: Command = {
+  name: 'plan',
+  about: 'compare ways to train a model on several devices, without having them',
+  examples: [
+    'cohesin plan --model enformer --devices 8 --batch 64',
+    'cohesin plan --model enformer --devices 8 --batch 64 --show stages --out plan.json',
+    'cohesin plan --model akita --devices 4 --batch 8 --costs my-gpu.json',
+    'cohesin plan --model borzoi.json --devices 8 --batch 16 --memory 80 --trace step.json',
+  ],
+  options: {
+    model: {
+      value: 'enformer|akita|basenji2|basenji1|basset|FILE.json',
+      about: 'a published model, or a Basenji or Baskerville params file',
+    },
+    devices: { value: 'N', about: 'devices to plan for; none is opened' },
+    batch: { value: 'GLOBAL', about: 'sequences a step, over all devices' },
+    'batch-norm': {
+      value: 'sequence|step',
+      about:
+        'statistics of each sequence alone (default), or of the whole step, which no pipeline can honour',
+    },
+    leaves: { value: 'LIST', about: "leaves of a sequence to try, as 1,8,24 (default: the model's own)" },
+    costs: { value: 'FILE.json', about: 'what a device and a link do; by default an assumed GPU of 24 GB' },
+    memory: { value: 'GB', about: 'memory of a device, instead of that of the costs' },
+    show: {
+      value: 'data|sequence|pipeline|stages',
+      about: 'show and write this plan (default: the fastest)',
+    },
+    out: { value: 'FILE.json', about: 'write the plan' },
+    trace: { value: 'FILE.json', about: 'write its timeline, for ui.perfetto.dev' },
+    json: { about: 'one JSON object instead of text' },
+  },
+  run: async (options) => {
+    const output = openOutput(options.flag('json'));
+    const devices = needed(options, 'devices');
+    const batch = needed(options, 'batch');
+    const lockstep = (options.choice('batch-norm', ['sequence', 'step']) ?? 'sequence') === 'step';
+    const costs = await readCostsOption(options);
+    const model = await usage(() => modelPlan(options.required('model')));
+    output.say(`Tracing ${model.title} …`);
+    const request = { model, devices, batch, lockstep, costs, leaves: leavesOption(options) ?? model.leaves };
+    const { blocks, refused } = cuts(request);
+    const microbatches = lockstep ? 1 : batch;
+    const compared = comparePlans({ blocks, devices, microbatches, costs, lockstep });
+    const all: Compared = { ...compared, refused: [...compared.refused, ...refused] };
+    output.event(summary(all, request));
+    const kind = options.choice('show', ['data', 'sequence', 'pipeline', 'stages']);
+    const shown = all.plans.find(({ plan: { name } }) => kind === undefined || name.startsWith(kind));
+    const parameters = blocks[0]!.blocks.reduce((sum, block) => sum + block.parameters, 0);
+    output.say(planReport(all, shown, { title: model.title, devices, batch, costs, parameters }));
+    if (shown === undefined)
+      throw new UsageError(
+        'there is no such plan; see the reasons above, use more devices or devices with more memory',
+      );
+    await writeFiles(options, shown, blocks);
+  },
+};
+
+interface Request {
+  readonly model: ModelPlan;
+  readonly devices: number;
+  readonly batch: number;
+  /** All sequences of a step share statistics. */
+  readonly lockstep: boolean;
+  readonly costs: Costs;
+  readonly leaves: readonly number[];
+}
+
+function needed(options: Options, name: string): number {
+  options.required(name);
+  return options.count(name)!;
+}
+
+async function readCostsOption(options: Options): Promise<Costs> {
+  const path = options.text('costs');
+  const memory = options.count('memory');
+  const costs =
+    path === undefined
+      ? ASSUMED_COSTS
+      : await usage(async () => readCosts(JSON.parse(await readFile(path, 'utf8')), path));
+  return memory === undefined ? costs : { ...costs, device: { ...costs.device, memoryGb: memory } };
+}
+
+function leavesOption(options: Options): number[] | undefined {
+  const text = options.text('leaves');
+  if (text === undefined) return undefined;
+  const leaves = text.split(',').map(Number);
+  if (!leaves.every((count) => Number.isInteger(count) && count > 0))
+    throw new UsageError(`--leaves is '${text}'; it must be whole numbers with commas between, as 1,8,24`);
+  return leaves;
+}
+
+/** The model cut in each way that can be; under statistics of the whole step, into its sequences. */
+function cuts({
+  model,
+  batch,
+  lockstep,
+  costs,
+  leaves,
+}: Request): Pick<Compared, 'refused'> & { blocks: Blocks[] } {
+  const refused: Compared['refused'][number][] = [];
+  const blocks: Blocks[] = [];
+  if (lockstep) {
+    const step = model.step({ group: 'step', sequences: 1 });
+    const work = stepWork(step, { inputs: model.inputs(batch), leaves: batch });
+    return { blocks: [modelBlocks(work, costs)], refused };
+  }
+  const step = model.step({ group: 'sequence', sequences: 1 });
+  for (const leavesPerSequence of leaves) {
+    try {
+      blocks.push(modelBlocks(stepWork(step, { inputs: model.inputs(1), leavesPerSequence }), costs));
+    } catch (error) {
+      refused.push({ name: `${leavesPerSequence} leaves a sequence`, reason: (error as Error).message });
+    }
+  }
+  if (blocks.length === 0)
+    throw new UsageError(refused.map(({ name, reason }) => `${name}: ${reason}`).join('; '));
+  return { blocks, refused };
+}
+
+function summary(
+  { oneDeviceMs, plans, refused }: Compared,
+  { model, devices, batch, costs }: Request,
+): Record<string, unknown> {
+  return {
+    kind: 'plan',
+    simulated: true,
+    model: model.title,
+    devices,
+    batch,
+    costs,
+    oneDeviceMs,
+    refused,
+    plans: plans.map(({ plan: { name, within, schedule, ahead }, leaves, stepMs, bytes, parts, stages }) => ({
+      name,
+      leavesPerSequence: leaves,
+      within,
+      schedule,
+      ahead,
+      stepMs,
+      efficiency: oneDeviceMs / devices / stepMs,
+      bytes,
+      parts,
+      stages: stages.map(({ stage, parameters, memory, recompute }) => ({
+        ...stage,
+        parameters,
+        memory,
+        recompute,
+      })),
+    })),
+  };
+}
+
+async function writeFiles(options: Options, best: Prediction, blocks: readonly Blocks[]): Promise<void> {
+  const [out, trace] = [options.text('out'), options.text('trace')];
+  const cut = blocks.find(({ leaves }) => leaves === best.leaves)!;
+  const placement = placementOf(
+    best.plan,
+    cut,
+    best.stages.map(({ recompute }) => recompute),
+  );
+  if (out !== undefined) await writeFile(out, `${JSON.stringify(placement, undefined, 2)}\n`);
+  if (trace !== undefined) await writeFile(trace, traceEvents(best));
+}

@@ -1,0 +1,179 @@
+/** A model as a row of blocks between which it can be cut into stages, each with what it costs. */
+import type { KernelWork, StepWork } from '@cohesin/core';
+import { type Costs, kernelMs } from './costs.ts';
+
+export const PASSES = ['forward', 'inputGradient', 'weightGradient'] as const;
+export type Pass = (typeof PASSES)[number];
+
+/** Work of a microbatch in one pass, for any number of devices. */
+export interface PassCost {
+  /** Divided among devices by leaves. */
+  readonly leavesMs: number;
+  /** On every device. */
+  readonly onceMs: number;
+  /** Bytes of each meeting at which leaves gather something. */
+  readonly gathers: readonly number[];
+}
+
+export interface Block {
+  /** Layer path, as `trunk.tower.0`. */
+  readonly name: string;
+  readonly passes: Readonly<Record<Pass, PassCost>>;
+  readonly updateMs: number;
+  /** Trained values. */
+  readonly parameters: number;
+  /** Bytes of weights, statistics, moments and gradient sums. */
+  readonly stateBytes: number;
+  /** Kept for the backward pass, of a microbatch. */
+  readonly keptBytes: number;
+  /** Live while the block runs, beside what is kept. */
+  readonly workingBytes: number;
+  /** What the blocks up to this one hand to later ones, of a microbatch; the gradient has the same size. */
+  readonly outputBytes: number;
+}
+
+export interface Blocks {
+  /** Leaves of a microbatch; 1 where it is whole. */
+  readonly leaves: number;
+  readonly blocks: readonly Block[];
+}
+
+/** A layer with more than this share of the time is divided into its own layers. */
+const LARGEST_SHARE = 1 / 24;
+
+/** The blocks of a step that runs one sequence, or a group of sequences with common statistics, at a time. */
+export function modelBlocks(work: StepWork, costs: Costs): Blocks {
+  const names = mergeLoops(work, blockNames(work, costs));
+  const at = (path: string): number => blockOf(path, names);
+  const kernels = names.map((): KernelWork[] => []);
+  const updates: KernelWork[] = [];
+  for (const kernel of work.kernels)
+    (kernel.phase === 'U' ? updates : kernels[at(kernel.path)]!).push(kernel);
+  const parameters = sumsBy(Object.entries(work.gradients), at, names.length);
+  const state = sumsBy(
+    Object.entries(work.state),
+    (name) => at(name.replace(/^optimizer\/[^/]+\//, '')),
+    names.length,
+  );
+  const totalParameters = Math.max(1, total(parameters));
+  const updateMs = total(updates.map((kernel) => kernelMs(kernel, costs)));
+  const blocks = names.map((paths, i): Block => {
+    const inside = work.tensors.filter(({ path }) => at(path) === i);
+    const crossing = work.tensors.filter(
+      ({ path, readers }) => at(path) <= i && readers.some((reader) => at(reader) > i),
+    );
+    const working = Object.entries(work.working).filter(([path]) => at(path) === i);
+    const pass = (name: Pass): PassCost => ({
+      ...computeCost(
+        kernels[i]!.filter((kernel) => passOf(kernel) === name),
+        work,
+        costs,
+      ),
+      gathers: meetings(
+        work,
+        (gather) => at(gather.path) === i && passOf({ ...gather, again: false }) === name,
+      ),
+    });
+    return {
+      name: paths[0]!,
+      passes: {
+        forward: pass('forward'),
+        inputGradient: pass('inputGradient'),
+        weightGradient: pass('weightGradient'),
+      },
+      updateMs: (updateMs * parameters[i]!) / totalParameters,
+      parameters: parameters[i]!,
+      stateBytes: 4 * state[i]! + 8 * parameters[i]!,
+      keptBytes: total(inside.filter(({ kept }) => kept).map(({ bytes }) => bytes)),
+      workingBytes: Math.max(0, ...working.map(([, bytes]) => bytes)),
+      outputBytes: total(crossing.map(({ bytes }) => bytes)),
+    };
+  });
+  return { leaves: work.leaves, blocks };
+}
+
+/** What is computed again counts as backward work. */
+function passOf({ phase, again }: Pick<KernelWork, 'phase' | 'again'>): Pass {
+  if (phase === 'W') return 'weightGradient';
+  return phase === 'F' && !again ? 'forward' : 'inputGradient';
+}
+
+function computeCost(
+  kernels: readonly KernelWork[],
+  { leaves }: StepWork,
+  costs: Costs,
+): Pick<PassCost, 'leavesMs' | 'onceMs'> {
+  const time = (of: readonly KernelWork[]): number =>
+    total(of.map((kernel) => kernelMs(kernel, costs) * Math.max(1, kernel.leaves)));
+  const once = kernels.filter(({ leaves: count }) => count === 0 && leaves > 1);
+  return { leavesMs: time(kernels) - time(once), onceMs: time(once) };
+}
+
+/** Bytes gathered at the end of each segment that gathers any of these. */
+function meetings({ gathers }: StepWork, own: (gather: StepWork['gathers'][number]) => boolean): number[] {
+  const bytes = new Map<number, number>();
+  for (const gather of gathers)
+    if (own(gather)) bytes.set(gather.segment, (bytes.get(gather.segment) ?? 0) + gather.bytes);
+  return [...bytes.values()];
+}
+
+/** Layers in the order in which they end, large ones divided. */
+function blockNames({ kernels }: StepWork, costs: Costs): string[] {
+  const times = new Map<string, number>(); // of a layer with all inside it
+  const forward = kernels.filter(({ phase, path, again }) => phase === 'F' && path !== '' && !again);
+  let all = 0;
+  for (const kernel of forward) {
+    const ms = kernelMs(kernel, costs) * Math.max(1, kernel.leaves);
+    all += ms;
+    for (const prefix of prefixes(kernel.path)) times.set(prefix, (times.get(prefix) ?? 0) + ms);
+  }
+  const whole = new Set(forward.map(({ path }) => path)); // what computes something itself, as the sum of a residual layer
+  const names = forward.map(
+    ({ path }) =>
+      prefixes(path).find((prefix) => times.get(prefix)! < LARGEST_SHARE * all || whole.has(prefix)) ?? path,
+  );
+  return [...new Set(names.reverse())].reverse(); // by their last kernels: what needs no input comes first
+}
+
+/** `a.b.c` → `a`, `a.b`, `a.b.c`. */
+function prefixes(path: string): string[] {
+  const names = path.split('.');
+  return names.map((_, i) => names.slice(0, i + 1).join('.'));
+}
+
+/** Blocks by their paths; those between which values go both ways are one. */
+function mergeLoops(work: StepWork, names: readonly string[]): string[][] {
+  let blocks = names.map((name) => [name]);
+  for (;;) {
+    const back = work.tensors
+      .flatMap(({ path, readers }) =>
+        readers.map((reader) => [blockOf(path, blocks), blockOf(reader, blocks)] as const),
+      )
+      .find(([from, to]) => to < from);
+    if (back === undefined) return blocks;
+    const [from, to] = back;
+    blocks = [...blocks.slice(0, to), blocks.slice(to, from + 1).flat(), ...blocks.slice(from + 1)];
+  }
+}
+
+/** Index of the block with the longest path that a path begins with; what has no layer, as the loss, goes to the last. */
+function blockOf(path: string, blocks: readonly (readonly string[])[]): number {
+  let [best, length] = [blocks.length - 1, 0];
+  for (const [i, names] of blocks.entries())
+    for (const name of names)
+      if (name.length > length && (path === name || path.startsWith(`${name}.`)))
+        [best, length] = [i, name.length];
+  return best;
+}
+
+function sumsBy(
+  entries: readonly (readonly [string, number])[],
+  at: (name: string) => number,
+  count: number,
+): number[] {
+  const sums = Array.from({ length: count }, () => 0);
+  for (const [name, value] of entries) sums[at(name)]! += value;
+  return sums;
+}
+
+const total = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);

@@ -1,0 +1,231 @@
+import { describe, expect, test } from 'vitest';
+import { seeded } from '../schedule/testing.ts';
+import type { Block, Blocks, PassCost } from './blocks.ts';
+import { comparePlans } from './compare.ts';
+import type { Costs } from './costs.ts';
+import { type PartitionProblem, partition, type Stage } from './partition.ts';
+import { placementOf, planOf } from './placement.ts';
+import { type Plan, predict } from './predict.ts';
+import { chooseBlocks, MEMORY_PARTS } from './recompute.ts';
+import { traceEvents } from './trace-events.ts';
+
+/** Links that take no time worth mentioning. */
+const COSTS: Costs = {
+  name: 'test',
+  device: { gigaMultiplyAdds: 1, gigabytes: 1e12, launchMs: 1e-9, memoryGb: 1 },
+  link: { latencyMs: 1e-9, gigabytes: 1e12, overlap: true },
+  sum: { gigabytes: 1e12 },
+};
+
+function block(name: string, ms: number, rest: Partial<Block> = {}): Block {
+  const pass = (leavesMs: number): PassCost => ({ leavesMs, onceMs: 0, gathers: [] });
+  const passes = { forward: pass(ms), inputGradient: pass(ms), weightGradient: pass(ms) };
+  const none = { updateMs: 0, parameters: 0, stateBytes: 0, keptBytes: 0, workingBytes: 0, outputBytes: 0 };
+  return { name, passes, ...none, ...rest };
+}
+
+const even = (count: number, leaves = 1): Blocks => ({
+  leaves,
+  blocks: Array.from({ length: count }, (_, i) => block(`layer.${i}`, 1)),
+});
+
+const inARow = (devices: readonly number[], rest: Partial<Plan> = {}): Plan => {
+  const stages = devices.map((count, i) => ({ from: i, to: i + 1, devices: count }));
+  return { name: 'test', stages, within: 'data', schedule: '1f1b', ahead: 0, microbatches: 8, ...rest };
+};
+
+describe('the partitioner', () => {
+  test('finds the same as trying every partition', () => {
+    const random = seeded(5);
+    for (let round = 0; round < 150; round++) {
+      const [blocks, devices] = [2 + Math.floor(random() * 5), 1 + Math.floor(random() * 4)];
+      const ms = Array.from({ length: blocks }, () => 1 + Math.floor(random() * 9));
+      const kept = ms.map(() => Math.floor(random() * 9));
+      const ceiling = 10 + Math.floor(random() * 60);
+      const sum = (of: readonly number[], { from, to }: Stage): number =>
+        of.slice(from, to).reduce((a, b) => a + b, 0);
+      const within = round % 2 === 0 ? 'data' : 'sequence';
+      const problem: PartitionProblem = {
+        blocks,
+        devices,
+        maxStages: devices,
+        within,
+        ahead: round % 3 === 0 ? 1 : 0,
+        stageMs: (stage, inFlight) =>
+          inFlight * sum(kept, stage) > ceiling
+            ? Number.POSITIVE_INFINITY
+            : sum(ms, stage) / stage.devices + stage.devices / 8,
+      };
+      const found = new Map(partition(problem).map((one) => [one.stages.length, one]));
+      for (let count = 1; count <= Math.min(devices, blocks); count++) {
+        const best = Math.min(...every(problem, count).map((stages) => slowest(problem, stages)));
+        expect(found.get(count)?.slowestMs ?? Number.POSITIVE_INFINITY).toBe(best);
+        if (found.has(count)) expect(slowest(problem, found.get(count)!.stages)).toBe(best);
+      }
+    }
+  });
+
+  test('chooses what to compute again as trying every choice does', () => {
+    const random = seeded(6);
+    let [some, none] = [0, 0];
+    for (let round = 0; round < 200; round++) {
+      const inFlight = 1 + Math.floor(random() * 4);
+      const budget = MEMORY_PARTS * inFlight; // so that whole numbers are not rounded
+      const blocks = Array.from({ length: 1 + Math.floor(random() * 7) }, () => ({
+        keptBytes: Math.floor(random() * 120),
+        inputBytes: Math.floor(random() * 90),
+        againMs: Math.floor(random() * 20),
+      }));
+      const largest = Math.max(...blocks.map(({ keptBytes }) => keptBytes));
+      let best = Number.POSITIVE_INFINITY;
+      for (let choice = 0; choice < 2 ** blocks.length; choice++) {
+        const again = (i: number): boolean => ((choice >> i) & 1) === 1;
+        const kept = blocks.reduce(
+          (sum, { keptBytes, inputBytes }, i) => sum + (again(i) ? inputBytes : keptBytes),
+          0,
+        );
+        const bytes = inFlight * kept + (choice === 0 ? 0 : largest);
+        if (bytes <= budget)
+          best = Math.min(
+            best,
+            blocks.reduce((sum, { againMs }, i) => sum + (again(i) ? againMs : 0), 0),
+          );
+      }
+      const found = chooseBlocks(blocks, inFlight, budget);
+      expect(found?.againMs ?? Number.POSITIVE_INFINITY).toBe(best);
+      if (found !== undefined) expect(found.bytes).toBeLessThanOrEqual(budget);
+      if (found === undefined) none++;
+      else if (found.again.includes(true)) some++;
+    }
+    expect(some).toBeGreaterThan(20);
+    expect(none).toBeGreaterThan(20);
+  });
+});
+
+/** All ways to cut blocks into stages and deal out all devices. */
+function every({ blocks, devices }: PartitionProblem, count: number, from = 0, left = devices): Stage[][] {
+  if (count === 1) return [[{ from, to: blocks, devices: left }]];
+  const all: Stage[][] = [];
+  for (let to = from + 1; to <= blocks - count + 1; to++)
+    for (let own = 1; own <= left - count + 1; own++)
+      for (const rest of every({ blocks, devices } as PartitionProblem, count - 1, to, left - own))
+        all.push([{ from, to, devices: own }, ...rest]);
+  return all;
+}
+
+function slowest({ within, ahead, stageMs }: PartitionProblem, stages: readonly Stage[]): number {
+  let [worst, next] = [0, 0];
+  for (const stage of [...stages].reverse()) {
+    const ranks = within === 'data' ? stage.devices : 1;
+    const inFlight = 1 + Math.ceil(next / ranks) + (next > 0 ? ahead : 0);
+    next = inFlight * ranks;
+    worst = Math.max(worst, stageMs(stage, inFlight));
+  }
+  return worst;
+}
+
+describe('a predicted step', () => {
+  test('of an even pipeline takes as long as the published formulas say', () => {
+    const { stepMs } = predict(inARow([1, 1, 1, 1]), even(4), COSTS);
+    expect(stepMs).toBeCloseTo(3 * (8 + 4 - 1), 6); // Huang et al. 2019: (m + P − 1) · (F + B)
+    const split = predict(
+      inARow([1, 1, 1, 1], { schedule: 'zero-bubble', microbatches: 12 }),
+      even(4),
+      COSTS,
+    );
+    expect(split.stepMs).toBeCloseTo(3 * 12 + (4 - 1), 6); // Qi et al. 2023: a bubble of (P − 1) · (F + I − W)
+  });
+
+  test('divides sequences among the devices of a stage, and rows among those that share them', () => {
+    expect(predict(inARow([4], { microbatches: 9 }), even(1), COSTS).stepMs).toBeCloseTo(3 * 3, 6); // the first has 3
+    const rows = inARow([4], { within: 'sequence', microbatches: 2 });
+    expect(predict(rows, even(1, 10), COSTS).stepMs).toBeCloseTo(3 * 2 * (3 / 10), 6); // 3 of 10 leaves
+  });
+
+  test('counts meetings, gradient sums and transfers between stages', () => {
+    const costs = { ...COSTS, link: { latencyMs: 2, gigabytes: 1, overlap: false }, sum: { gigabytes: 1 } };
+    const pass = { leavesMs: 1, onceMs: 0, gathers: [3e6] }; // 3 ms
+    const passes = { forward: pass, inputGradient: pass, weightGradient: pass };
+    const one: Blocks = { leaves: 2, blocks: [block('a', 0, { passes, parameters: 1e6, updateMs: 7 })] };
+    const meeting = predict(inARow([2], { within: 'sequence', microbatches: 1 }), one, costs);
+    expect(meeting.stepMs).toBeCloseTo(3 * (0.5 + 2 + 3) + (2 * 2 + 8) + 7 + 2, 6);
+    expect(meeting.parts.meetings).toBeCloseTo(15 / meeting.stepMs, 6);
+    const two: Blocks = { leaves: 1, blocks: [block('a', 1, { outputBytes: 4e6 }), block('b', 1)] };
+    expect(predict(inARow([1, 1], { microbatches: 1 }), two, costs).stepMs).toBeCloseTo(
+      6 + 2 * (2 + 4) + 2,
+      6,
+    );
+  });
+
+  test('is a trace with a row for each rank', () => {
+    const trace = JSON.parse(traceEvents(predict(inARow([1, 2]), even(2), COSTS)));
+    const spans = trace.traceEvents.filter(({ ph }: { ph: string }) => ph === 'X');
+    expect(new Set(spans.map(({ tid }: { tid: number }) => tid)).size).toBe(3);
+    expect(spans.filter(({ name }: { name: string }) => name === '0B7')).toHaveLength(1);
+  });
+
+  test('that does not fit is refused with the stage and what it needs', () => {
+    const large: Blocks = { leaves: 1, blocks: [block('stem', 1, { stateBytes: 2e9 })] };
+    expect(() => predict(inARow([1]), large, COSTS)).toThrow(
+      'stage 0 (stem to stem) does not fit 1 GB: with each block computed again from its input it needs 2.0 GB, 2.0 GB of them weights, moments and sums',
+    );
+  });
+});
+
+describe('compared plans', () => {
+  test('compute blocks again only as far as memory asks for it', () => {
+    const blocks: Blocks = {
+      leaves: 1,
+      blocks: even(4).blocks.map((one) => ({ ...one, keptBytes: 300e6, outputBytes: 1e6 })),
+    };
+    const { plans } = comparePlans({ blocks: [blocks], devices: 1, microbatches: 4, costs: COSTS });
+    expect(plans[0]!.stages[0]!.recompute).toHaveLength(2); // 4 · 300 MB, of which 2 · 300 and 300 to compute again fit
+    expect(plans[0]!.stepMs).toBeCloseTo(4 * (12 + 2), 6);
+  });
+
+  test('refuse what cannot be, with the reason', () => {
+    const { plans, refused } = comparePlans({ blocks: [even(4)], devices: 4, microbatches: 2, costs: COSTS });
+    expect(plans.map(({ plan: { name } }) => name)).toContain('pipeline');
+    expect(refused).toEqual([
+      {
+        name: 'data parallel',
+        reason: '2 sequences cannot be dealt to 4 devices; use a batch of at least 4',
+      },
+      { name: 'sequence parallel', reason: 'no sequence is cut into 4 leaves or more' },
+    ]);
+  });
+
+  test('refuse a pipeline where norms need the whole step', () => {
+    const compared = comparePlans({
+      blocks: [even(4, 8)],
+      devices: 4,
+      microbatches: 1,
+      costs: COSTS,
+      lockstep: true,
+    });
+    expect(compared.plans.map(({ plan: { name } }) => name)).toEqual(['data parallel']);
+    expect(compared.refused[0]!.reason).toMatch(
+      /^batch norm over the whole step: every norm waits for all sequences/,
+    );
+  });
+});
+
+test('a placement is a plan by names of layers', () => {
+  const blocks: Blocks = {
+    leaves: 1,
+    blocks: ['stem', 'tower.0', 'tower.1', 'tower.2', 'head'].map((name) => block(name, 1)),
+  };
+  const stages = [
+    { from: 0, to: 2, devices: 2 },
+    { from: 2, to: 5, devices: 1 },
+  ];
+  const plan: Plan = { ...inARow([1]), stages };
+  const placement = placementOf(plan, blocks, [['stem'], []]);
+  expect(placement.stages).toEqual([
+    { layers: ['stem', 'tower.0'], devices: 2, recompute: ['stem'] },
+    { layers: ['tower.1', 'tower.2', 'head'], devices: 1 },
+  ]);
+  expect(planOf(placement, blocks, 8, 'test')).toEqual(plan);
+  const short = { ...placement, stages: placement.stages.slice(0, 1) };
+  expect(() => planOf(short, blocks, 8, 'test')).toThrow('no stage has tower.1; add it to the last one');
+});

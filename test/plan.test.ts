@@ -1,0 +1,42 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { cohesin, SMALL_BASENJI } from './cohesin.ts';
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'plan-'));
+  writeFileSync(join(folder, 'model.json'), JSON.stringify(SMALL_BASENJI));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const plan = (...rest: string[]): ReturnType<typeof cohesin> =>
+  cohesin(['plan', '--model', join(folder, 'model.json'), '--batch', '8', ...rest]);
+
+test('plan compares ways to train, says that they are simulated, and writes the best', async () => {
+  const files = ['--out', join(folder, 'plan.json'), '--trace', join(folder, 'trace.json')];
+  const { code, lines } = await plan('--devices', '4', '--json', ...files);
+  expect(code).toBe(0);
+  const result = JSON.parse(lines[0]!);
+  expect(result.simulated).toBe(true);
+  expect(result.plans.length).toBeGreaterThan(1);
+  const times = result.plans.map(({ stepMs }: { stepMs: number }) => stepMs);
+  expect(times).toEqual([...times].sort((a, b) => a - b));
+  for (const { efficiency, stages } of result.plans) {
+    expect(efficiency).toBeLessThanOrEqual(1);
+    expect(stages.reduce((sum: number, { devices }: { devices: number }) => sum + devices, 0)).toBe(4);
+  }
+  expect(JSON.parse(readFileSync(join(folder, 'plan.json'), 'utf8')).stages[0].layers).toContain('trunk');
+  expect(JSON.parse(readFileSync(join(folder, 'trace.json'), 'utf8')).traceEvents.length).toBeGreaterThan(4);
+});
+
+test('plan refuses what cannot be, with the reason, and costs that are no costs', async () => {
+  const together = await plan('--devices', '2', '--batch-norm', 'step');
+  expect(together.lines.join('\n')).toContain('refused: pipeline: batch norm over the whole step');
+  writeFileSync(join(folder, 'costs.json'), JSON.stringify({ device: { gigaMultiplyAdds: 100 } }));
+  const wrong = await plan('--devices', '2', '--costs', join(folder, 'costs.json'));
+  expect(wrong.code).toBe(78);
+  expect(wrong.errors).toContain('device.gigabytes is undefined; it must be a number above 0');
+});
