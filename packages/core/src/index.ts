@@ -122,7 +122,7 @@ export {
   rounds,
 } from './program.ts';
 export { hashName, mix } from './random.ts';
-export { explain, replacePath, writeSynced } from './replace-file.ts';
+export { explain, type Leftovers, removeLeftovers, replacePath, writeSynced } from './replace-file.ts';
 export {
   decodeSafetensors,
   encodeSafetensors,

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
-import { open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { open, readdir, rename, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 
 /**
  * Lets `write` make a file or a folder under a name beside `path`, then renames it to `path`, so a reader
@@ -12,7 +13,7 @@ export async function replacePath<Result>(
   path: string,
   write: (aside: string) => Promise<Result>,
 ): Promise<Result> {
-  const aside = `${path}.${randomUUID()}.partial`;
+  const aside = `${path}.${hostname()}-${process.pid}.${randomUUID()}.partial`;
   try {
     const result = await write(aside);
     await rename(aside, path);
@@ -21,6 +22,40 @@ export async function replacePath<Result>(
   } catch (cause) {
     await rm(aside, { recursive: true, force: true }).catch(() => {}); // the first error is the one to report
     throw explain(path, cause);
+  }
+}
+
+/** What runs that were killed have left beside a path. */
+export interface Leftovers {
+  /** Of processes of this machine that are no more. */
+  readonly removed: readonly string[];
+  /** Of processes that run, or of another machine: they may be written to. */
+  readonly kept: readonly string[];
+}
+
+/** Removes what `replacePath` was making for `path` in processes that are gone. */
+export async function removeLeftovers(path: string): Promise<Leftovers> {
+  const [removed, kept]: [string[], string[]] = [[], []];
+  const names = await readdir(dirname(path)).catch(() => []);
+  for (const name of names) {
+    if (!name.startsWith(`${basename(path)}.`)) continue;
+    const owner = ASIDE.exec(name.slice(basename(path).length));
+    if (owner === null) continue;
+    const found = join(dirname(path), name);
+    const gone = owner[1] === hostname() && !isRunning(Number(owner[2]));
+    if (gone) await rm(found, { recursive: true, force: true });
+    (gone ? removed : kept).push(found);
+  }
+  return { removed, kept };
+}
+
+const ASIDE = /^\.(.+)-(\d+)\.[0-9a-f-]{36}\.partial$/;
+
+function isRunning(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return !(error instanceof Error && 'code' in error && error.code === 'ESRCH');
   }
 }
 

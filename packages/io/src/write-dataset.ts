@@ -20,6 +20,8 @@ export interface DatasetExample {
   readonly sequence: Uint8Array;
   /** Row-major `[targetLength, numTargets]`; f32 is rounded to f16. */
   readonly targets: Targets;
+  /** Stored as the feature `umap`: 1 for each bin that reads cannot be mapped to. `[targetLength]` */
+  readonly unmappable?: Uint8Array;
 }
 
 export interface WriteDatasetOptions {
@@ -72,15 +74,20 @@ export async function writeDataset(
   });
 }
 
-/** Found out before the work, not by the rename after it. */
-async function checkVacant(dir: string): Promise<void> {
-  const entries = await readdir(dir).catch((error: unknown) => {
+/**
+ * Found out before the work, not by the rename after it.
+ *
+ * @throws when something is there
+ */
+export async function checkVacant(dir: string): Promise<void> {
+  const entries: readonly string[] = await readdir(dir).catch((error: unknown) => {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw explain(dir, error);
   });
   if (entries.length > 0) {
+    const whole = entries.includes('statistics.json') ? ' and holds a data set, which is whole' : '';
     throw new Error(
-      `${dir}: the folder is not empty (${entries.length} entries); delete it or choose another`,
+      `${dir}: the folder is not empty (${entries.length} entries)${whole}; delete it or choose another`,
     );
   }
 }
@@ -152,7 +159,7 @@ async function writeTables(
 }
 
 function toRecord(example: DatasetExample, options: WriteDatasetOptions): Uint8Array {
-  const { split, chrom, startBp, endBp, sequence, targets } = example;
+  const { split, chrom, startBp, endBp, sequence, targets, unmappable } = example;
   const where = `example ${chrom}:${startBp}-${endBp} (${split})`;
   if (sequence.length !== options.sequenceLengthBp) {
     throw new Error(`${where}: ${sequence.length} bases but sequenceLengthBp is ${options.sequenceLengthBp}`);
@@ -161,7 +168,7 @@ function toRecord(example: DatasetExample, options: WriteDatasetOptions): Uint8A
   if (wrong >= 0)
     throw new Error(`${where}: base ${wrong} has code ${sequence[wrong]}; codes are 0..3 (ACGT) and 4 (N)`);
   const record = { sequence, targets: { dtype: 'f16', data: toF16(targets, options, where) } } as const;
-  return encodeRecord(record, { sequence: options.sequence ?? 'codes' });
+  return encodeRecord(record, { sequence: options.sequence ?? 'codes', ...(unmappable && { unmappable }) });
 }
 
 function toF16({ dtype, data }: Targets, options: WriteDatasetOptions, where: string): Uint16Array {

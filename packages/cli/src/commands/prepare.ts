@@ -104,6 +104,7 @@ export const prepare: Command = {
       value: 'QUANTILE',
       about: 'of its sequence, that an unmappable bin may reach (default 1: any)',
     },
+    'unmappable-feature': { about: 'stores the unmappable bins in each record, as baskerville does (umap)' },
     stride: {
       value: 'BP|SHARE',
       about: 'between starts of sequences; up to 1, a share of the length (default 1)',
@@ -181,6 +182,7 @@ async function readRequest(options: Options): Promise<PrepareOptions> {
     ...(background !== undefined && { background }),
     unmappableLimit: options.number('unmappable-limit') ?? defaults.unmappableLimit,
     unmappableClip: options.number('unmappable-clip') ?? defaults.unmappableClip,
+    storeUnmappable: options.flag('unmappable-feature'),
     strideTrainBp: stride(options, 'stride', sequenceLengthBp),
     strideTestBp: stride(options, 'stride-test', sequenceLengthBp),
     snapBp: options.count('snap') ?? (contacts ? poolWidthBp : defaults.snapBp),
@@ -320,7 +322,13 @@ async function write(out: string, plan: PreparePlan, threads: number, output: Ou
       `${Math.floor((100 * done) / total)} %: ${done}/${total} windows of tracks, ${left} left`,
     );
   };
-  const { records, tracks, warnings } = await runPrepare(out, plan, { threads, progress });
+  const { records, tracks, warnings } = await runPrepare(out, plan, {
+    ...{ threads, progress },
+    note: (text) => {
+      output.say(`note: ${text}`);
+      output.event({ event: 'note', text });
+    },
+  });
   output.endProgress();
   for (const text of warnings.slice(plan.warnings.length)) output.say(`warning: ${text}`);
   for (const { identifier, mean, max, zeroFraction, clippedFraction } of tracks) {
@@ -329,8 +337,9 @@ async function write(out: string, plan: PreparePlan, threads: number, output: Ou
     );
   }
   const seconds = (performance.now() - start) / 1000;
-  output.event({ event: 'end', out, records, tracks, warnings, seconds });
+  const peakBytes = process.resourceUsage().maxRSS * 1024;
+  output.event({ event: 'end', out, records, tracks, warnings, seconds, peakBytes });
   output.say(
-    `${out}: written in ${duration(seconds)}; see provenance.html there, and \`cohesin train --data ${out}\``,
+    `${out}: written in ${duration(seconds)}, with ${Math.ceil(peakBytes / 2 ** 20)} MiB of memory at most; see provenance.html there, and \`cohesin train --data ${out}\``,
   );
 }

@@ -1,8 +1,9 @@
 /** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { removeLeftovers } from '@cohesin/core';
 import { readPadded } from '../genome.ts';
-import { type DatasetExample, writeDataset } from '../write-dataset.ts';
+import { checkVacant, type DatasetExample, writeDataset } from '../write-dataset.ts';
 import { holdTo, ValueCounts } from './extremes.ts';
 import { beyondBp, type PrepareOptions, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
@@ -27,25 +28,36 @@ export interface RunOptions {
   /** Threads that read and bin tracks; 0 is this one. The data do not depend on it. */
   readonly threads?: number;
   readonly progress?: PrepareProgress;
+  /** Is told what runs that were killed had left. */
+  readonly note?: (text: string) => void;
 }
 
 /**
- * Writes the data set of a plan to the new folder `dir`: the published layout, `contigs.bed`, `provenance.json` and
- * `provenance.html`. Aside first, then renamed. Holds about `memoryBytes` of targets.
+ * Writes the data set of a plan to the new folder `dir`: the published layout, `contigs.bed`, `mseqs_unmap.npy` where there are
+ * unmappable stretches, `provenance.json` and `provenance.html`. Aside first, then renamed. Holds about `memoryBytes` of targets.
  *
- * @throws when an input is damaged, a target is no number, or the disk fails; nothing is then left behind
+ * @throws when `dir` is not empty, an input is damaged, a target is no number, or the disk fails; nothing is then left behind
  */
 export async function runPrepare(
   dir: string,
   plan: PreparePlan,
-  { threads = 0, progress = () => {} }: RunOptions = {},
+  { threads = 0, progress = () => {}, note = () => {} }: RunOptions = {},
 ): Promise<PrepareResult> {
+  await checkVacant(dir);
+  await startOver(dir, note);
   const source = openTargetSource(plan, threads);
   try {
     return await write(dir, plan, source, progress);
   } finally {
     await source.close();
   }
+}
+
+async function startOver(dir: string, note: (text: string) => void): Promise<void> {
+  const { removed, kept } = await removeLeftovers(dir);
+  for (const path of removed)
+    note(`an earlier run ended before its data set was whole; starts over, and removed ${path}`);
+  for (const path of kept) note(`${path} may be written by another run; delete it if that is no more`);
 }
 
 async function write(
@@ -58,6 +70,7 @@ async function write(
   const counts = options.tracks.map(() => new TrackCount());
   const inputs = await describeInputs(options);
   const filtered: PlannedSequence[] = [];
+  const unmappable: Uint8Array[] = [];
   const { extremeQuantile } = options;
   const passes = extremeQuantile === undefined ? 1 : 2;
   const limits =
@@ -71,7 +84,7 @@ async function write(
     targets: options.tracks.map((track) => tableRow(track, options)),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
-    examples: examples({ plan, source, counts, limits, filtered }, (done, total) =>
+    examples: examples({ plan, source, counts, limits, filtered, unmappable }, (done, total) =>
       progress((passes - 1) * total + done, passes * total),
     ),
     ...(options.contacts ? { diagonalOffset: options.contacts.diagonalOffset } : {}),
@@ -80,6 +93,8 @@ async function write(
         ({ chrom, startBp, endBp, split }) => `${chrom}\t${startBp}\t${endBp}\t${split}\n`,
       );
       if (rows.length > 0) await writeFile(join(folder, 'contigs.bed'), rows.join(''), { flush: true });
+      if (unmappable.length > 0)
+        await writeFile(join(folder, 'mseqs_unmap.npy'), npyOf(unmappable), { flush: true });
       const tracks = counts.map((count, i) => count.summary(options.tracks[i]!));
       provenance = await provenanceOf(plan, inputs, written, tracks, filtered.length);
       await writeFile(join(folder, 'provenance.json'), `${JSON.stringify(provenance, undefined, 2)}\n`, {
@@ -89,6 +104,16 @@ async function write(
     },
   });
   return { records, tracks: provenance!.tracks, warnings: provenance!.warnings };
+}
+
+/** Booleans in numpy's format, version 1: `[sequences, bins]`, in the order of `sequences.bed`. */
+function npyOf(rows: readonly Uint8Array[]): Buffer {
+  const header = `{'descr': '|b1', 'fortran_order': False, 'shape': (${rows.length}, ${rows[0]!.length}), }`;
+  const padded = `${header.padEnd(Math.ceil((header.length + 11) / 64) * 64 - 11)}\n`;
+  const head = Buffer.alloc(10);
+  head.write('\x93NUMPY\x01\x00', 'latin1');
+  head.writeUInt16LE(padded.length, 8);
+  return Buffer.concat([head, Buffer.from(padded, 'latin1'), ...rows]);
 }
 
 /** The columns of basenji's targets.txt, and where there are control tracks `role`. */
@@ -116,6 +141,8 @@ interface Reading {
   readonly limits: readonly number[] | undefined;
   /** Sequences left out. */
   readonly filtered: PlannedSequence[];
+  /** Of the sequences written, in their order. */
+  readonly unmappable: Uint8Array[];
 }
 
 /** Sequences with a contact map that has no valid contact are left out and counted. */
@@ -129,14 +156,16 @@ async function* examples(reading: Reading, progress: PrepareProgress): AsyncGene
     const group = sequences.slice(from, from + groupSize);
     const targets = await readGroup(reading, group, (done) => progress(from * tracks.length + done, total));
     for (const [i, place] of group.entries()) {
-      const { chrom, startBp, endBp, split } = place;
+      const { chrom, startBp, endBp, split, unmappable } = place;
       const data = targets[i];
       if (data === undefined) {
         filtered.push(place);
         continue;
       }
       const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
-      yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data } };
+      const stored = options.storeUnmappable && unmappable ? { unmappable } : {};
+      if (unmappable) reading.unmappable.push(unmappable);
+      yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data }, ...stored };
     }
   }
 }
