@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
+  decodeExample,
   f16ToF32,
   f32ToF16,
   openDataset,
@@ -12,6 +13,7 @@ import {
   PREPARE_DEFAULTS,
   type PrepareOptions,
   planPrepare,
+  readRecords,
   readTrackTable,
   runPrepare,
   type StreamPosition,
@@ -163,6 +165,7 @@ describe('prepare on a toy genome', () => {
         ...{
           gaps: inToy('gaps.bed'),
           unmappable: inToy('unmappable.bed'),
+          storeUnmappable: true,
           unmappableClip: 0,
           shuffle: false,
         },
@@ -178,6 +181,20 @@ describe('prepare on a toy genome', () => {
     const least = Math.min(...targets);
     expect([...targets.subarray(6, 9)]).toEqual([least, least, least]);
     expect(targets[5]).toBeGreaterThan(least);
+    const bins = plan.sequences.map(({ unmappable }) => unmappable!);
+    const npy = await readFile(join(inToy('masked'), 'mseqs_unmap.npy'));
+    expect(npy.toString('latin1', 0, 10)).toBe('\u0093NUMPY\u0001\0v\0');
+    expect(npy.toString('latin1', 10, 128).trimEnd()).toBe(
+      "{'descr': '|b1', 'fortran_order': False, 'shape': (60, 15), }",
+    );
+    expect([...npy.subarray(128)]).toEqual(bins.flatMap((row) => [...row]));
+    expect(npy.subarray(128).filter((bin) => bin === 1).length).toBe(6);
+    const stored: unknown[] = [];
+    for (const split of ['train', 'valid', 'test'])
+      for await (const { data } of readRecords(join(inToy('masked'), `tfrecords/${split}-0.tfr`)))
+        stored.push(decodeExample(data).get('umap'));
+    expect(stored).toEqual(bins.map((row) => ({ kind: 'bytes', values: [Buffer.from(row)] })));
+    expect(await problems({ storeUnmappable: true })).toContain('there is no BED of unmappable stretches');
   });
 
   it('holds each track to a quantile of all its targets', async () => {

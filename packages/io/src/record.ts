@@ -57,6 +57,8 @@ export interface DecodeRecordOptions {
 export interface EncodeRecordOptions {
   /** One byte per base, or four. */
   readonly sequence?: 'codes' | 'one-hot';
+  /** The feature `umap` of baskerville: 1 for each bin that reads cannot be mapped to. `[targetLength]` */
+  readonly unmappable?: Uint8Array;
 }
 
 /**
@@ -82,7 +84,7 @@ export function decodeRecord(
 /** A serialized `tf.train.Example`: f16 targets as bytes, f32 targets as a FloatList. */
 export function encodeRecord(
   { sequence, targets, genome }: SequenceRecord,
-  { sequence: storage = 'codes' }: EncodeRecordOptions = {},
+  { sequence: storage = 'codes', unmappable }: EncodeRecordOptions = {},
 ): Uint8Array {
   const { data } = targets;
   const target: Feature =
@@ -94,6 +96,7 @@ export function encodeRecord(
     ['sequence', { kind: 'bytes', values: [stored] }],
     ['target', target],
   ];
+  if (unmappable) features.push(['umap', { kind: 'bytes', values: [unmappable] }]);
   if (genome !== undefined) features.push(['genome', { kind: 'int64', values: [BigInt(genome)] }]);
   return encodeExample(features);
 }

@@ -62,6 +62,8 @@ export interface PrepareOptions {
   readonly unmappableLimit: number;
   /** Targets in unmappable bins are held to this quantile of the sequence, per track; 1 leaves them. */
   readonly unmappableClip: number;
+  /** Stores each sequence's unmappable bins as the feature `umap` of its record. */
+  readonly storeUnmappable?: boolean;
   /** Between the starts of training sequences, in bp. */
   readonly strideTrainBp: number;
   /** Of the other splits. */
@@ -186,6 +188,8 @@ export function wrongOptions(options: PrepareOptions): string[] {
     wrong.push(
       `background is ${options.background} places for each of peaks; give peaks, and a number above 0`,
     );
+  if (options.unmappable === undefined && (options.storeUnmappable || options.unmappableClip < 1))
+    wrong.push('unmappable bins are to be stored or clipped, but there is no BED of unmappable stretches');
   if (options.tracks.length === 0) wrong.push('there are no tracks; name at least one bigWig');
   for (const { identifier, statistic, scale, clip = 1, clipSoft = 1, strandPair } of options.tracks) {
     if (!Number.isFinite(scale) || !(clip > 0) || !(clipSoft > 0))
