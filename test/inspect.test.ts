@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { inflateSync } from 'node:zlib';
 import { writeSafetensors } from '@cohesin/core';
 import { type DatasetExample, encodeRecord, inspect, writeDataset, writeRecords } from '@cohesin/io';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -54,7 +55,9 @@ describe('inspect', () => {
       ['one', '9.5', '19', '1.67 %', '0'],
       ['two', '0', '0', '100 %', '0'],
     ]);
-    expect(found.curves[0]).toEqual({ name: 'one', values: [0, 2, 4, 6, 8] });
+    expect(found.caption).toBe('first record of train: c:0-20');
+    expect(found.curves.map(({ name }) => name)).toEqual(['GC', 'one', 'two']);
+    expect(found.curves[1]!.values).toEqual([0, 2, 4, 6, 8]);
     expect(found.warnings).toEqual(['1 tracks are zero in every record: two']);
     expect(found.problems).toEqual([]);
   });
@@ -132,6 +135,51 @@ describe('inspect', () => {
       begins: 'ACGN',
       dialect: expect.stringContaining('Akita'),
     });
+  });
+
+  it('draws a record in the shape that its folder states, and contact maps from their triangles', async () => {
+    const found = await inspect(inFolder('data/tfrecords/train-0.tfr'));
+    expect(found.caption).toContain('in the shape of ');
+    expect(found.curves.map(({ values }) => values)).toEqual(
+      (await inspect(inFolder('data'))).curves.map(({ values }) => values),
+    );
+    const sizes = { sequenceLengthBp: 60, targetLength: 6, poolWidthBp: 10, cropBp: 5, diagonalOffset: 2 };
+    await writeDataset(inFolder('maps'), {
+      ...sizes,
+      targets: [{ identifier: 'map', description: '' }],
+      examples: [
+        {
+          ...{ split: 'train', chrom: 'chr1', startBp: 0, endBp: 60, sequence: new Uint8Array(60) },
+          targets: { dtype: 'f32', data: Float32Array.of(1, 2, 3, 4, 5, 6) },
+        },
+      ],
+    });
+    const { maps, curves } = await inspect(inFolder('maps'));
+    expect([curves.length, maps.length, maps[0]!.side]).toEqual([0, 1, 5]);
+    const { NaN: no } = Number;
+    const rows = [
+      ...[no, no, 1, 2, 3],
+      ...[no, no, no, 4, 5],
+      ...[1, no, no, no, 6],
+      ...[2, 4, no, no, no],
+      ...[3, 5, 6, no, no],
+    ];
+    expect([...maps[0]!.values]).toEqual(rows);
+    const page = inFolder('page.html');
+    const { lines } = await cohesin(['inspect', inFolder('maps'), '--page', page]);
+    expect(lines.slice(-5)).toEqual([
+      '   · ·    ░░',
+      '   · · ·▒▒▓▓',
+      '     · · ·██',
+      '    ▒▒ · · ·',
+      '  ░░▓▓██ · ·',
+    ]);
+    const html = await readFile(page, 'utf8');
+    expect(html).not.toMatch(/(src|href)="(?!data:)/);
+    const png = Buffer.from(/base64,([^"]+)/.exec(html)![1]!, 'base64');
+    expect([png.readUInt32BE(16), png.readUInt32BE(20)]).toEqual([5, 5]);
+    const pixels = inflateSync(png.subarray(png.indexOf('IDAT') + 4));
+    expect([...pixels.subarray(0, 6)]).toEqual([0, 0, 0, 1, 52, 103]); // a filter, then missing, and a fifth of 254 apart
   });
 
   it('finds the damage of every file that frames can show', async () => {

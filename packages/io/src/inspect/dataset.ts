@@ -5,12 +5,12 @@ import { f16ToF32 } from '../float16.ts';
 import { splitRank } from '../prepare/contigs.ts';
 import { decodeRecord, type SequenceRecord } from '../record.ts';
 import { readRecords } from '../tfrecord.ts';
+import { drawRecord, letters } from './draw-record.ts';
 import type { InspectOptions } from './inspect.ts';
 import { brief, type Notes, percent } from './inspection.ts';
 
-/** Tracks in the table and in the picture; more make no one wiser. */
+/** Tracks in the table; more make no one wiser. */
 const SHOWN_TRACKS = 12;
-const SHOWN_CURVES = 6;
 
 /** A folder in the published layout: sizes, splits, every record, and what its tables say of them. */
 export async function inspectDataset(
@@ -36,7 +36,9 @@ export async function inspectDataset(
   for (const [split, { files, records: stated }] of splits) {
     const counts = await readSplit(quick ? files.slice(0, 1) : files, set, tally, notes);
     const found = counts.reduce((sum, count) => sum + count, 0);
-    const inBed = rowsInBed?.get(split);
+    const inBed = rowsInBed?.get(split)?.length;
+    if (found > 0)
+      notes.caption ||= `first record of ${split}: ${rowsInBed?.get(split)?.[0] ?? 'place unknown'}`;
     rows.push([split, String(files.length), String(found), String(stated ?? ''), String(inBed ?? '')]);
     if (quick) continue;
     const empty = counts.flatMap((count, i) => (count === 0 ? [basename(files[i]!)] : []));
@@ -80,15 +82,19 @@ async function readSplit(
   return counts;
 }
 
-async function sequencesBed(dir: string): Promise<Map<string, number> | undefined> {
+/** Places by split. */
+async function sequencesBed(dir: string): Promise<Map<string, string[]> | undefined> {
   const text = await readFile(join(dir, 'sequences.bed'), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  const counts = new Map<string, number>();
+  const rows = new Map<string, string[]>();
   for (const line of text.split('\n')) {
-    const split = line.split('\t')[3]?.trim();
-    if (split) counts.set(split, (counts.get(split) ?? 0) + 1);
+    const [chrom, start, end, split] = line.split('\t');
+    if (split === undefined) continue;
+    const own = rows.get(split.trim()) ?? [];
+    own.push(`${chrom}:${start}-${end}`);
+    rows.set(split.trim(), own);
   }
-  return counts;
+  return rows;
 }
 
 /** Adds up records: bases, and each track. */
@@ -102,8 +108,7 @@ class Tally {
   readonly #dtypes = new Set<string>();
   readonly #storage = new Set<string>();
   #records = 0;
-  #first: Float32Array | undefined;
-  #start = '';
+  #first: { readonly sequence: Uint8Array; readonly values: Float32Array } | undefined;
 
   constructor(set: Dataset) {
     this.#set = set;
@@ -132,12 +137,11 @@ class Tally {
       recordBytes - targetBytes > 3 * sequenceLengthBp ? 'one-hot, 4 bytes a base' : 'codes, 1 byte a base',
     );
     this.#records++;
-    this.#first ??= Float32Array.from(values);
-    this.#start ||= Array.from(sequence.subarray(0, 60), (code) => 'ACGTN'[code]).join('');
+    this.#first ??= { sequence: sequence.slice(), values: Float32Array.from(values) };
   }
 
   report(notes: Notes): void {
-    const { numTargets, targetLength, targets, diagonalOffset } = this.#set;
+    const { numTargets, targetLength, targets } = this.#set;
     if (this.#records === 0) return;
     const total = this.#bases.reduce((sum, count) => sum + count, 0);
     const known = total - this.#bases[4]!;
@@ -145,7 +149,7 @@ class Tally {
     notes.fact('targets stored as', [...this.#dtypes].join(' and '));
     notes.fact(
       'bases',
-      `${percent((this.#bases[1]! + this.#bases[2]!) / known)} GC, ${percent(this.#bases[4]! / total)} N; the first record begins ${this.#start}`,
+      `${percent((this.#bases[1]! + this.#bases[2]!) / known)} GC, ${percent(this.#bases[4]! / total)} N; the first record begins ${letters(this.#first!.sequence.subarray(0, 60))}`,
     );
     const values = this.#records * targetLength;
     const name = (track: number): string => targets[track]?.identifier ?? `track ${track}`;
@@ -171,12 +175,6 @@ class Tally {
       notes.warnings.push(
         `${flat.length} tracks are zero in every record: ${flat.slice(0, 6).map(name).join(', ')}`,
       );
-    if (diagonalOffset !== undefined) return;
-    for (let track = 0; track < Math.min(SHOWN_CURVES, numTargets); track++) {
-      notes.curves.push({
-        name: name(track),
-        values: Array.from({ length: targetLength }, (_, bin) => this.#first![bin * numTargets + track]!),
-      });
-    }
+    drawRecord(this.#set, this.#first!, notes);
   }
 }

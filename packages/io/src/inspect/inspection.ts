@@ -6,6 +6,8 @@ export interface Inspection {
   /** Name and value. */
   readonly facts: readonly (readonly [string, string])[];
   readonly tables: readonly Table[];
+  /** What the pictures show. */
+  readonly caption: string;
   /** Values to draw. */
   readonly curves: readonly Curve[];
   readonly maps: readonly HeatMap[];
@@ -37,6 +39,7 @@ export interface HeatMap {
 export class Notes implements Inspection {
   readonly path: string;
   what = '';
+  caption = '';
   readonly facts: [string, string][] = [];
   readonly tables: Table[] = [];
   readonly curves: Curve[] = [];

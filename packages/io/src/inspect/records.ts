@@ -1,8 +1,13 @@
+import { existsSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { decodeExample, type Example, type Feature } from '../example.ts';
 import { f16ToF32 } from '../float16.ts';
+import { decodeRecord } from '../record.ts';
 import { sniff } from '../sniff.ts';
+import { readStatistics } from '../statistics.ts';
 import { readRecords } from '../tfrecord.ts';
+import { drawRecord } from './draw-record.ts';
 import type { InspectOptions } from './inspect.ts';
 import { brief, type Notes, percent } from './inspection.ts';
 
@@ -20,7 +25,10 @@ export async function inspectRecords(path: string, notes: Notes, { quick }: Insp
         strange.push(
           `record ${index} at byte ${offset} (uncompressed): a sound frame, but its ${data.length} bytes are no tf.train.Example (${example})`,
         );
-      else if (records === strange.length) firstRecord(example, notes);
+      else if (records === strange.length) {
+        firstRecord(example, notes);
+        await drawFirst(path, data, notes);
+      }
       const form = typeof example === 'string' ? 'no tf.train.Example' : describe(example);
       forms.set(form, (forms.get(form) ?? 0) + 1);
       records++;
@@ -43,6 +51,22 @@ export async function inspectRecords(path: string, notes: Notes, { quick }: Insp
   if (forms.size > 1) notes.warnings.push(`records have ${forms.size} different forms`);
   if (records === 0 && notes.problems.length === 0)
     notes.warnings.push('the file is sound and holds no records; basenji leaves such files');
+}
+
+/** A picture of the record, where the folder above holds the `statistics.json` that its shape is in. */
+async function drawFirst(path: string, data: Uint8Array, notes: Notes): Promise<void> {
+  const folder = dirname(dirname(resolve(path)));
+  if (!existsSync(join(folder, 'statistics.json'))) return;
+  try {
+    const statistics = await readStatistics(folder);
+    const place = { file: path, recordIndex: 0, offset: 0 };
+    const { sequence, targets } = decodeRecord(data, statistics, place, { allowNonFinite: true });
+    const values = targets.dtype === 'f16' ? f16ToF32(targets.data) : targets.data;
+    drawRecord({ ...statistics, targets: [] }, { sequence, values }, notes);
+    notes.caption = `first record, in the shape of ${join(folder, 'statistics.json')}`;
+  } catch (error) {
+    notes.warnings.push(`no picture: ${(error as Error).message}`);
+  }
 }
 
 async function compressionOf(path: string): Promise<string> {

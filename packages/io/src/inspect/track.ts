@@ -3,7 +3,7 @@ import type { InspectOptions } from './inspect.ts';
 import { brief, type Notes, percent } from './inspection.ts';
 
 const STEP_BP = 2 ** 20;
-const CURVE_POINTS = 64;
+const CURVE_POINTS = 500;
 const SHOWN = 30;
 
 /** A bigWig: chromosomes, and every value read. */

@@ -1,21 +1,16 @@
 /** `provenance.html`: the account of a data set as one page that needs nothing else. */
+import { page, plain, table } from '../page-parts.ts';
 import type { Provenance } from './provenance.ts';
 import type { TrackSummary } from './track-summary.ts';
-
-const STYLE = `body{font:14px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-size:13px}
-td,th{text-align:right;padding:.15rem .6rem;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
-code,td.hash{font-family:ui-monospace,monospace;font-size:12px}.warn{background:#fff4d6;padding:.4rem .8rem}
-svg rect{fill:#3b6ea5}`;
 
 /** The page. */
 export function provenancePage(provenance: Provenance): string {
   const { options, records, dropped, tracks, warnings, inputs, chromosomes, software, written } = provenance;
   const { sequenceLengthBp, cropBp, poolWidthBp } = options;
   const total = Object.values(records).reduce((sum, count) => sum + count, 0);
-  return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Data set: ${total} sequences</title><style>${STYLE}</style></head><body>
-<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} tracks of ${provenance.targetLength} targets in bins of ${poolWidthBp} bp</h1>
+  return page(
+    `Data set: ${total} sequences`,
+    `<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} tracks of ${provenance.targetLength} targets in bins of ${poolWidthBp} bp</h1>
 <p>${cropBp} bp at each end have no targets. ${dropped.unmappable} sequences were dropped as unmappable, ${dropped.sampled} by sampling, ${dropped.filtered} as filtered from a contact map. Written ${plain(written)}.</p>
 ${warnings.map((text) => `<p class="warn">${plain(text)}</p>`).join('\n')}
 <h2>Splits</h2>
@@ -50,9 +45,8 @@ ${table(
 ${table(
   ['package', 'version'],
   Object.entries(software).map(([name, version]) => [plain(name), plain(version)]),
-)}
-</body></html>
-`;
+)}`,
+  );
 }
 
 function trackRow(track: TrackSummary): string[] {
@@ -95,16 +89,6 @@ function bars(entries: readonly (readonly [string, number])[]): string {
   return `<svg width="470" height="${entries.length * 18}" role="img">${rows.join('')}</svg>`;
 }
 
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const row = (cells: readonly string[], tag: string): string =>
-    `<tr>${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join('')}</tr>`;
-  return `<table>${row(header, 'th')}${rows.map((cells) => row(cells, 'td')).join('\n')}</table>`;
-}
-
 function percent(share: number): string {
   return `${(100 * share).toFixed(2)} %`;
-}
-
-function plain(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
