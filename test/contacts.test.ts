@@ -148,6 +148,11 @@ describe('prepare on contact maps', () => {
     await plan.genome.close();
     expect(records).toEqual({ train: 6, valid: 3, test: 4 });
     expect(warnings).toEqual(['3 sequences were left out: a contact map has no valid contact there']);
+    const noTest = toy.weights.map((weight, bin) => (bin < 101 ? weight : Number.NaN));
+    await writeCooler(inFolder('no-test.cool'), { ...toy, weights: noTest });
+    const other = await planPrepare(options({ tracks: [{ ...track!, file: inFolder('no-test.cool') }] }));
+    const left = await runPrepare(inFolder('no-test'), other).finally(() => other.genome.close());
+    expect(left.warnings[1]).toBe('no sequences are left in test');
     const bed = await readFile(join(inFolder('fewer'), 'sequences.bed'), 'utf8');
     expect(bed.split('\n')[0]).toBe('chrI\t1500\t3500\ttrain');
   });

@@ -5,7 +5,7 @@ const STYLE = `body{font:14px/1.5 system-ui,sans-serif;max-width:70rem;margin:2r
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;font-size:13px}
 td,th{text-align:right;padding:.15rem .6rem;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}
 code,td.hash{font-family:ui-monospace,monospace;font-size:12px}.warn{background:#fff4d6;padding:.4rem .8rem}
-.problem{background:#fde2e0;padding:.4rem .8rem}svg{font-size:12px;max-width:100%}svg rect,svg path{fill:#3b6ea5}
+.facts td{text-align:left}.problem{background:#fde2e0;padding:.4rem .8rem}svg{font-size:12px;max-width:100%}svg rect,svg path{fill:#3b6ea5}
 img{image-rendering:pixelated;display:block}`;
 
 /** `body` is HTML; the title is text. */
@@ -18,10 +18,14 @@ ${body}
 }
 
 /** Cells are HTML. */
-export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+export function table(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  kind?: 'facts',
+): string {
   const row = (cells: readonly string[], tag: string): string =>
     `<tr>${cells.map((cell) => `<${tag}>${cell}</${tag}>`).join('')}</tr>`;
-  return `<table>${row(header, 'th')}${rows.map((cells) => row(cells, 'td')).join('\n')}</table>`;
+  return `<table${kind ? ` class="${kind}"` : ''}>${header.length > 0 ? row(header, 'th') : ''}${rows.map((cells) => row(cells, 'td')).join('\n')}</table>`;
 }
 
 /** Text as HTML. */
@@ -67,7 +71,8 @@ const COLOURS: readonly (readonly [number, number, number])[] = [
 export function mapImage(values: Float64Array, side: number): string {
   const ordered = values.filter(Number.isFinite).sort();
   const at = (share: number): number => ordered[Math.floor(share * (ordered.length - 1))] ?? 0;
-  const [low, high] = [at(0.01), at(0.99)];
+  const most = Math.max(-at(0.01), at(0.99));
+  const [low, high] = at(0.01) < 0 && at(0.99) > 0 ? [-most, most] : [at(0.01), at(0.99)]; // white is 0
   const rows = Buffer.alloc(side * (side + 1)); // each begins with 0: no filter
   for (let row = 0; row < side; row++) {
     for (let column = 0; column < side; column++) {

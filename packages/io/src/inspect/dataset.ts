@@ -144,7 +144,7 @@ class Tally {
     const { numTargets, targetLength, targets } = this.#set;
     if (this.#records === 0) return;
     const total = this.#bases.reduce((sum, count) => sum + count, 0);
-    const known = total - this.#bases[4]!;
+    const known = total - this.#bases[4]! || 1;
     notes.fact('sequence stored as', [...this.#storage].join(' and '));
     notes.fact('targets stored as', [...this.#dtypes].join(' and '));
     notes.fact(

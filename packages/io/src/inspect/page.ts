@@ -21,8 +21,9 @@ export function inspectionPage({
 ${problems.map((text) => `<p class="problem">${plain(text)}</p>`).join('\n')}
 ${warnings.map((text) => `<p class="warn">${plain(text)}</p>`).join('\n')}
 ${table(
-  ['', ''],
+  [],
   facts.map((fact) => fact.map(plain)),
+  'facts',
 )}
 ${caption === '' ? '' : `<h2>${plain(caption)}</h2>`}
 ${curves.map(({ name, values }) => `<p>${plain(name)}, ${plain(range(values))}</p>${curveSvg(values)}`).join('\n')}

@@ -19,13 +19,13 @@ export class Findings {
 }
 
 /**
- * The name another file has for a chromosome of the genome: the same one, or with `chr` added or left out, and `M` for
- * `MT`. Undefined when it has none of these.
+ * The name another file has for a chromosome of the genome: the same one, or with `chr` added or left out, and any of
+ * `M`, `MT` and `Mito` (Ensembl's in yeast) for another. Undefined when it has none of these.
  */
 export function nameIn(has: (name: string) => boolean, chrom: string): string | undefined {
   const bare = chrom.replace(/^chr/i, '');
   const forms = [chrom, `chr${bare}`, bare];
-  if (/^MT?$/.test(bare)) forms.push('chrM', 'M', 'MT', 'chrMT');
+  if (/^(MT?|Mito)$/.test(bare)) forms.push('chrM', 'M', 'MT', 'chrMT', 'Mito');
   return forms.find(has);
 }
 

@@ -99,6 +99,9 @@ export async function provenanceOf(
       ...(filtered > 0
         ? [`${filtered} sequences were left out: a contact map has no valid contact there`]
         : []),
+      ...[...new Set(sequences.map(({ split }) => split))]
+        .filter((split) => records[split] === undefined)
+        .map((split) => `no sequences are left in ${split}`),
       ...trackWarnings(tracks, options.contacts !== undefined),
     ],
   };
