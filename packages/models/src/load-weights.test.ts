@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -218,6 +218,48 @@ describe('weights of some layers', () => {
     );
     expect(() => layerWeights(target(), own, ['stem.*'])).toThrow(/no parameter matches 'stem\.\*'/);
   });
+});
+
+/** The bytes of a safetensors file with its header changed, padded to the length it had. */
+function withHeader(file: Buffer, change: (header: string) => string): Buffer {
+  const length = Number(file.readBigUInt64LE(0));
+  const header = change(file.subarray(8, 8 + length).toString());
+  return Buffer.concat([file.subarray(0, 8), Buffer.from(header.padEnd(length)), file.subarray(8 + length)]);
+}
+
+function withLength(file: Buffer, length: bigint): Buffer {
+  const changed = Buffer.from(file);
+  changed.writeBigUInt64LE(length);
+  return changed;
+}
+
+test.each<[string, (file: Buffer) => Buffer, RegExp]>([
+  [
+    'cut short',
+    (file) => file.subarray(0, -100),
+    /cut short: the header describes \d+ bytes of data, found \d+; tensor \S+ should end at byte \d+/,
+  ],
+  [
+    'whose header runs past the end',
+    (file) => withLength(file, 1_000_000n),
+    /the header should take at most \d+ bytes but the file says 1000000/,
+  ],
+  [
+    'of another shape',
+    (file) => withHeader(file, (header) => header.replace('"shape":[4,4,5]', '"shape":[4,5,4]')),
+    /convolutions\.0\.conv\.weight is \[4, 5, 4\] but the model has \[4, 4, 5\]/,
+  ],
+])('a file %s is refused with its path, the tensor and both sides', async (_, spoil, message) => {
+  const built = smallBasset();
+  const path = join(folder, 'bad.safetensors');
+  await saveWeights(built, path, { format: 'safetensors', weights: values(built.model) });
+  await writeFile(path, spoil(await readFile(path)));
+  const refusal = await loadWeights(built, path).then(
+    () => 'loaded',
+    (error: Error) => error.message,
+  );
+  expect(refusal.startsWith(`${path}: `)).toBe(true);
+  expect(refusal).toMatch(message);
 });
 
 const LISTS = resolve(
