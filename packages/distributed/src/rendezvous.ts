@@ -101,7 +101,7 @@ export class Rendezvous {
    * @throws when another rank failed, or the deadline passes: with `what` this rank waited for, and where the peer is.
    */
   waitFor(word: Word, peer: number, what: string): void {
-    this.wait(word, () => `for ${what}: ${this.placeText(peer)}`);
+    this.wait(word, () => ` for ${what}: ${this.placeText(peer)}`);
   }
 
   private wait({ words, index, done }: Word, whom: () => string): void {
@@ -118,15 +118,15 @@ export class Rendezvous {
 
   private late(whom: string): string {
     const seconds = (this.deadlineMs / 1000).toFixed(0);
-    return `rank ${this.rank} waited ${seconds} s at ${this.doing(this.rank)}${whom.startsWith('for') ? ' ' : ': '}${whom}. A device hangs or is far slower than the others; restart from the last checkpoint, or raise the deadline`;
+    return `rank ${this.rank} waited ${seconds} s at ${this.doing(this.rank)}${whom}. A device hangs or is far slower than the others; restart from the last checkpoint, or raise the deadline`;
   }
 
   private missing(members: readonly number[]): string {
     const own = this.doing(this.rank);
-    return members
+    const late = members
       .filter((rank) => rank !== this.rank && this.doing(rank) !== own)
-      .map((rank) => this.placeText(rank))
-      .join('; ');
+      .map((rank) => this.placeText(rank));
+    return `: ${late.join('; ')}`;
   }
 
   private placeText(rank: number): string {

@@ -67,7 +67,8 @@ class Placing {
 
   private forwardStage(work: Work, reads: readonly Stored[]): number | undefined {
     const inputs = reads.flatMap((x) => this.forward.get(x) ?? []);
-    const stages = [...inputs, this.layers.ofForward(mainOf(work)) ?? []].flat();
+    const own = this.layers.ofForward(mainOf(work));
+    const stages = own === undefined ? inputs : [own, ...inputs];
     return stages.length === 0 ? undefined : Math.max(...stages);
   }
 
