@@ -179,7 +179,7 @@ function cutStage({ whole, stageOf }: Placed, { stage, links, kinds, update }: O
     };
   };
   const { graph, levels } = update.stages[stage]!;
-  const ends = Object.values(graph.outputs).map(stored);
+  const ends = [...Object.values(graph.outputs), ...graph.assignments.map(({ value }) => value)].map(stored);
   const segments = [
     { ...EMPTY, once: neededOf(once, [...own, ...levels.flat()], ends) },
     ...actions.map(action),

@@ -1,9 +1,13 @@
 import { expect, test } from 'vitest';
 import { nn } from '../../index.ts';
+import { add } from '../../ops/arithmetic.ts';
 import { relu } from '../../ops/elementwise.ts';
+import { sum } from '../../ops/reduce.ts';
 import { adam } from '../../optim/adam.ts';
 import { clipGlobalNorm } from '../../optim/norms.ts';
+import { buffer } from '../../parameter.ts';
 import { type StageAction, setsInFlight } from '../../stage-executor.ts';
+import type { Tensor } from '../../tensor.ts';
 import { trainStep } from '../../train-step.ts';
 import { build, buildStages } from '../compile.ts';
 
@@ -92,6 +96,24 @@ test('weight gradients of their own keep for them what the input gradients made'
     slots.filter(({ scope }) => scope === 'leaf').reduce((total, { bytes }) => total + bytes, 0),
   );
   expect(kept[1]).toBeGreaterThan(kept[0]!);
+});
+
+test('weights that act on constants alone are on the stage that uses the result, though no stage names their layer', () => {
+  const position = nn.linear({ inputs: 2, outputs: 8, bias: false });
+  const table = buffer([5, 2]);
+  const late = nn.layer({ position, table }, (x: Tensor) => add(x, sum(position(table), { from: 0, to: 1 })));
+  const model = nn.sequential({
+    stem: block(4, 6),
+    deep: block(6, 8),
+    late,
+    head: nn.linear({ inputs: 8, outputs: 3 }),
+  });
+  const fn = trainStep({ model, loss: nn.mseLoss, optimizer: adam({ learningRate: 1e-2 }) });
+  const { stages } = buildStages(fn, { ...OPTIONS, stages: ['stem', 'deep'] }).program;
+  const holds = stages.map(
+    ({ state }) => state.filter(({ name }) => name.endsWith('late.position.weight')).length,
+  );
+  expect(holds).toEqual([0, 3]); // the weight and two moments
 });
 
 test('a rank keeps as many leaves as its schedule has in flight', () => {

@@ -76,7 +76,9 @@ class Placing {
     const from = Math.min(this.last, ...reads.flatMap((x) => this.backward.get(x) ?? []));
     if (work.kind !== 'kernel') return from;
     const activations = reads.flatMap((x) => this.forward.get(x) ?? []);
-    return Math.min(from, Math.max(0, this.layers.ofPath(mainOf(work).path) ?? 0, ...activations));
+    const own = this.layers.ofPath(mainOf(work).path);
+    const stages = own === undefined ? activations : [own, ...activations];
+    return stages.length === 0 ? from : Math.min(from, Math.max(...stages));
   }
 }
 

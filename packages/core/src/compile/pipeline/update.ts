@@ -116,8 +116,11 @@ class UpdateCutting {
     const made = producers.get(stored(value));
     const home = work === undefined ? made && stageOf.get(made) : this.homes.get(work);
     if (home !== undefined) return home;
-    const readers = whole.stages[0]!.leaf.filter((reader) => touched(reader)[0].includes(parameter));
-    return Math.min(count - 1, ...readers.map((reader) => stageOf.get(reader)!));
+    const readers = [...whole.stages[0]!.leaf, ...this.works].filter((reader) =>
+      touched(reader)[0].some((x) => x === parameter || x === stored(value)),
+    );
+    const stages = readers.flatMap((reader) => stageOf.get(reader) ?? this.homes.get(reader) ?? []);
+    return Math.min(count - 1, ...stages);
   }
 
   private outputStage(x: Stored): number {
