@@ -11,6 +11,7 @@ import { plan } from './plan.ts';
 import { prediction } from './predict.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
+import { stages } from './stages.ts';
 import { steps } from './steps.ts';
 import { transfer } from './transfer.ts';
 import { yeast } from './yeast.ts';
@@ -32,6 +33,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   input,
   plan,
   prediction,
+  stages,
 };
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
