@@ -1,5 +1,6 @@
 /** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
 import { parseArgs } from 'node:util';
+import { bpnet } from './bpnet.ts';
 import { cold } from './cold.ts';
 import { fullSize } from './full-size.ts';
 import { fullStep } from './full-step.ts';
@@ -30,6 +31,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   schedules,
   transfer,
   yeast,
+  bpnet,
   input,
   plan,
   prediction,
