@@ -1,9 +1,6 @@
 import type { Device } from './device.ts';
-import type { Binding, Program, ProgramState, Step } from './program.ts';
+import { type Binding, type Program, type ProgramState, type Step, WINDOW_BYTES } from './program.ts';
 import type { StateStore } from './state.ts';
-
-/** Constants of a window: the largest offset alignment of a binding. */
-const WINDOW_BYTES = 256;
 
 /** The memory of one program on one device. All of it is allocated once; state belongs to the store. */
 export class ProgramBuffers {
@@ -92,7 +89,7 @@ export class ProgramBuffers {
       constants.set(step.window!.constants, i * words);
       this.windowOffsets.set(step, i * WINDOW_BYTES);
     });
-    this.windows = this.device.createBuffer(constants.byteLength, 'windows');
+    this.windows = this.device.createBuffer(constants.byteLength, 'windows', GPUBufferUsage.UNIFORM);
     this.device.write(this.windows, 0, new Uint8Array(constants.buffer));
   }
 }

@@ -41,6 +41,15 @@ export const RAISED_LIMITS = [
   'maxImmediateSize',
 ] as const;
 
+/** How a kernel uses what it is bound to. */
+export type BindingAccess = 'read' | 'read_write' | 'uniform';
+
+const BINDING_TYPES: Readonly<Record<BindingAccess, GPUBufferBindingType>> = {
+  read: 'read-only-storage',
+  read_write: 'storage',
+  uniform: 'uniform',
+};
+
 /** Bytes moved between host and device at a time. */
 const TRANSFER_BYTES = 2 ** 26;
 
@@ -101,16 +110,16 @@ export class Device {
     return this.gpu.queue;
   }
 
-  /** A storage buffer; what it holds is undefined until it is written. @throws when it exceeds what the adapter allows in one buffer. */
-  createBuffer(bytes: number, label: string): GPUBuffer {
+  /** A storage buffer, or of another use; what it holds is undefined until it is written. @throws when it exceeds what the adapter allows in one buffer. */
+  createBuffer(bytes: number, label: string, use: number = GPUBufferUsage.STORAGE): GPUBuffer {
     if (bytes > this.info.maxBufferBytes) {
       throw new Error(
         `${label}: needs ${bytes} bytes in one buffer but ${this.info.description} has at most ${this.info.maxBufferBytes}; use smaller leaves or a device with a higher limit`,
       );
     }
     const size = Math.max(bytes, 4);
-    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
-    const buffer = this.newBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST, label });
+    const { COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const buffer = this.newBuffer({ size, usage: use | COPY_SRC | COPY_DST, label });
     this.check(label);
     this.bytes += size;
     return buffer;
@@ -122,11 +131,7 @@ export class Device {
   }
 
   /** The pipeline of a kernel; compiled once per text. `access` lists the bindings' access modes. */
-  pipeline(
-    code: string,
-    access: readonly ('read' | 'read_write')[],
-    label: string,
-  ): Promise<GPUComputePipeline> {
+  pipeline(code: string, access: readonly BindingAccess[], label: string): Promise<GPUComputePipeline> {
     const key = `${access.join()}\n${code}`;
     const known = this.pipelines.get(key);
     if (known !== undefined) return known;
@@ -136,7 +141,7 @@ export class Device {
   }
 
   bindGroup(
-    access: readonly ('read' | 'read_write')[],
+    access: readonly BindingAccess[],
     entries: readonly GPUBufferBinding[],
     label: string,
   ): GPUBindGroup {
@@ -259,7 +264,7 @@ export class Device {
 
   private async compile(
     code: string,
-    access: readonly ('read' | 'read_write')[],
+    access: readonly BindingAccess[],
     label: string,
   ): Promise<GPUComputePipeline> {
     const module = this.gpu.createShaderModule({ code, label });
@@ -282,7 +287,7 @@ export class Device {
     return this.gpu.createBuffer(descriptor);
   }
 
-  private layout(access: readonly ('read' | 'read_write')[]): {
+  private layout(access: readonly BindingAccess[]): {
     group: GPUBindGroupLayout;
     pipeline: GPUPipelineLayout;
   } {
@@ -293,7 +298,7 @@ export class Device {
       entries: access.map((mode, binding) => ({
         binding,
         visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: mode === 'read' ? 'read-only-storage' : 'storage' },
+        buffer: { type: BINDING_TYPES[mode] },
       })),
     });
     const descriptor = { bindGroupLayouts: [group], immediateSize: 64 };

@@ -1,5 +1,5 @@
 import type { ProgramBuffers } from './buffers.ts';
-import type { Device } from './device.ts';
+import type { BindingAccess, Device } from './device.ts';
 import type { Program, Publish, Segment, Step } from './program.ts';
 import type { StateStore } from './state.ts';
 
@@ -24,7 +24,7 @@ export interface For {
 export interface Prepared {
   readonly step: Step;
   readonly pipeline: GPUComputePipeline;
-  readonly access: readonly ('read' | 'read_write')[];
+  readonly access: readonly BindingAccess[];
   /** Names of the state the step binds: their arrangement is part of the key of a cached bind group. */
   readonly state: readonly string[];
   readonly groups: Map<string, GPUBindGroup>;
@@ -123,7 +123,7 @@ export class Dispatcher {
 
   private async prepareStep(step: Step): Promise<Prepared> {
     const own = step.bindings.map((binding) => binding.access);
-    const access = step.window === undefined ? own : [...own, 'read' as const];
+    const access = step.window === undefined ? own : [...own, 'uniform' as const];
     const pipeline = await this.device.pipeline(this.program.shaders[step.shader]!, access, step.label);
     return { step, pipeline, access, state: this.buffers.stateBoundBy(step), groups: new Map() };
   }

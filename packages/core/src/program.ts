@@ -42,9 +42,12 @@ export interface Step {
   readonly window?: StepWindow;
 }
 
+/** Bytes of a window's constants, a uniform: the largest offset alignment of a binding. */
+export const WINDOW_BYTES = 256;
+
 /** Part of the work of a kernel that touches a tensor larger than one binding. */
 export interface StepWindow {
-  /** Where the bindings lie in their tensors; bound after them as read-only storage. */
+  /** Where the bindings lie in their tensors; bound after them as a uniform. */
   readonly constants: readonly number[];
   readonly index: number;
   readonly count: number;

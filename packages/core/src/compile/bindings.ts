@@ -1,7 +1,9 @@
 /** WGSL of the tensors that a kernel is bound to: as they are, or as windows and pages of them. */
+
+import { WINDOW_BYTES } from '../program.ts';
 import type { DType } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
-import { type Operand, WindowWord } from './window.ts';
+import { type Operand, WindowWord, windowWord } from './window.ts';
 
 /** A tensor as a kernel's text declares it. */
 export interface Declared extends Operand {
@@ -54,21 +56,24 @@ fn getY(w: u32) -> ${type} { ${at} ${page((word) => `return ${word};`)} }`
 ${loader(operand, k, (w) => `word${k}(${w})`)}`,
     ].join('\n');
   });
-  return [...texts, `@group(0) @binding(${binding}) var<storage, read> window: array<u32>;`];
+  return [
+    ...texts,
+    `@group(0) @binding(${binding}) var<uniform> window: array<vec4u, ${WINDOW_BYTES / 16}>;`,
+  ];
 }
 
 /** What `main` begins with in a windowed kernel. */
 export function openWindow(inputs: number): string {
   const starts = Array.from({ length: inputs + 1 }, (_, k) => {
-    return `${k === inputs ? 'y' : `b${k}`}_start = window[${WindowWord.starts + k}];`;
+    return `${k === inputs ? 'y' : `b${k}`}_start = ${windowWord(WindowWord.starts + k)};`;
   });
   return wgsl`
-    let wg = window[${WindowWord.firstWorkgroup}] + id.y * window[${WindowWord.workgroupsX}] + id.x;
-    let unitFrom = window[${WindowWord.firstUnit}];
-    let unitTo = window[${WindowWord.endUnit}];
-    let termFrom = window[${WindowWord.firstTerm}];
-    let termTo = window[${WindowWord.endTerm}];
-    let progress = window[${WindowWord.progress}];
+    let wg = ${windowWord(WindowWord.firstWorkgroup)} + id.y * ${windowWord(WindowWord.workgroupsX)} + id.x;
+    let unitFrom = ${windowWord(WindowWord.firstUnit)};
+    let unitTo = ${windowWord(WindowWord.endUnit)};
+    let termFrom = ${windowWord(WindowWord.firstTerm)};
+    let termTo = ${windowWord(WindowWord.endTerm)};
+    let progress = ${windowWord(WindowWord.progress)};
     ${starts}`;
 }
 

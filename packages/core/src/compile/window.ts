@@ -65,9 +65,14 @@ export const WindowWord = {
   starts: 8,
 } as const;
 
+/** The expression of a window's constant. They are a uniform, which leaves the storage bindings to tensors. */
+export function windowWord(position: number): string {
+  return `window[${position >> 2}].${'xyzw'[position & 3]}`;
+}
+
 /** WebGPU's default for minStorageBufferOffsetAlignment, which every device grants. */
 const ALIGNMENT = 256;
-/** Storage buffers of a kernel that Dawn grants on Vulkan, one of them for the window's constants. */
+/** Storage buffers of a kernel that Dawn grants on Vulkan. */
 const MAX_BINDINGS = 16;
 /** More windows than this are slower than pages. */
 const MANY_WINDOWS = 256;
@@ -107,7 +112,7 @@ export function planWindows(
   };
 }
 
-const bindingCount = (pages: readonly number[]): number => pages.reduce((a, b) => a + b, 1);
+const bindingCount = (pages: readonly number[]): number => pages.reduce((a, b) => a + b, 0);
 
 function tooManyBindings(
   label: string,

@@ -10,7 +10,7 @@ import { isAlias, isFloat } from './fuse.ts';
 import { rangeOf } from './interval.ts';
 import type { Lowered } from './lower.ts';
 import { type Partials, type Stored, stored } from './stored.ts';
-import { type Space, WindowWord } from './window.ts';
+import { type Space, WindowWord, windowWord } from './window.ts';
 
 /** In place of a binding: the output. */
 const OWN = -1;
@@ -120,10 +120,10 @@ export class Writer implements ElementContext {
     this.functions.push(
       folds
         ? `fn store(i: u32, v: f32) {
-  if ((window[${WindowWord.progress}] & 2u) == 0u) { putY(i, v); } else { putY(i, ${after('v', 'i')}); }
+  if ((${windowWord(WindowWord.progress)} & 2u) == 0u) { putY(i, v); } else { putY(i, ${after('v', 'i')}); }
 }
 fn resumed(inside: bool, i: u32) -> f32 {
-  if (inside && (window[${WindowWord.progress}] & 1u) != 0u) { return getY(i); }
+  if (inside && (${windowWord(WindowWord.progress)} & 1u) != 0u) { return getY(i); }
   return 0.0;
 }`
         : wide
@@ -408,7 +408,8 @@ fn resumed(inside: bool, i: u32) -> f32 {
     const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k), false));
     const output = declared(root, wide, true);
     const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
-    const guard = this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < window[${WindowWord.endWorkgroup}]`;
+    const guard =
+      this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < ${windowWord(WindowWord.endWorkgroup)}`;
     const guarded = this.mode === 'whole' && x * y === workgroups ? body : `if (${guard}) {\n${body}\n}`;
     const first = y === 1 ? 'let wg = id.x;' : `let wg = id.y * ${x}u + id.x;`;
     const subgroup = this.enables.has('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
