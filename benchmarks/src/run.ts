@@ -10,6 +10,7 @@ import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { plan } from './plan.ts';
 import { prediction } from './predict.ts';
+import { roofline } from './roofline.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
 import { stages } from './stages.ts';
@@ -19,6 +20,7 @@ import { yeast } from './yeast.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   kernels,
+  roofline,
   peers,
   scaling,
   large,
