@@ -19,8 +19,8 @@ import { environment, median, publish, table } from './report.ts';
 import { SHAPES, type ShapeCase } from './shapes.ts';
 
 const ROUNDS = 5;
-const PHASES = ['F', 'I', 'W'] as const satisfies readonly Phase[];
-type Timed = Partial<Record<(typeof PHASES)[number], number[]>>;
+type Pass = 'forward' | 'backward';
+type Timed = Readonly<Record<Pass, number[]>>;
 
 /** Peak arithmetic in GFLOP/s and memory traffic in GB/s of the device, as our own kernels reach them. */
 interface Roof {
@@ -31,14 +31,18 @@ interface Roof {
 /** Kernels take turns, so that other load hits all alike; times are the device's own. */
 export async function roofline(): Promise<void> {
   await using device = await Device.open();
-  const times = new Map<string, Timed>();
+  const times = SHAPES.map((): Timed => ({ forward: [], backward: [] }));
   const roofs: Roof[] = [];
   const limits = await compileRoof(device);
   const kernels: Compiled[] = [];
   for (const one of SHAPES) kernels.push(await compileCase(device, one));
   for (let round = 0; round < ROUNDS; round++) {
     roofs.push(await measureRoof(limits));
-    for (const [i, { name }] of SHAPES.entries()) addTimes(times, name, await phaseTimes(kernels[i]!));
+    for (const [i, { forward, backward }] of times.entries()) {
+      const found = await passTimes(kernels[i]!);
+      forward.push(found.forward);
+      backward.push(found.backward);
+    }
     console.log(`round ${round + 1} of ${ROUNDS}`);
   }
   for (const compiled of [limits, ...kernels]) {
@@ -46,11 +50,11 @@ export async function roofline(): Promise<void> {
     compiled.state.close();
   }
   const roof = { gflops: best(roofs.map((one) => one.gflops)), gbytes: best(roofs.map((one) => one.gbytes)) };
-  const rows = SHAPES.flatMap((one) => kernelRows(one, times.get(one.name)!, roof));
+  const rows = SHAPES.flatMap((one, i) => kernelRows(one, times[i]!, roof));
   const transfers = await measureTransfers(device);
   const text = [
-    `Time on the device by its own clock, ${ROUNDS} rounds in turn. F is the forward pass, I the gradient of what comes in, W that of weights, with all kernels they take. The roof of a kernel is the least of the device's arithmetic, ${roof.gflops.toFixed(0)} GFLOP/s in fused multiply-adds on registers, and its traffic, ${roof.gbytes.toFixed(1)} GB/s in copying 64 MiB, for the bytes of operands and result (each moved once); both are the best of the same run.`,
-    table(['kernel', 'phase', 'median ms', 'best', 'GFLOP/s', 'GB/s', 'of the roof'], rows),
+    `Time on the device by its own clock, ${ROUNDS} rounds in turn. The backward pass is the gradients of all operands, with all kernels they take; of a product it is counted as twice the forward work. The roof of a kernel is the least of the device's arithmetic, ${roof.gflops.toFixed(0)} GFLOP/s in fused multiply-adds on registers, and its traffic, ${roof.gbytes.toFixed(1)} GB/s in copying 64 MiB, for the bytes of operands and result (each moved once); both are the best of the same run.`,
+    table(['kernel', 'pass', 'median ms', 'best', 'GFLOP/s', 'GB/s', 'of the roof'], rows),
     'Host and device, medians of 7:',
     table(['MiB', 'to the device, GB/s', 'back, GB/s'], transfers),
   ].join('\n\n');
@@ -75,36 +79,32 @@ function compileCase(device: Device, { name, operands, forward }: ShapeCase): Pr
   return compile(step, { device, inputs: {} });
 }
 
-async function phaseTimes(compiled: Compiled): Promise<Record<(typeof PHASES)[number], number>> {
+async function passTimes(compiled: Compiled): Promise<Readonly<Record<Pass, number>>> {
   const { steps } = await profile(compiled, {}, { runs: 1 });
-  const of = (phase: Phase): number =>
-    steps.filter((step) => step.phase === phase).reduce((ms, step) => ms + step.ms, 0);
-  return { F: of('F'), I: of('I'), W: of('W') };
-}
-
-function addTimes(
-  times: Map<string, Timed>,
-  name: string,
-  found: Record<(typeof PHASES)[number], number>,
-): void {
-  const own = times.get(name) ?? {};
-  for (const phase of PHASES) if (found[phase] > 0) own[phase] = [...(own[phase] ?? []), found[phase]];
-  times.set(name, own);
+  const of = (...phases: Phase[]): number =>
+    steps.filter(({ phase }) => phases.includes(phase as Phase)).reduce((ms, step) => ms + step.ms, 0);
+  return { forward: of('F'), backward: of('I', 'W') };
 }
 
 function kernelRows({ name, flops, operands, forward }: ShapeCase, times: Timed, roof: Roof): string[][] {
-  const bytes =
-    4 * [...Object.values(operands), forward(operands)].reduce((sum, x) => sum + elementCount(x.shape), 0);
-  return PHASES.filter((phase) => times[phase] !== undefined).map((phase) => {
-    const ms = median(times[phase]!);
-    const least = Math.max(flops / roof.gflops, bytes / roof.gbytes) / 1e6;
+  const count = (tensors: readonly Tensor[]): number =>
+    tensors.reduce((sum, x) => sum + elementCount(x.shape), 0);
+  const [given, made] = [count(Object.values(operands)), count([forward(operands)])];
+  const work = {
+    forward: { flops, bytes: 4 * (given + made) },
+    backward: { flops: 2 * flops, bytes: 4 * (2 * given + made) },
+  };
+  return (['forward', 'backward'] as const).map((pass) => {
+    const own = work[pass];
+    const ms = median(times[pass]);
+    const least = Math.max(own.flops / roof.gflops, own.bytes / roof.gbytes) / 1e6;
     return [
       name,
-      phase,
+      pass,
       ms.toFixed(2),
-      Math.min(...times[phase]!).toFixed(2),
-      flops === 0 ? '' : (flops / ms / 1e6).toFixed(1),
-      (bytes / ms / 1e6).toFixed(1),
+      Math.min(...times[pass]).toFixed(2),
+      flops === 0 ? '' : (own.flops / ms / 1e6).toFixed(1),
+      (own.bytes / ms / 1e6).toFixed(1),
       `${((100 * least) / ms).toFixed(0)} %`,
     ];
   });

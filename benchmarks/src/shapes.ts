@@ -19,7 +19,7 @@ import { det } from './cases.ts';
 /** A forward function of tensors that stay on the device. */
 export interface ShapeCase {
   readonly name: string;
-  /** Of the forward pass; for each gradient of a product the same again. None where moving bytes is all the work. */
+  /** Of the forward pass; 0 where moving bytes is all the work. */
   readonly flops: number;
   readonly operands: Readonly<Record<string, Parameter>>;
   forward(operands: Readonly<Record<string, Tensor>>): Tensor;
