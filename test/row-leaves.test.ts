@@ -7,19 +7,14 @@ import {
   type Traceable,
   trainStep,
 } from '@cohesin/core';
-import { distribute, hashState, hostTensors, type Mesh, openMesh } from '@cohesin/distributed';
-import { akita, type BuiltModel, enformer, lossOf, optimizerOf } from '@cohesin/models';
+import { distribute, hashState, hostTensors } from '@cohesin/distributed';
+import { meshPool } from '@cohesin/distributed/testing';
+import { enformer, lossOf, optimizerOf } from '@cohesin/models';
 import { afterAll, describe, expect, test } from 'vitest';
+import { smallAkita } from './small-akita.ts';
 
-const meshes = new Map<number, Promise<Mesh>>();
-const meshOf = (devices: number): Promise<Mesh> => {
-  const mesh = meshes.get(devices) ?? openMesh({ devices });
-  meshes.set(devices, mesh);
-  return mesh;
-};
-afterAll(async () => {
-  for (const mesh of meshes.values()) await (await mesh).close();
-});
+const meshes = meshPool();
+afterAll(meshes.close);
 
 const SEQUENCES = 2;
 
@@ -55,21 +50,6 @@ const ENFORMER: Case = {
   optimizer: adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.2) }),
 };
 
-/** A map of 32 bins of 4 bp, of which 24 are kept: the outer two of 8 parts have none. Dropout and training as published. */
-const smallAkita = (): BuiltModel =>
-  akita({
-    lengthBp: 128,
-    filters: 6,
-    towerRepeats: 1,
-    residualFilters: 3,
-    residualRepeats: 1,
-    binFilters: 5,
-    mapFilters: 6,
-    mapResidualFilters: 3,
-    mapResidualRepeats: 2,
-    cropBins: 4,
-    targets: 3,
-  });
 const { config, train } = smallAkita();
 const AKITA: Case = {
   model: () => smallAkita().model,
@@ -96,7 +76,7 @@ async function trained(
   steps: number,
 ): Promise<Result> {
   const inputs = { x: one.x, y: one.y };
-  const run = await distribute(step(one), { mesh: await meshOf(devices), inputs, seed: 5, ...leaves });
+  const run = await distribute(step(one), { mesh: await meshes.of(devices), inputs, seed: 5, ...leaves });
   const losses: number[] = [];
   const count = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
   for (let i = 0; i < steps; i++) {

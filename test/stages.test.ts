@@ -2,28 +2,18 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { adam, clipGlobalNorm, nn, type Optimizer, type Traceable, trainStep } from '@cohesin/core';
-import {
-  distribute,
-  hashState,
-  hostTensors,
-  type Mesh,
-  openMesh,
-  type StagesOptions,
-} from '@cohesin/distributed';
-import { akita, type BuiltModel, enformer, lossOf } from '@cohesin/models';
+import { distribute, hashState, hostTensors, type StagesOptions } from '@cohesin/distributed';
+import { meshPool } from '@cohesin/distributed/testing';
+import { enformer, lossOf } from '@cohesin/models';
 import { afterAll, expect, test } from 'vitest';
 import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
+import { smallAkita } from './small-akita.ts';
 
-const meshes = new Map<number, Promise<Mesh>>();
-const meshOf = (devices: number): Promise<Mesh> => {
-  const mesh = meshes.get(devices) ?? openMesh({ devices });
-  meshes.set(devices, mesh);
-  return mesh;
-};
+const meshes = meshPool();
 const dirs: string[] = [];
 afterAll(async () => {
-  for (const mesh of meshes.values()) await (await mesh).close();
+  await meshes.close();
   for (const dir of dirs) await rm(dir, { recursive: true, force: true });
 });
 
@@ -59,21 +49,6 @@ const ENFORMER: Case = {
   optimizer: adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.2) }),
 };
 
-/** Dropout and clipping as published. */
-const smallAkita = (): BuiltModel =>
-  akita({
-    lengthBp: 128,
-    filters: 6,
-    towerRepeats: 1,
-    residualFilters: 3,
-    residualRepeats: 1,
-    binFilters: 5,
-    mapFilters: 6,
-    mapResidualFilters: 3,
-    mapResidualRepeats: 2,
-    cropBins: 4,
-    targets: 3,
-  });
 const AKITA: Case = {
   model: () => smallAkita().model,
   y: [SEQUENCES, ...smallAkita().config.outputShape],
@@ -85,7 +60,7 @@ async function hashOf(one: Case, devices: number, pipeline?: StagesOptions): Pro
   const { model, loss, optimizer, y } = one;
   const x = [SEQUENCES, 128, 4];
   const fn: Traceable = trainStep({ model: model(), loss, optimizer });
-  const options = { mesh: await meshOf(devices), leaves: SEQUENCES, inputs: { x, y }, seed: 5 };
+  const options = { mesh: await meshes.of(devices), leaves: SEQUENCES, inputs: { x, y }, seed: 5 };
   const step = await distribute(fn, { ...options, ...(pipeline === undefined ? {} : { pipeline }) });
   for (let i = 0; i < STEPS; i++) await step({ x: values(x, i), y: values(y, i + 7).map(Math.abs) });
   await step.state.checkEqual();

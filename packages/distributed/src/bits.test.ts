@@ -31,7 +31,7 @@ import { afterAll, expect, test } from 'vitest';
 import { hashState, hostTensors } from './checkpoint.ts';
 import { distribute } from './distribute.ts';
 import { addWide, share } from './exchange.ts';
-import { type Mesh, openMesh } from './mesh.ts';
+import { meshPool } from './mesh-pool.ts';
 import type { Distributed } from './runner.ts';
 
 const LEAVES = 8;
@@ -41,15 +41,8 @@ const TRACKS = 3;
 /** Relative to the largest value, as in the tests of ops: gradients chain several sums in f32. */
 const GRADIENT_TOLERANCE = 1e-4;
 
-const meshes = new Map<number, Promise<Mesh>>();
-const meshOf = (devices: number): Promise<Mesh> => {
-  const mesh = meshes.get(devices) ?? openMesh({ devices });
-  meshes.set(devices, mesh);
-  return mesh;
-};
-afterAll(async () => {
-  for (const mesh of meshes.values()) await (await mesh).close();
-});
+const meshes = meshPool();
+afterAll(meshes.close);
 
 /** Values that are no short binary fractions, so that every rounding shows. */
 const values = (count: number, k: number): Float32Array =>
@@ -115,7 +108,7 @@ test.each(['sequence', 'step'] as const)(
     const memory = { 1: {}, 2: { recompute: ['*'] }, 3: { memoryBudget: 0.97 * whole }, 4: {} } as const;
     for (const devices of [1, 2, 3, 4] as const) {
       const step = await distribute(trapStep(group), {
-        mesh: await meshOf(devices),
+        mesh: await meshes.of(devices),
         ...options,
         ...memory[devices],
       });
@@ -134,7 +127,7 @@ test('sequences cut into rows give the same bits on 1, 2, 3, 4 and 8 devices', a
   const hashes: string[] = [];
   for (const devices of [1, 2, 3, 4, 8]) {
     const step = await distribute(trapStep('sequence'), {
-      mesh: await meshOf(devices),
+      mesh: await meshes.of(devices),
       leavesPerSequence: LEAVES,
       inputs: { x: [2, LENGTH, 4], y: [2, BINS, TRACKS] },
       seed: 5,
@@ -153,7 +146,7 @@ test.each([
   async (_, cut) => {
     const hashes: string[] = [];
     for (const devices of [1, 3]) {
-      const options = { ...cut, mesh: await meshOf(devices), seed: 5, precision: 'mixed' } as const;
+      const options = { ...cut, mesh: await meshes.of(devices), seed: 5, precision: 'mixed' } as const;
       const step = await distribute(trapStep('sequence'), options);
       await runSteps(step, 1);
       const scale = step.host.counters.lossScale!;
@@ -170,7 +163,7 @@ test.each([
 );
 
 test('another seed, and another logical plan, give other bits', async () => {
-  const mesh = await meshOf(2);
+  const mesh = await meshes.of(2);
   const options = { mesh, leaves: LEAVES, inputs: INPUTS };
   const first = await distribute(trapStep('sequence'), { ...options, seed: 5 });
   const other = await distribute(trapStep('sequence'), { ...options, seed: 6 });
@@ -227,7 +220,7 @@ test('shares of leaves cover all of them once, as evenly as they divide', () => 
 });
 
 test('a step makes no GPU object on any rank once the first two have run', async () => {
-  const mesh = await meshOf(2);
+  const mesh = await meshes.of(2);
   const step = await distribute(trapStep('step'), { mesh, leaves: LEAVES, inputs: INPUTS });
   const created = (): Promise<unknown> =>
     Promise.all(mesh.ranks.map((rank) => rank.call((api) => api.created())));
@@ -241,7 +234,7 @@ test('a step makes no GPU object on any rank once the first two have run', async
 test('a graph of traps gives the same values within f32 rounding when nothing is fused', async () => {
   const [fused, unfused] = await Promise.all(
     [true, false].map(async (fuse) => {
-      const options = { mesh: await meshOf(1), leaves: LEAVES, inputs: INPUTS, seed: 5, fuse };
+      const options = { mesh: await meshes.of(1), leaves: LEAVES, inputs: INPUTS, seed: 5, fuse };
       const step = await distribute(trapStep('sequence'), options);
       await runSteps(step, 1);
       const state = await step.state.read();
@@ -257,7 +250,7 @@ test('a graph of traps gives the same values within f32 rounding when nothing is
 });
 
 test('a gradient that leaves the window of its scale repeats the step, and the result is that of a fitting scale', async () => {
-  const mesh = await meshOf(2);
+  const mesh = await meshes.of(2);
   const make = (): Traceable => {
     const weight = parameter([TRACKS], { init: ones });
     const model = nn.layer({ weight }, (x: Tensor) => multiply(x, weight));
@@ -281,7 +274,7 @@ test('a gradient that leaves the window of its scale repeats the step, and the r
 
 test('a NaN in one sequence stops the step on every rank, changes nothing, and names tensor, step and sequence', async () => {
   const step = await distribute(trapStep('sequence'), {
-    mesh: await meshOf(3),
+    mesh: await meshes.of(3),
     leaves: LEAVES,
     inputs: INPUTS,
     seed: 5,
@@ -300,7 +293,7 @@ test('a NaN in one sequence stops the step on every rank, changes nothing, and n
 
 test('a NaN in one part of a cut sequence is found there, though norms spread it to all parts', async () => {
   const step = await distribute(trapStep('sequence'), {
-    mesh: await meshOf(3),
+    mesh: await meshes.of(3),
     leavesPerSequence: LEAVES,
     inputs: { x: [2, LENGTH, 4], y: [2, BINS, TRACKS] },
     seed: 5,
@@ -327,7 +320,11 @@ test('state that is only assigned, and gradients through shared parameters, surv
       assign(seen, multiply(total, 1));
       return { loss };
     };
-    const step = await distribute(fn, { mesh: await meshOf(devices), leaves: 4, inputs: { x: [4, TRACKS] } });
+    const step = await distribute(fn, {
+      mesh: await meshes.of(devices),
+      leaves: 4,
+      inputs: { x: [4, TRACKS] },
+    });
     await step({ x: values(4 * TRACKS, 0) });
     const { loss } = await step({ x: values(4 * TRACKS, 1) });
     expect(Number.isFinite(loss!.data[0] as number)).toBe(true);

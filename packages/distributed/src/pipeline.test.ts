@@ -22,7 +22,7 @@ import {
 import { afterAll, expect, test } from 'vitest';
 import { hashState, hostTensors } from './checkpoint.ts';
 import { distribute } from './distribute.ts';
-import { type Mesh, openMesh } from './mesh.ts';
+import { meshPool } from './mesh-pool.ts';
 import type { StagesOptions } from './pipeline.ts';
 import type { Distributed } from './runner.ts';
 
@@ -33,15 +33,8 @@ const TRACKS = 3;
 const INPUTS = { x: [LEAVES, LENGTH, 4], y: [LEAVES, BINS, TRACKS] };
 const OPTIONS = { leaves: LEAVES, inputs: INPUTS, seed: 5 };
 
-const meshes = new Map<number, Promise<Mesh>>();
-const meshOf = (devices: number): Promise<Mesh> => {
-  const mesh = meshes.get(devices) ?? openMesh({ devices });
-  meshes.set(devices, mesh);
-  return mesh;
-};
-afterAll(async () => {
-  for (const mesh of meshes.values()) await (await mesh).close();
-});
+const meshes = meshPool();
+afterAll(meshes.close);
 
 /** Values that are no short binary fractions, so that every rounding shows. */
 const values = (count: number, k: number): Float32Array =>
@@ -126,7 +119,7 @@ async function hashOf(
   { steps = 20, ...more }: { readonly steps?: number; readonly recompute?: readonly string[] } = {},
 ): Promise<string> {
   const where = pipeline === undefined ? {} : { pipeline };
-  const step = await distribute(make(), { mesh: await meshOf(devices), ...OPTIONS, ...where, ...more });
+  const step = await distribute(make(), { mesh: await meshes.of(devices), ...OPTIONS, ...where, ...more });
   const hash = await hashAfter(step, steps);
   await step.close();
   return hash;
@@ -167,7 +160,7 @@ test('mixed precision in stages has the same bits, through a step that overflows
   const hashes: string[] = [];
   for (const stages of [undefined, ['stem', 'head']]) {
     const where = stages === undefined ? {} : { pipeline: { stages } };
-    const mesh = await meshOf(stages?.length ?? 1);
+    const mesh = await meshes.of(stages?.length ?? 1);
     const model = nn.sequential({
       stem: block(4, 6),
       pool: nn.maxPool({ size: 2 }),
@@ -200,7 +193,7 @@ test('a prediction in stages shares the state of training in stages', async () =
   const outputs: Float32Array[] = [];
   const inside = ['stem', 'deep.trap', 'last'];
   for (const stages of [undefined, inside]) {
-    const mesh = await meshOf(stages?.length ?? 1);
+    const mesh = await meshes.of(stages?.length ?? 1);
     const options = { mesh, ...OPTIONS, ...(stages === undefined ? {} : { pipeline: { stages } }) };
     const model = plainModel();
     const step = await distribute(stepOf(model), options);
@@ -225,7 +218,7 @@ test('a prediction in stages shares the state of training in stages', async () =
 test('a NaN stops all stages, changes nothing, and is found where one device finds it', async () => {
   const messages: string[] = [];
   for (const stages of [undefined, THREE]) {
-    const mesh = await meshOf(stages?.length ?? 1);
+    const mesh = await meshes.of(stages?.length ?? 1);
     const where = stages === undefined ? {} : { pipeline: { stages } };
     const step = await distribute(stepOf(plainModel()), { mesh, ...OPTIONS, ...where });
     await step(batchOf(0));
@@ -242,7 +235,7 @@ test('a NaN stops all stages, changes nothing, and is found where one device fin
 
 test('what cannot go through stages is refused before work starts, with what to change', async () => {
   const refused = async (fn: Traceable, options: object, message: RegExp): Promise<void> => {
-    const mesh = await meshOf(2);
+    const mesh = await meshes.of(2);
     await expect(distribute(fn, { mesh, ...OPTIONS, pipeline: { stages: TWO }, ...options })).rejects.toThrow(
       message,
     );

@@ -1,0 +1,3 @@
+/** What tests of schedules and of several devices are made of. */
+export { type MeshPool, meshPool } from './mesh-pool.ts';
+export * from './schedule/testing.ts';
