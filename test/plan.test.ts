@@ -40,3 +40,30 @@ test('plan refuses what cannot be, with the reason, and costs that are no costs'
   expect(wrong.code).toBe(78);
   expect(wrong.errors).toContain('device.gigabytes is undefined; it must be a number above 0');
 });
+
+test('measure writes what kernels and a meeting cost here, and plan reckons with it', async () => {
+  const out = join(folder, 'measured.json');
+  const model = join(folder, 'model.json');
+  const measured = await cohesin([
+    'measure',
+    '--model',
+    model,
+    '--leaves',
+    '1,2',
+    '--share-devices',
+    '--out',
+    out,
+  ]);
+  expect(measured.errors).toBe('');
+  expect(measured.code).toBe(0);
+  const { kernels, link, device } = JSON.parse(readFileSync(out, 'utf8'));
+  expect(Object.keys(kernels).length).toBeGreaterThan(20);
+  for (const ms of Object.values(kernels)) expect(ms).toBeGreaterThan(0);
+  expect(link.latencyMs).toBeGreaterThan(0);
+  expect(device.memoryGb).toBeGreaterThan(1);
+  const { lines } = await plan('--devices', '2', '--costs', out, '--json');
+  const planned = JSON.parse(lines[0]!);
+  expect(planned.costs.kernels).toEqual(kernels);
+  const stepMs = Object.values(kernels as Record<string, number>).reduce((a, b) => a + b, 0);
+  expect(planned.oneDeviceMs).toBeLessThan(20 * stepMs); // eight sequences, and some kernels run more than once
+});

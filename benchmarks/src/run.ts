@@ -9,7 +9,6 @@ import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { plan } from './plan.ts';
-import { prediction } from './predict.ts';
 import { roofline } from './roofline.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
@@ -36,7 +35,6 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   bpnet,
   input,
   plan,
-  prediction,
   stages,
 };
 

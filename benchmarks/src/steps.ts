@@ -138,7 +138,7 @@ function report(device: Device, { dispatches, kernels, perDispatch, rss, native,
   const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
   const rows = Object.entries(memory).map(([name, { spans, slope: own, error }]) => {
     const range = [spans[0]!, Math.min(...spans), Math.max(...spans), spans.at(-1)!].map(mebibytes);
-    return [name, own.toFixed(0), error.toFixed(0), (own / error).toFixed(1), ...range];
+    return [name, own.toFixed(0), error.toFixed(0), ...range];
   });
   const text = [
     `A training step of ${dispatches} dispatches of ${kernels} kernels on tensors of ${SHAPE.join(' × ')}: CPU time of the calling thread from
@@ -150,10 +150,7 @@ the making of an encoder to the end of its submission, by dispatch, over steps $
     `Memory of the process over steps ${SETTLED}–${STEPS}: a line by least squares through means of ${SPAN} steps (neighbouring steps are not
 independent, so single ones would make the error look small). Before, the collector's spaces and the allocator's arenas find
 their size.`,
-    table(
-      ['', 'bytes a step', 'standard error', 'slope in errors', 'first MiB', 'least', 'most', 'last'],
-      rows,
-    ),
+    table(['', 'bytes a step', 'standard error', 'first MiB', 'least', 'most', 'last'], rows),
     `GPU objects made after step ${WARM_UP}: ${newObjects.map(([kind, count]) => `${count} ${kind}`).join(', ')}.`,
   ].join('\n\n');
   publish({

@@ -5,6 +5,7 @@ import { demo } from './commands/demo.ts';
 import { devices } from './commands/devices.ts';
 import { evaluate } from './commands/evaluate.ts';
 import { inspect } from './commands/inspect.ts';
+import { measure } from './commands/measure.ts';
 import { plan } from './commands/plan.ts';
 import { prepare } from './commands/prepare.ts';
 import { simulate } from './commands/simulate.ts';
@@ -14,6 +15,7 @@ import { tuneCommand } from './commands/tune.ts';
 const COMMANDS: readonly Command[] = [
   devices,
   plan,
+  measure,
   prepare,
   inspect,
   tuneCommand,

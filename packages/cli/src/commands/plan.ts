@@ -101,7 +101,7 @@ async function readCostsOption(options: Options): Promise<Costs> {
   return memory === undefined ? costs : { ...costs, device: { ...costs.device, memoryGb: memory } };
 }
 
-function leavesOption(options: Options): number[] | undefined {
+export function leavesOption(options: Options): number[] | undefined {
   const text = options.text('leaves');
   if (text === undefined) return undefined;
   const leaves = text.split(',').map(Number);

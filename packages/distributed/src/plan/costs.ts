@@ -22,6 +22,8 @@ export interface Costs {
   };
   /** Gradient sums, 8 bytes a value, in GB a second of each device's sums. */
   readonly sum: { readonly gigabytes: number };
+  /** Measured milliseconds of a kernel for one leaf, by its label; those that are not here follow the device's rates. */
+  readonly kernels?: Readonly<Record<string, number>>;
 }
 
 /** A device nobody measured: what a card of 24 GB may reach through WebGPU. */
@@ -56,8 +58,10 @@ export function readCosts(json: unknown, where: string): Costs {
   return { ...costs, name: costs.name ?? where };
 }
 
-/** Time of a kernel for one leaf: a roofline. */
-export function kernelMs({ multiplyAdds, bytes }: KernelWork, { device }: Costs): number {
+/** Time of a kernel for one leaf: as measured, or a roofline. */
+export function kernelMs({ label, multiplyAdds, bytes }: KernelWork, { device, kernels }: Costs): number {
+  const measured = kernels?.[label];
+  if (measured !== undefined) return measured;
   return device.launchMs + Math.max(multiplyAdds / device.gigaMultiplyAdds, bytes / device.gigabytes) / 1e6;
 }
 
