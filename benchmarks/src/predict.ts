@@ -21,7 +21,7 @@ const optionsOf = (leavesPerSequence: number): BuildOptions => ({
 });
 
 export async function calibrate(parts: number): Promise<Calibration> {
-  const costs = await measureCosts(basenjiStep(), [optionsOf(1), optionsOf(parts)], { devices: 2 });
+  const costs = await measureCosts(basenjiStep(), [optionsOf(1), optionsOf(parts)], { devices: 2, runs: 9 });
   return { costs, parts };
 }
 

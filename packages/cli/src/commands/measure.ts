@@ -18,6 +18,7 @@ export const measure: Command = {
     out: { value: 'FILE.json', about: 'where to write it' },
     model: { value: 'NAME|FILE.json', about: 'as for plan' },
     leaves: { value: 'LIST', about: "leaves of a sequence to measure, as 1,8 (default: the model's own)" },
+    runs: { value: 'N', about: 'measured runs of each, of which the median counts (default 9)' },
     ...DEVICE_OPTIONS,
     json: { about: 'one JSON object instead of text' },
   },
@@ -35,7 +36,11 @@ export const measure: Command = {
       `Measuring a sequence of ${model.title}, cut into ${cuts.map((cut) => cut.leavesPerSequence).join(', ')} …`,
     );
     const step = model.step({ group: 'sequence', sequences: 1 });
-    const costs = await measureCosts(step, cuts, { devices, shareDevices: options.flag('share-devices') });
+    const costs = await measureCosts(step, cuts, {
+      devices,
+      shareDevices: options.flag('share-devices'),
+      runs: options.count('runs') ?? 9,
+    });
     await writeFile(out, `${JSON.stringify(costs, null, 2)}\n`);
     output.event({ kind: 'costs', ...costs });
     output.say(summary(costs));

@@ -23,7 +23,7 @@ export interface MeasureOptions {
   readonly devices: DeviceChoice;
   readonly shareDevices?: boolean;
   /** Measured runs of each, after one that compiles; the median counts. */
-  readonly runs?: number;
+  readonly runs: number;
 }
 
 type Cut = Omit<BuildOptions, 'target' | 'kernelTable'>;
@@ -36,7 +36,7 @@ type Cut = Omit<BuildOptions, 'target' | 'kernelTable'>;
 export async function measureCosts(
   step: Traceable,
   cuts: readonly Cut[],
-  { runs = 9, ...choice }: MeasureOptions,
+  { runs, ...choice }: MeasureOptions,
 ): Promise<Costs> {
   const kernels: Record<string, number> = {};
   for (const cut of cuts) Object.assign(kernels, await kernelTimes(step, cut, runs));
