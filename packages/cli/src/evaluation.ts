@@ -46,7 +46,7 @@ export async function openEvaluator(
   task: Task,
   { mesh, state, sequencesPerLeaf, parts = 1, pipeline, ensemble }: EvaluatorOptions,
 ): Promise<Evaluator> {
-  const leaves = parts > 1 ? 1 : mesh.ranks.length;
+  const leaves = parts > 1 ? Math.ceil(mesh.ranks.length / parts) : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
   const predict = await distribute(task.predictStep(), {
     mesh,

@@ -18,6 +18,7 @@ export interface RunOptions {
   readonly batch: number | undefined;
   readonly batchNorm: 'sequence' | 'step' | undefined;
   readonly parts: number | undefined;
+  readonly replicas?: number | undefined;
   readonly precision: Precision | undefined;
   /** A file of `tune`. */
   readonly kernelTable: string | undefined;
@@ -93,6 +94,11 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     value: 'P',
     about: 'cut each sequence into P parts along its rows, which devices share (default 1: whole sequences)',
   },
+  replicas: {
+    value: 'D',
+    about:
+      'with --parts: groups of devices that have sequences of their own (default: as few as give every device a part)',
+  },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
   'checkpoint-every': {
     value: 'K',
@@ -141,6 +147,7 @@ export function readRunOptions(options: Options): RunOptions {
     precision: options.choice('precision', ['f32', 'mixed']),
     kernelTable: options.text('kernel-table'),
     parts: options.count('parts'),
+    replicas: options.count('replicas'),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
     patience: options.count('patience', 0),

@@ -2,6 +2,7 @@ import { type KernelTable, kernelTableHash, nn, type Precision, readKernelTable 
 import {
   type Checkpoint,
   type DeviceChoice,
+  dealLeaves,
   deviceCount,
   pipelineOf,
   type StagesOptions,
@@ -21,6 +22,8 @@ export interface RunPlan {
   readonly leaves: number;
   /** Parts of each sequence; 1 for leaves of whole sequences. */
   readonly parts: number;
+  /** Groups of devices with sequences of their own, where sequences are cut into parts. */
+  readonly replicas: number | undefined;
   readonly batchNorm: 'sequence' | 'step';
   readonly precision: Precision;
   /** In place of the shipped one. */
@@ -60,13 +63,15 @@ export async function planRun(
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
   const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, tasks[0]!.sequenceLengthBp));
-  checkDevices(deviceCount(options.devices), { batch, leaves, parts }, options.pipeline);
+  const { replicas, pipeline } = options;
+  await checkDevices(deviceCount(options.devices), { batch, leaves, parts, replicas }, pipeline);
   const batchesPerEpoch = await Promise.all(tasks.map((task) => countBatches(task, batch)));
   const stepsPerEpoch = batchesPerEpoch.reduce((a, b) => a + b, 0);
   return {
     batch,
     leaves,
     parts,
+    replicas: options.replicas,
     batchNorm:
       agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ??
       'sequence',
@@ -98,21 +103,25 @@ async function countBatches(task: Task, batch: number): Promise<number> {
 }
 
 /** @throws UsageError when some devices would have nothing to do. */
-function checkDevices(
+async function checkDevices(
   devices: number,
-  { batch, leaves, parts }: Pick<RunPlan, 'batch' | 'leaves' | 'parts'>,
+  { batch, leaves, parts, replicas }: Pick<RunPlan, 'batch' | 'leaves' | 'parts' | 'replicas'>,
   pipeline: StagesOptions | undefined,
-): void {
+): Promise<void> {
   if (pipeline !== undefined) {
     if (parts > 1) throw new UsageError('--parts and --stages do not go together yet; leave one of them out');
     pipelineOf(pipeline, devices, leaves);
     return;
   }
-  if (devices <= (parts > 1 ? parts : leaves)) return;
+  if (parts > 1 || replicas !== undefined) {
+    await usage(async () =>
+      dealLeaves({ leaves: batch * parts, leavesPerSequence: parts }, devices, replicas),
+    );
+    return;
+  }
+  if (devices <= leaves) return;
   throw new UsageError(
-    parts > 1
-      ? `--devices is ${devices} but a sequence is cut into ${parts} parts; use at most ${parts} devices, or more --parts`
-      : `--devices is ${devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, a larger --batch, or --parts to share sequences`,
+    `--devices is ${devices} but a batch of ${batch} is ${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}; use at most ${leaves} devices, a larger --batch, or --parts to share sequences`,
   );
 }
 

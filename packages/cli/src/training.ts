@@ -114,6 +114,7 @@ async function compileSteps({ tasks }: Study, plan: RunPlan, mesh: Mesh): Promis
       precision: plan.precision,
       ...(plan.kernelTable && { kernelTable: plan.kernelTable }),
       inputs: trainingInputs(plan.batch, task),
+      ...(plan.replicas !== undefined && { replicas: plan.replicas }),
       ...(plan.pipeline && { pipeline: plan.pipeline }),
       ...(state && { state }),
     });

@@ -1,6 +1,6 @@
 import type { ProgramBuffers } from './buffers.ts';
 import type { BindingAccess, Device } from './device.ts';
-import type { Program, Publish, Segment, Step } from './program.ts';
+import type { Program, Publish, Segment, Share, Step } from './program.ts';
 import type { StateStore } from './state.ts';
 
 /** Numbers that change from run to run. */
@@ -66,18 +66,19 @@ export class Dispatcher {
     return { segment, once, leaves: new Map(own) };
   }
 
-  /** All of a segment: what runs once, then each leaf with what it publishes. */
-  segment({ segment, once, leaves }: PreparedSegment, frame: Frame, round: number): void {
+  /** All of a segment for some leaves of a round: what runs once, then each leaf with what it publishes. */
+  segment({ segment, once, leaves }: PreparedSegment, frame: Frame, { round, leaves: own }: Share): void {
     const encoder = this.device.encoder('segment');
     if (once.length > 0) {
       const all = { round, leaf: 0, set: 0 }; // the same on every rank
       this.pass(encoder, once, frame, all);
       this.publish(encoder, segment.publishOnce, all);
     }
-    for (const [leaf, steps] of leaves) {
-      const own = { round, leaf, set: leaf };
-      if (steps.length > 0) this.pass(encoder, steps, frame, own);
-      this.publish(encoder, segment.publish, own);
+    for (const leaf of own) {
+      const steps = leaves.get(leaf)!;
+      const of = { round, leaf, set: leaf };
+      if (steps.length > 0) this.pass(encoder, steps, frame, of);
+      this.publish(encoder, segment.publish, of);
     }
     this.device.submit(encoder);
   }

@@ -14,12 +14,20 @@ export interface GatherPart {
   readonly bytes: number;
 }
 
-/** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
-export interface Exchange {
-  /** Whether other ranks hold leaves too. */
+/** How some ranks learn what each of them computed. */
+export interface Gathering {
+  /** Whether there are others than this one. */
   readonly remote: boolean;
   /** Given this rank's part of each gathered tensor, gives all of it, to be read before the next call. */
   combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
+}
+
+/** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
+export interface Exchange extends Gathering {
+  /** Whether some ranks do not work on all rounds. */
+  readonly divided: boolean;
+  /** The ranks that work on leaves of a round. */
+  round(round: number): Gathering;
   /** Adds the integers and takes the largest peaks over all ranks. */
   sum(parts: SumParts): Promise<SumParts>;
 }
@@ -28,6 +36,8 @@ export interface Exchange {
 export const alone: Exchange = {
   remote: false,
   combine: async (pieces) => pieces.map(({ own }) => own),
+  divided: false,
+  round: () => alone,
   sum: async (parts) => parts,
 };
 
@@ -36,7 +46,7 @@ export interface PipelineExchange {
   /** The ranks of its own stage, which share its leaves. */
   readonly stage: Exchange;
   /** All ranks. */
-  readonly all: Pick<Exchange, 'combine'>;
+  readonly all: Gathering;
   /** Waits for what another stage computed for a leaf. */
   receive(link: Link, leaf: number): Promise<Uint8Array<ArrayBuffer>>;
   send(link: Link, leaf: number, tensors: readonly Uint8Array[]): Promise<void>;

@@ -2,12 +2,21 @@ import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import { Dispatcher, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
-import { alone, type Exchange } from './exchange.ts';
+import { alone, type Exchange, type Gathering } from './exchange.ts';
+import { gather } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
 import type { Found } from './not-finite.ts';
-import { type Combine, type Program, type Publish, rounds, type Step } from './program.ts';
+import {
+  allLeaves,
+  type Combine,
+  type Program,
+  type Publish,
+  rounds,
+  type Share,
+  type Step,
+} from './program.ts';
 import type { StateStore } from './state.ts';
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
@@ -21,8 +30,8 @@ export interface ProfiledPart {
 /** Runs one program on one device for the leaves it owns. All buffers are allocated once and reused by every run. */
 export class Executor {
   readonly program: Program;
-  /** The leaves of each round that this device works on. */
-  readonly leaves: readonly number[];
+  /** What this device works on, in this order. */
+  readonly shares: readonly Share[];
   readonly device: Device;
   private readonly store: StateStore;
   private readonly buffers: ProgramBuffers;
@@ -32,30 +41,34 @@ export class Executor {
   private segments: readonly PreparedSegment[] = [];
   private inputs: Readonly<Record<string, TypedArray>> = {};
 
-  private constructor(device: Device, program: Program, store: StateStore, leaves: readonly number[]) {
+  private constructor(device: Device, program: Program, store: StateStore, shares: readonly Share[]) {
     this.device = device;
     this.program = program;
     this.store = store;
-    this.leaves = leaves;
-    this.buffers = new ProgramBuffers(device, program, store, leaves);
+    this.shares = shares;
+    this.buffers = new ProgramBuffers(device, program, store, this.leaves);
     this.memory = { device, program, buffers: this.buffers };
     this.dispatcher = new Dispatcher(device, program, store, this.buffers);
     if (program.sums !== undefined) this.sums = new Accumulators(device, program, program.sums, this.buffers);
   }
 
-  /** Compiles all kernels and allocates all buffers. `leaves` of each round are this device's, all by default. */
+  /** Compiles all kernels and allocates all buffers. `shares` are this device's, all leaves by default. */
   static async create(
     device: Device,
     program: Program,
     store: StateStore,
-    leaves?: readonly number[],
+    shares: readonly Share[] = allLeaves(program),
   ): Promise<Executor> {
-    const own = leaves ?? Array.from({ length: rounds(program).leaves }, (_, leaf) => leaf);
-    const executor = new Executor(device, program, store, own);
+    const executor = new Executor(device, program, store, shares);
     executor.segments = await Promise.all(
-      program.segments.map((segment) => executor.dispatcher.prepare(segment, own)),
+      program.segments.map((segment) => executor.dispatcher.prepare(segment, executor.leaves)),
     );
     return executor;
+  }
+
+  /** The leaves, of any round, that this device works on. */
+  get leaves(): readonly number[] {
+    return [...new Set(this.shares.flatMap(({ leaves }) => leaves))].sort((a, b) => a - b);
   }
 
   /** Dispatches encoded since the executor was made. */
@@ -86,31 +99,30 @@ export class Executor {
     const { program } = this;
     this.startSums(q);
     const update = program.update ?? this.segments.length;
-    for (let round = 0; round < rounds(program).count; round++) {
-      this.startRound(round);
+    for (const share of this.shares) {
+      this.startRound(share);
       for (const prepared of this.segments.slice(0, update)) {
-        this.dispatcher.segment(prepared, frame, round);
-        await this.combine(prepared.segment.combine, exchange);
+        this.dispatcher.segment(prepared, frame, share);
+        await this.combine(prepared.segment.combine, exchange.round(share.round), share);
       }
     }
+    await this.gatherKept(exchange);
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
-    for (const prepared of this.segments.slice(update)) {
-      this.dispatcher.segment(prepared, frame, 0);
-      await this.combine(prepared.segment.combine, exchange);
-    }
+    for (const prepared of this.segments.slice(update))
+      this.dispatcher.segment(prepared, frame, { round: 0, leaves: this.leaves });
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
     return decision;
   }
 
   /**
-   * Values of outputs after a run: whole tensors, or for this device's leaves their rows (`batch`) or addends
-   * (`partial`, one per leaf), in the order of `leaves`.
+   * Values of outputs after a run: whole tensors, or for this device's shares their rows (`batch`, `sequence`) or addends
+   * (`partial`, one per leaf), in the order of `shares`.
    */
   async outputs(
     names: readonly string[] = this.program.outputs.map(({ name }) => name),
   ): Promise<Record<string, HostTensor>> {
-    return readOutputs(this.memory, this.leaves, names);
+    return readOutputs(this.memory, this.shares, names);
   }
 
   /**
@@ -121,18 +133,20 @@ export class Executor {
     this.setInputs(this.inputs);
     let found: Found | undefined;
     const update = this.program.update ?? this.segments.length;
-    for (let round = 0; round < rounds(this.program).count; round++) {
-      this.startRound(round);
+    for (const share of this.shares) {
+      const { round } = share;
+      const isEarlier = (): boolean => found === undefined || found.place[0] > round;
+      this.startRound(share);
       for (const [index, prepared] of this.segments.slice(0, update).entries()) {
-        for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, round)) {
+        for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, share)) {
           for (const [i, step] of steps.entries()) {
             this.submit((encoder) => encode(encoder, i, {}));
-            if (found === undefined && !(await wroteFinite(this.memory, step, leaf)))
+            if (isEarlier() && !(await wroteFinite(this.memory, step, leaf)))
               found = { step, place: [round, index, leaf] };
           }
           this.submit(finish);
         }
-        await this.combine(prepared.segment.combine, exchange);
+        await this.combine(prepared.segment.combine, exchange.round(round), share);
       }
     }
     return found;
@@ -151,17 +165,18 @@ export class Executor {
   *parts(frame: Frame, q?: Int32Array): Generator<ProfiledPart> {
     this.startSums(q);
     const update = this.program.update ?? this.segments.length;
-    for (let round = 0; round < rounds(this.program).count; round++) {
-      this.startRound(round);
-      for (const prepared of this.segments.slice(0, update)) yield* this.segmentParts(prepared, frame, round);
+    for (const share of this.shares) {
+      this.startRound(share);
+      for (const prepared of this.segments.slice(0, update)) yield* this.segmentParts(prepared, frame, share);
     }
-    for (const prepared of this.segments.slice(update)) yield* this.segmentParts(prepared, frame, 0);
+    for (const prepared of this.segments.slice(update))
+      yield* this.segmentParts(prepared, frame, { round: 0, leaves: this.leaves });
   }
 
   private *segmentParts(
     { once, leaves, segment }: PreparedSegment,
     frame: Frame,
-    round: number,
+    { round, leaves: own }: Share,
   ): Generator<ProfiledPart> {
     const part = (
       prepared: readonly Prepared[],
@@ -174,8 +189,8 @@ export class Executor {
         this.dispatcher.pass(encoder, [prepared[index]!], frame, { round, leaf, set: leaf }, descriptor),
       finish: (encoder) => this.dispatcher.publish(encoder, publish, { round, leaf, set: leaf }),
     });
-    if (once.length > 0) yield part(once, this.leaves[0] ?? 0, segment.publishOnce);
-    for (const [leaf, steps] of leaves) yield part(steps, leaf, segment.publish);
+    if (once.length > 0) yield part(once, own[0] ?? 0, segment.publishOnce);
+    for (const leaf of own) yield part(leaves.get(leaf)!, leaf, segment.publish);
   }
 
   /** Fills all memory that a step must write before it reads it with NaN: a test that no kernel reads leftovers. */
@@ -192,7 +207,7 @@ export class Executor {
     uploadShare(this.memory, this.inputs, { share, set: share });
   }
 
-  private startRound(round: number): void {
+  private startRound({ round }: Share): void {
     if (this.program.leavesPerSequence > 1) this.upload(round);
   }
 
@@ -209,12 +224,24 @@ export class Executor {
     return decision;
   }
 
-  /** Makes the pieces of all leaves known here, for the tensors gathered at the end of a segment. */
-  private async combine(gathered: readonly Combine[], exchange: Exchange): Promise<void> {
+  /** Makes the pieces of all sequences known here, of what the update needs of each: each from its first leaf's rank. */
+  private async gatherKept(exchange: Exchange): Promise<void> {
+    if (!exchange.divided) return;
+    const own = new Set(this.shares.filter(({ leaves }) => leaves[0] === 0).map(({ round }) => round));
+    const pieces = this.program.kept.flatMap(({ slot, bytes }) =>
+      Array.from({ length: rounds(this.program).count }, (_, round) => {
+        return { buffer: this.buffers.of(slot, 0), offset: round * bytes, bytes, own: own.has(round) };
+      }),
+    );
+    await gather(this.device, exchange, pieces);
+  }
+
+  /** Makes the pieces of all leaves of a round known here, for the tensors gathered at the end of a segment. */
+  private async combine(gathered: readonly Combine[], exchange: Gathering, { leaves }: Share): Promise<void> {
     if (gathered.length === 0 || !exchange.remote) return;
     const ranges = gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
-      const own = this.leaves.filter((leaf) => leaf >= from && leaf < to).length;
-      const first = Math.min(Math.max(this.leaves[0] ?? 0, from), to) - from;
+      const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
+      const first = Math.min(Math.max(leaves[0] ?? 0, from), to) - from;
       const buffer = this.buffers.of(slot, 0);
       return { buffer, offset: first * bytesPerLeaf, bytes: own * bytesPerLeaf };
     });

@@ -22,7 +22,14 @@ export {
 export type { Counters, StepCounters } from './counters.ts';
 export { Device, type DeviceInfo, kernelTarget } from './device.ts';
 export type { Frame } from './dispatcher.ts';
-export { alone, type Exchange, type GatherPart, type PipelineExchange, type SumParts } from './exchange.ts';
+export {
+  alone,
+  type Exchange,
+  type Gathering,
+  type GatherPart,
+  type PipelineExchange,
+  type SumParts,
+} from './exchange.ts';
 export { Executor } from './executor.ts';
 export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
@@ -112,6 +119,7 @@ export { installAdaptivePolling } from './polling.ts';
 export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
 export {
   addLeaves,
+  allLeaves,
   type Combine,
   type Program,
   type ProgramInput,
@@ -120,6 +128,7 @@ export {
   pieceCount,
   piecesOf,
   rounds,
+  type Share,
 } from './program.ts';
 export { hashName, mix } from './random.ts';
 export { explain, type Leftovers, removeLeftovers, replacePath, writeSynced } from './replace-file.ts';

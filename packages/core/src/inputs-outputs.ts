@@ -4,7 +4,7 @@ import type { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
 import { allFinite } from './not-finite.ts';
-import { type Program, type ProgramOutput, piecesOf, type Step } from './program.ts';
+import { type Program, type ProgramOutput, piecesOf, rounds, type Share, type Step } from './program.ts';
 import { byteLength } from './tensor.ts';
 
 /** A program in the memory of a device. */
@@ -48,19 +48,19 @@ export function uploadShare(
   }
 }
 
-/** Outputs after a run: whole tensors, or the pieces of these leaves (see `Executor.outputs`). */
+/** Outputs after a run: whole tensors, or the pieces of these shares (see `Executor.outputs`). */
 export async function readOutputs(
   { device, program, buffers }: ProgramMemory,
-  leaves: readonly number[],
+  shares: readonly Share[],
   names: readonly string[] = program.outputs.map(({ name }) => name),
 ): Promise<Record<string, HostTensor>> {
   const outputs = names.map((name) => outputOf(program, name));
-  const pieces = outputs.map((output) => piecesOf(program, output, leaves));
+  const pieces = outputs.map((output) => piecesOf(output, shares));
   const parts = outputs.flatMap((output, i) => {
     const buffer = buffers.of(output.slot, 0);
     const bytes = byteLength({ shape: output.shape, dtype: 'f32' });
     if (output.layout === 'whole') return [{ buffer, bytes }];
-    const piece = output.layout === 'batch' ? bytes / program.leaves : bytes;
+    const piece = output.layout === 'partial' ? bytes : bytes / piecesOfBatch(program, output);
     return pieces[i]!.map((index) => ({ buffer, offset: index * piece, bytes: piece }));
   });
   const read = await device.read(parts);
@@ -94,7 +94,13 @@ function outputOf({ outputs }: Program, name: string): ProgramOutput {
 
 function shapeOf(program: Program, { shape, layout }: ProgramOutput, pieces: number): readonly number[] {
   if (layout === 'whole') return shape;
-  return layout === 'batch' ? [(shape[0]! * pieces) / program.leaves, ...shape.slice(1)] : [pieces, ...shape];
+  if (layout === 'partial') return [pieces, ...shape];
+  return [(shape[0]! * pieces) / piecesOfBatch(program, { layout }), ...shape.slice(1)];
+}
+
+/** Pieces that the rows of a batch lie in. */
+function piecesOfBatch(program: Program, { layout }: Pick<ProgramOutput, 'layout'>): number {
+  return layout === 'batch' ? program.leaves : rounds(program).count;
 }
 
 /** The pieces one after another, in memory of their own. */

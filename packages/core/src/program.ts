@@ -101,8 +101,11 @@ export interface ProgramOutput {
   readonly slot: number;
   /** Logical shape; `perLeaf` outputs are stored as one piece for each leaf. */
   readonly shape: readonly number[];
-  /** `batch`: leaves' rows in order; `partial`: one addend per leaf; `whole`: the same on every rank. */
-  readonly layout: 'batch' | 'partial' | 'whole';
+  /**
+   * `batch`: leaves' rows in order; `sequence`: rows of sequences that leaves share; `partial`: one addend per leaf;
+   * `whole`: the same on every rank.
+   */
+  readonly layout: 'batch' | 'sequence' | 'partial' | 'whole';
   /** Leaves of a round that hold some of it. */
   readonly parts: Range;
 }
@@ -153,6 +156,8 @@ export interface Program {
   readonly state: readonly ProgramState[];
   readonly scalars: readonly string[];
   readonly sums?: GradientSums;
+  /** Values of single sequences of which the update needs those of all: pieces of `bytes`, one for each round. */
+  readonly kept: readonly { readonly slot: number; readonly bytes: number }[];
   /** Absent without a backward pass. */
   readonly activations?: Activations;
   /** Hash of the kernel texts and of the logical plan: what decides the bits. */
@@ -175,15 +180,24 @@ export function rounds({ leaves, leavesPerSequence }: Cut): {
     : { count: leaves / leavesPerSequence, leaves: leavesPerSequence };
 }
 
-/** Where the pieces of an output that `leaves` of each round hold lie among all of them. */
-export function piecesOf(
-  program: Cut,
-  { parts: [from, to] }: ProgramOutput,
-  leaves: readonly number[],
-): number[] {
-  const own = leaves.filter((leaf) => leaf >= from && leaf < to);
-  return Array.from({ length: rounds(program).count }, (_, round) => round).flatMap((round) =>
-    own.map((leaf) => round * (to - from) + leaf - from),
+/** Leaves of a round that one device works on. */
+export interface Share {
+  readonly round: number;
+  /** Consecutive. */
+  readonly leaves: readonly number[];
+}
+
+/** All leaves of all rounds. */
+export function allLeaves(program: Cut): Share[] {
+  const { count, leaves } = rounds(program);
+  const all = Array.from({ length: leaves }, (_, leaf) => leaf);
+  return Array.from({ length: count }, (_, round) => ({ round, leaves: all }));
+}
+
+/** Where the pieces of an output that a device's shares hold lie among all of them. */
+export function piecesOf({ parts: [from, to] }: ProgramOutput, shares: readonly Share[]): number[] {
+  return shares.flatMap(({ round, leaves }) =>
+    leaves.filter((leaf) => leaf >= from && leaf < to).map((leaf) => round * (to - from) + leaf - from),
   );
 }
 

@@ -68,6 +68,7 @@ class Together {
   readonly exchange: PipelineExchange = {
     stage: alone,
     all: {
+      remote: true,
       combine: (parts) =>
         new Promise((done) => {
           this.waiting.push({ parts, done });

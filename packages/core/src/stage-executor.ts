@@ -2,11 +2,13 @@ import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
-import type { Exchange, GatherPart, PipelineExchange } from './exchange.ts';
+import type { PipelineExchange } from './exchange.ts';
+import { type Gathered, gather } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
 import type { Found, Place } from './not-finite.ts';
+import type { Share } from './program.ts';
 import type { ActionKind, HandOver, Link, StageProgram } from './stage-program.ts';
 import type { StateStore } from './state.ts';
 
@@ -72,14 +74,14 @@ export class StageExecutor {
   ): Promise<StageExecutor> {
     const executor = new StageExecutor(device, program, store, actions);
     executor.segments = await Promise.all(
-      program.segments.map((segment) => executor.dispatcher.prepare(segment, executor.leaves)),
+      program.segments.map((segment) => executor.dispatcher.prepare(segment, [...executor.sets.keys()])),
     );
     return executor;
   }
 
-  /** The leaves this rank works on. */
-  get leaves(): readonly number[] {
-    return [...this.sets.keys()];
+  /** What this rank works on. */
+  get shares(): readonly Share[] {
+    return [{ round: 0, leaves: [...this.sets.keys()] }];
   }
 
   /** Sets the batch; a leaf's rows are uploaded when it goes forward. @throws as `Executor.setInputs`. */
@@ -97,7 +99,7 @@ export class StageExecutor {
     if (this.sums !== undefined) this.sums.start(this.ownScales(q!));
     this.once(this.segments[0]!, frame); // what all leaves share
     for (const action of this.actions) await this.act(action, frame, exchange, this.encodeAll);
-    await this.gather(exchange.stage);
+    await gather(this.device, exchange.stage, this.gatheredPieces());
     const decision = await this.decide(exchange, q);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
     await this.update(frame, exchange);
@@ -106,7 +108,7 @@ export class StageExecutor {
 
   /** As `Executor.outputs`, of the outputs that this stage computes. */
   async outputs(): Promise<Record<string, HostTensor>> {
-    return readOutputs(this.memory, this.leaves);
+    return readOutputs(this.memory, this.shares);
   }
 
   /** As `Executor.firstNotFinite`, for the work of this rank. */
@@ -192,20 +194,14 @@ export class StageExecutor {
     );
   }
 
-  /** Makes the pieces of all leaves known on the ranks of this stage. */
-  private async gather(exchange: Exchange): Promise<void> {
+  /** The pieces of all leaves, of what is gathered on the ranks of this stage. */
+  private gatheredPieces(): Gathered[] {
     const gathered = this.program.segments.flatMap(({ combine }) => combine);
-    if (gathered.length === 0 || !exchange.remote) return;
-    const places = gathered.flatMap(({ slot, bytesPerLeaf: bytes, parts: [from, to] }) =>
+    return gathered.flatMap(({ slot, bytesPerLeaf: bytes, parts: [from, to] }) =>
       Array.from({ length: to - from }, (_, i) => {
         return { buffer: this.buffers.of(slot, 0), offset: i * bytes, bytes, own: this.sets.has(from + i) };
       }),
     );
-    const read = await this.device.read(places.filter(({ own }) => own));
-    const parts = places.map(({ bytes, own }) => ({ own: own ? read.shift()! : EMPTY, offset: 0, bytes }));
-    const all = await exchange.combine(parts);
-    for (const [i, { buffer, offset, own }] of places.entries())
-      if (!own) this.device.write(buffer, offset, all[i]!);
   }
 
   /** All ranks decide alike, from the largest leaf gradients of all stages. */
@@ -241,32 +237,22 @@ export class StageExecutor {
       await this.handOver(handOvers, exchange.all);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
-    const shared = program.sharedParameters.map(({ name, held, ...rest }) => ({
-      ...rest,
-      buffer: held ? this.store.buffer(name) : undefined,
-    }));
-    await this.share(shared, exchange.all);
+    const shared = program.sharedParameters.map(({ name, held, from, bytes }): Gathered => {
+      return { buffer: held ? this.store.buffer(name) : undefined, bytes, own: from === program.stage };
+    });
+    await gather(this.device, exchange.all, shared);
   }
 
   private handOver(handOvers: readonly HandOver[], exchange: PipelineExchange['all']): Promise<void> {
-    const shared = handOvers.map(({ slot, ...rest }) => ({
-      ...rest,
-      buffer: slot === undefined ? undefined : this.buffers.of(slot, 0),
-    }));
-    return this.share(shared, exchange);
-  }
-
-  /** What one stage computed, brought to the others that have a buffer for it. */
-  private async share(shared: readonly Shared[], exchange: PipelineExchange['all']): Promise<void> {
-    if (shared.length === 0) return;
-    const given = shared.filter(({ from }) => from === this.program.stage);
-    const read = await this.device.read(given.map(({ buffer, bytes }) => ({ buffer: buffer!, bytes })));
-    const parts = shared.map(({ from, bytes }): GatherPart => {
-      return { own: from === this.program.stage ? read.shift()! : EMPTY, offset: 0, bytes };
+    const { stage } = this.program;
+    const shared = handOvers.map(({ slot, from, bytes }): Gathered => {
+      return {
+        buffer: slot === undefined ? undefined : this.buffers.of(slot, 0),
+        bytes,
+        own: from === stage,
+      };
     });
-    const all = await exchange.combine(parts);
-    for (const [i, { from, buffer }] of shared.entries())
-      if (buffer !== undefined && from !== this.program.stage) this.device.write(buffer, 0, all[i]!);
+    return gather(this.device, exchange, shared);
   }
 
   /** Leaf by leaf, each through all stages and back. */
@@ -277,11 +263,4 @@ export class StageExecutor {
   }
 }
 
-const EMPTY = new Uint8Array();
 const LAST_TURN = 2 ** 16;
-
-interface Shared {
-  readonly from: number;
-  readonly bytes: number;
-  readonly buffer: GPUBuffer | undefined;
-}

@@ -6,11 +6,11 @@ import {
   memoryReport,
   type Parameter,
   type Program,
-  rounds,
   type StepCounters,
   type Traceable,
 } from '@cohesin/core';
-import { exchangeBytes, exchangeMemory, share } from './exchange.ts';
+import { dealLeaves } from './deal.ts';
+import { exchangeBytes, exchangeMemory } from './exchange.ts';
 import type { Mesh } from './mesh.ts';
 import { loadStages, type StagesOptions } from './pipeline.ts';
 import {
@@ -29,6 +29,11 @@ export interface DistributeOptions extends BuildOptions {
   readonly seed?: number;
   /** Use the state of another distributed function on the same mesh: training and evaluation share parameters. */
   readonly state?: DistributedState;
+  /**
+   * Groups of ranks that have sequences of their own, where sequences are cut into parts: the ranks of a group share each
+   * of its sequences. By default as few as give every rank a part.
+   */
+  readonly replicas?: number;
   /** Cut the layers into stages that different ranks have, instead of giving every rank all of them. */
   readonly pipeline?: StagesOptions;
 }
@@ -69,6 +74,16 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   return runner(job, mesh, state, { seed, counters });
 }
 
+/** How the step's batch is cut into leaves. */
+function cutOf({
+  inputs,
+  leaves = 1,
+  leavesPerSequence = 1,
+}: BuildOptions): Pick<Program, 'leaves' | 'leavesPerSequence'> {
+  const [first = []] = Object.values(inputs).map((spec) => ('shape' in spec ? spec.shape : spec));
+  return { leaves: leavesPerSequence > 1 ? (first[0] ?? 1) * leavesPerSequence : leaves, leavesPerSequence };
+}
+
 /** Every rank has the whole program, and works on some of the leaves. */
 async function loadLeaves(
   fn: Traceable,
@@ -76,31 +91,24 @@ async function loadLeaves(
 ): Promise<LoadedFunction> {
   const { mesh, state } = options;
   const ranks = mesh.ranks.length;
-  const leavesOnDevice = Math.ceil((options.leavesPerSequence ?? options.leaves ?? 1) / ranks);
+  const deal = dealLeaves(cutOf(options), ranks, options.replicas);
+  const leavesOnDevice = Math.max(...deal.ranks.flat().map(({ leaves }) => leaves.length));
   const { program, parameters, counters } = build(fn, { ...options, leavesOnDevice });
-  const { leaves } = rounds(program);
-  if (ranks > leaves) {
-    throw new Error(
-      `${ranks} devices but only ${leaves} leaves at a time; use at most ${leaves} devices, a larger batch or more leaves a sequence`,
-    );
-  }
   const all = mesh.ranks.map(({ index }) => index);
   for (const one of program.state) state.declare(one, all, assigns(program));
   const described: DistributedProgram = { ...program, memory: () => memoryReport(program, leavesOnDevice) };
   const id = freshId();
   const batch = batchMemory(described);
   const { rendezvous, deadlineMs } = mesh;
-  const exchange = exchangeMemory(program, ranks);
+  const exchange = exchangeMemory(program, ranks, deal.rounds);
   await Promise.all(
     mesh.ranks.map((rank) => {
-      const [from, to] = share(leaves, rank.index, ranks);
-      const own = Array.from({ length: to - from }, (_, i) => from + i);
       const job = {
         kind: 'leaves' as const,
         id,
         stateId: state.id,
         program,
-        leaves: own,
+        shares: deal.ranks[rank.index]!,
         rendezvous,
         exchange,
         ...batch,

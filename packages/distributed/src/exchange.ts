@@ -1,5 +1,5 @@
-import type { Combine, Exchange, GatherPart, Program, SumParts } from '@cohesin/core';
-import type { Group, Rendezvous } from './rendezvous.ts';
+import type { Combine, Exchange, Gathering, GatherPart, Program, SumParts } from '@cohesin/core';
+import { type Group, groupOf, type Rendezvous } from './rendezvous.ts';
 
 /** Shared memory through which ranks of one process exchange what they computed. */
 export interface ExchangeMemory {
@@ -11,12 +11,34 @@ export interface ExchangeMemory {
   readonly sums: readonly SharedArrayBuffer[];
   /** The sums over all ranks. */
   readonly total: SharedArrayBuffer;
+  /** Ranks that share rounds. */
+  readonly groups: readonly GroupMemory[];
+  /** The group of each round, among them. */
+  readonly groupOfRound: readonly number[];
 }
 
-/** Memory for `ranks` that work on the same program. */
-export function exchangeMemory(program: Program, ranks: number): ExchangeMemory {
-  const gathered = program.segments.map((segment) => gatheredBytes(segment.combine));
-  return sumMemory(program, ranks, Math.max(0, ...gathered));
+/** Where some ranks meet, and what they gather. */
+export interface GroupMemory {
+  readonly group: Group;
+  readonly gathered: ExchangeMemory['gathered'];
+}
+
+/** Memory for `ranks` that work on the same program, each round on those of `rounds`. */
+export function exchangeMemory(
+  program: Program,
+  ranks: number,
+  rounds: readonly (readonly number[])[],
+): ExchangeMemory {
+  const most = Math.max(0, ...program.segments.map((segment) => gatheredBytes(segment.combine)));
+  const sharing = [...new Set(rounds.map((members) => members.join()))];
+  const groups = sharing.map((members): GroupMemory => {
+    const group = groupOf(members.split(',').map(Number));
+    return { group, gathered: gatherMemory(group.members.length > 1 ? most : 0) };
+  });
+  const divided = groups.some(({ group }) => group.members.length < ranks);
+  const kept = program.kept.reduce((sum, { bytes }) => sum + bytes * rounds.length, 0);
+  const groupOfRound = rounds.map((members) => sharing.indexOf(members.join()));
+  return { ...sumMemory(program, ranks, divided ? kept : 0), groups, groupOfRound };
 }
 
 /** Bytes of all pieces of what is gathered together. */
@@ -36,16 +58,19 @@ export function sumMemory(program: Program, ranks: number, gathered: number): Ex
     peaks: each(peakBytes),
     sums: each(sumBytes),
     total: new SharedArrayBuffer(ranks > 1 ? sumBytes : 4),
+    groups: [],
+    groupOfRound: [],
   };
 }
 
 /** Bytes of host memory that exchanges between `ranks` take, with each rank's copy of what it gathered. */
-export function exchangeBytes({ gathered, peaks, sums, total }: ExchangeMemory): number {
-  const shared = [...gathered, ...peaks, ...sums, total].reduce(
-    (bytes, { byteLength }) => bytes + byteLength,
-    0,
+export function exchangeBytes({ gathered, peaks, sums, total, groups }: ExchangeMemory): number {
+  const shared = [...gathered, ...peaks, ...sums, total, ...groups.flatMap((group) => group.gathered)];
+  const copies = groups.map((one) => one.group.members.length * one.gathered[0].byteLength);
+  return [...shared.map(({ byteLength }) => byteLength), ...copies].reduce(
+    (total, bytes) => total + bytes,
+    sums.length * gathered[0].byteLength,
   );
-  return shared + sums.length * gathered[0].byteLength;
 }
 
 /** Memory for what ranks gather, at most so many bytes at a time. */
@@ -53,53 +78,77 @@ export function gatherMemory(bytes: number): ExchangeMemory['gathered'] {
   return [new SharedArrayBuffer(Math.max(4, bytes)), new SharedArrayBuffer(Math.max(4, bytes))];
 }
 
-/** The exchange of a rank that is a thread: writes its part, meets the others, reads theirs. */
-export class ThreadExchange implements Exchange {
+/** Where a rank meets others. */
+export interface Meeting {
+  readonly rendezvous: Rendezvous;
+  /** The ranks that meet, if not all. */
+  readonly group?: Group;
+  /** Called before each exchange, so that those who wait can say where this rank is. */
+  readonly enter: (
+    action: 'combining statistics' | 'summing gradients' | 'forward and backward' | 'updating',
+  ) => void;
+}
+
+/** How a rank that is a thread gathers with others: writes its part, meets them, reads theirs. */
+export class ThreadGathering implements Gathering {
   readonly remote: boolean;
-  private readonly memory: ExchangeMemory;
-  private readonly rendezvous: Rendezvous;
-  /** Place among the ranks that exchange. */
-  private readonly rank: number;
-  private readonly group: Group | undefined;
+  private readonly gathered: ExchangeMemory['gathered'];
+  private readonly meeting: Meeting;
   /** What was gathered last: Dawn cannot read shared memory. */
   private readonly copy: Uint8Array<ArrayBuffer>;
   private turn: 0 | 1 = 0;
-  /** Called before each exchange, so that those who wait can say where this rank is. */
-  private readonly enter: (
-    action: 'combining statistics' | 'summing gradients' | 'forward and backward' | 'updating',
-  ) => void;
 
-  constructor(options: {
-    readonly memory: ExchangeMemory;
-    readonly rendezvous: Rendezvous;
-    readonly rank: number;
-    /** The ranks that exchange, if not all. */
-    readonly group?: Group;
-    readonly enter: ThreadExchange['enter'];
-  }) {
-    this.memory = options.memory;
-    this.rendezvous = options.rendezvous;
-    this.rank = options.rank;
-    this.group = options.group;
-    this.enter = options.enter;
-    this.copy = new Uint8Array(options.memory.gathered[0].byteLength);
-    this.remote = options.memory.sums.length > 1;
+  constructor(gathered: ExchangeMemory['gathered'], ranks: number, meeting: Meeting) {
+    this.gathered = gathered;
+    this.meeting = meeting;
+    this.copy = new Uint8Array(gathered[0].byteLength);
+    this.remote = ranks > 1;
   }
 
   async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
-    this.enter('combining statistics');
+    const { rendezvous, group, enter } = this.meeting;
+    enter('combining statistics');
     // Who writes this area again has met everyone at the other one, after they had read this one.
-    const area = new Uint8Array(this.memory.gathered[this.turn]);
+    const area = new Uint8Array(this.gathered[this.turn]);
     this.turn = this.turn === 0 ? 1 : 0;
     const starts = offsets(parts.map(({ bytes }) => bytes));
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
-    this.rendezvous.meet(this.group);
-    this.enter('forward and backward');
+    rendezvous.meet(group);
+    enter('forward and backward');
     return parts.map(({ bytes }, i) => {
       const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
       copy.set(area.subarray(starts[i]!, starts[i]! + bytes));
       return copy;
     });
+  }
+}
+
+/** The exchange of a rank that is a thread. */
+export class ThreadExchange extends ThreadGathering implements Exchange {
+  readonly divided: boolean;
+  private readonly memory: ExchangeMemory;
+  private readonly rendezvous: Rendezvous;
+  /** Place among the ranks that exchange. */
+  private readonly rank: number;
+  private readonly group: Group | undefined;
+  private readonly enter: Meeting['enter'];
+  private readonly groups: readonly ThreadGathering[];
+
+  constructor(memory: ExchangeMemory, rank: number, meeting: Meeting) {
+    super(memory.gathered, memory.sums.length, meeting);
+    this.memory = memory;
+    this.rendezvous = meeting.rendezvous;
+    this.rank = rank;
+    this.group = meeting.group;
+    this.enter = meeting.enter;
+    this.divided = memory.groups.some(({ group }) => group.members.length < memory.sums.length);
+    this.groups = memory.groups.map(
+      ({ group, gathered }) => new ThreadGathering(gathered, group.members.length, { ...meeting, group }),
+    );
+  }
+
+  round(round: number): Gathering {
+    return this.groups[this.memory.groupOfRound[round]!]!;
   }
 
   async sum({ peaks, sums }: SumParts): Promise<SumParts> {

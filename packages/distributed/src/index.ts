@@ -8,6 +8,7 @@ export {
   saveCheckpoint,
   type Validations,
 } from './checkpoint.ts';
+export { dealLeaves } from './deal.ts';
 export { type DeviceChoice, deviceCount, label } from './devices/choose.ts';
 export { type MemoryHeap, type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
 export { type DistributeOptions, distribute } from './distribute.ts';

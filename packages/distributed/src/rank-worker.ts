@@ -13,6 +13,7 @@ import {
   type Place,
   type Program,
   piecesOf,
+  type Share,
   type StageAction,
   StageExecutor,
   type StageProgram,
@@ -51,7 +52,7 @@ interface Shared {
 export interface LeavesJob extends Shared {
   readonly kind: 'leaves';
   readonly program: Program;
-  readonly leaves: readonly number[];
+  readonly shares: readonly Share[];
   readonly exchange: ExchangeMemory;
 }
 
@@ -79,7 +80,7 @@ export interface Explanation {
 /** A program on this rank's device. */
 interface Running {
   readonly program: Program;
-  readonly leaves: readonly number[];
+  readonly shares: readonly Share[];
   setInputs(inputs: Readonly<Record<string, TypedArray>>): void;
   run(frame: Frame, q: Int32Array | undefined): Promise<SumDecision | undefined>;
   outputs(): Promise<Record<string, HostTensor>>;
@@ -167,13 +168,13 @@ const api = {
 export type RankApi = typeof api;
 
 async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezvous): Promise<Running> {
-  const { program, leaves, exchange: memory } = job;
-  const executor = await Executor.create(device!, program, store, leaves);
+  const { program, shares, exchange: memory } = job;
+  const executor = await Executor.create(device!, program, store, shares);
   const enter = (action: Action): void => rendezvous.enter(stepOf(job), action);
-  const exchange = new ThreadExchange({ memory, rendezvous, rank, enter });
+  const exchange = new ThreadExchange(memory, rank, { rendezvous, enter });
   return {
     program,
-    leaves,
+    shares,
     setInputs: (inputs) => executor.setInputs(inputs),
     run: (frame, q) => executor.run(frame, exchange, q),
     outputs: () => executor.outputs(),
@@ -190,7 +191,7 @@ async function openStage(job: StageJob, store: StateStore, rendezvous: Rendezvou
   const exchange = new ThreadPipeline(memory, at);
   return {
     program,
-    leaves: executor.leaves,
+    shares: executor.shares,
     setInputs: (inputs) => executor.setInputs(inputs),
     run: (frame, q) => executor.run(frame, exchange, q),
     outputs: () => executor.outputs(),
@@ -235,7 +236,7 @@ async function writeOutputs({ job, running }: Loaded): Promise<void> {
       if (isFirst) new Float32Array(memory).set(data);
       continue;
     }
-    const pieces = piecesOf(running.program, output, running.leaves);
+    const pieces = piecesOf(output, running.shares);
     const size = data.length / pieces.length;
     for (const [i, piece] of pieces.entries())
       new Float32Array(memory).set(data.subarray(i * size, (i + 1) * size), piece * size);

@@ -57,7 +57,7 @@ export function abort({ words }: RendezvousMemory): void {
 /** One rank's side of the meeting point. */
 export class Rendezvous {
   private readonly control: Int32Array;
-  private readonly ranks: number;
+  readonly ranks: number;
   private readonly rank: number;
   private readonly deadlineMs: number;
 

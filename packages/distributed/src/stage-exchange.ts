@@ -1,5 +1,5 @@
 import type { ActionKind, Link, PipelineExchange } from '@cohesin/core';
-import { type ExchangeMemory, ThreadExchange } from './exchange.ts';
+import { type ExchangeMemory, ThreadExchange, ThreadGathering } from './exchange.ts';
 import type { Action, Group, Rendezvous } from './rendezvous.ts';
 
 /**
@@ -53,7 +53,7 @@ export interface StagePosition {
 /** How a rank that is a thread hands tensors to other stages, and shares sums and norms with them. */
 export class ThreadPipeline implements PipelineExchange {
   readonly stage: ThreadExchange;
-  readonly all: ThreadExchange;
+  readonly all: ThreadGathering;
   private readonly memory: StageMemory;
   private readonly at: StagePosition;
 
@@ -63,20 +63,9 @@ export class ThreadPipeline implements PipelineExchange {
     const { rendezvous } = at;
     const enter = (action: Action): void => rendezvous.enter(at.step(), action);
     const { group, exchange, all } = memory;
-    this.stage = new ThreadExchange({
-      memory: exchange,
-      rendezvous,
-      rank: group.members.indexOf(at.rank),
-      group,
-      enter,
-    });
-    const nothing = { peaks: [], sums: [], total: new SharedArrayBuffer(4) };
-    this.all = new ThreadExchange({
-      memory: { gathered: all, ...nothing },
-      rendezvous,
-      rank: at.rank,
-      enter,
-    });
+    const place = group.members.indexOf(at.rank);
+    this.stage = new ThreadExchange(exchange, place, { rendezvous, group, enter });
+    this.all = new ThreadGathering(all, rendezvous.ranks, { rendezvous, enter });
   }
 
   enter(action: ActionKind, leaf: number): void {

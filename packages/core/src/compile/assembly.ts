@@ -95,6 +95,9 @@ export class Assembly {
       outputs: this.outputs(),
       state: this.state(),
       ...(sums === undefined ? {} : { sums }),
+      kept: this.parts.stages.stages.flatMap(({ keep }) =>
+        keep.map((node) => ({ slot: this.slot(node), bytes: byteLength(node.inputs.x!) })),
+      ),
       ...(activations === undefined ? {} : { activations }),
     };
   }
@@ -256,7 +259,7 @@ export class Assembly {
       return {
         name,
         slot,
-        layout: layout === 'batch' || layout === 'partial' ? layout : 'whole',
+        layout: layout === 'rows' ? 'sequence' : layout,
         shape,
         parts: partsOf(this.parts.sharded, stored(value)),
       };
