@@ -109,8 +109,9 @@ async function checkDevices(
   pipeline: StagesOptions | undefined,
 ): Promise<void> {
   if (pipeline !== undefined) {
-    if (parts > 1) throw new UsageError('--parts and --stages do not go together yet; leave one of them out');
-    pipelineOf(pipeline, devices, leaves);
+    if (replicas !== undefined)
+      throw new UsageError('--replicas is for devices that all have all layers; leave it or --stages out');
+    pipelineOf(pipeline, devices, { leaves: parts > 1 ? batch * parts : leaves, leavesPerSequence: parts });
     return;
   }
   if (parts > 1 || replicas !== undefined) {

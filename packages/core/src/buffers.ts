@@ -9,17 +9,32 @@ export class ProgramBuffers {
   private readonly store: StateStore;
   private readonly shared = new Map<number, GPUBuffer>();
   private readonly sets: ReadonlyMap<number, Map<number, GPUBuffer>>;
+  private readonly sequences: ReadonlyMap<number, Map<number, GPUBuffer>>;
+  private readonly parts: ReadonlyMap<number, Map<number, GPUBuffer>>;
+  private readonly setsPerSequence: number;
   private readonly stateOf: ReadonlyMap<number, StateSlot>;
   /** Constants of all windows, one after another; absent when nothing runs in windows. */
   private windows: GPUBuffer | undefined;
   private readonly windowOffsets = new Map<Step, number>();
 
-  /** `sets`: numbers of the leaves whose own tensors are kept at one time. */
-  constructor(device: Device, program: Program, store: StateStore, sets: readonly number[]) {
+  /**
+   * `sets`: numbers of the leaves whose own tensors are kept at one time; where several sequences in parts are on their
+   * way, those of the first, of the second, …, `setsPerSequence` of each.
+   */
+  constructor(
+    device: Device,
+    program: Program,
+    store: StateStore,
+    sets: readonly number[],
+    setsPerSequence = 1,
+  ) {
     this.device = device;
     this.program = program;
     this.store = store;
+    this.setsPerSequence = setsPerSequence;
     this.sets = new Map(sets.map((set) => [set, new Map()]));
+    this.sequences = new Map(sets.map((set) => [Math.floor(set / setsPerSequence), new Map()]));
+    this.parts = new Map(sets.map((set) => [set % setsPerSequence, new Map()]));
     this.stateOf = new Map(program.state.flatMap(statesOf));
     store.allocate(program.state);
     this.allocate();
@@ -30,9 +45,21 @@ export class ProgramBuffers {
     const state = this.stateOf.get(slot);
     if (state !== undefined)
       return state.next ? this.store.nextBuffer(state.name) : this.store.buffer(state.name);
-    return this.program.slots[slot]!.scope === 'leaf'
-      ? this.sets.get(set)!.get(slot)!
-      : this.shared.get(slot)!;
+    switch (this.program.slots[slot]!.scope) {
+      case 'leaf':
+        return this.sets.get(set)!.get(slot)!;
+      case 'sequence':
+        return this.sequences.get(Math.floor(set / this.setsPerSequence))!.get(slot)!;
+      case 'part':
+        return this.parts.get(set % this.setsPerSequence)!.get(slot)!;
+      default:
+        return this.shared.get(slot)!;
+    }
+  }
+
+  /** Buffers by slot: those there is one of, and those of each leaf, sequence and part. */
+  private get all(): Map<number, GPUBuffer>[] {
+    return [this.shared, ...this.sets.values(), ...this.sequences.values(), ...this.parts.values()];
   }
 
   /** What a step binds, in order. */
@@ -51,7 +78,7 @@ export class ProgramBuffers {
   /** Fills all memory that a step must write before it reads it with NaN, as f32 and as f16. */
   poison(): void {
     const pinned = new Set(this.program.inputs.map(({ slot }) => slot));
-    for (const buffers of [this.shared, ...this.sets.values()]) {
+    for (const buffers of this.all) {
       for (const [slot, buffer] of buffers) {
         if (pinned.has(slot)) continue;
         const words = new Uint32Array(buffer.size / 4).fill(0x7fc0_7fc0);
@@ -61,7 +88,7 @@ export class ProgramBuffers {
   }
 
   close(): void {
-    for (const buffers of [this.shared, ...this.sets.values()]) {
+    for (const buffers of this.all) {
       for (const buffer of buffers.values()) this.device.destroyBuffer(buffer);
       buffers.clear();
     }
@@ -77,8 +104,10 @@ export class ProgramBuffers {
   private allocate(): void {
     this.program.slots.forEach(({ bytes, scope, label }, slot) => {
       if (scope === 'state' || scope === 'next') return;
-      const owners = scope === 'leaf' ? [...this.sets.values()] : [this.shared];
-      for (const buffers of owners) buffers.set(slot, this.device.createBuffer(bytes, label));
+      const owners = { leaf: this.sets, sequence: this.sequences, part: this.parts };
+      const each =
+        scope === 'leaf' || scope === 'sequence' || scope === 'part' ? owners[scope].values() : [this.shared];
+      for (const buffers of each) buffers.set(slot, this.device.createBuffer(bytes, label));
     });
     const steps = this.program.segments.flatMap(({ once, leaf }) => [...once, ...leaf]);
     const windowed = steps.filter(({ window }) => window !== undefined);

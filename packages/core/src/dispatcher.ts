@@ -1,6 +1,6 @@
 import type { ProgramBuffers } from './buffers.ts';
 import type { BindingAccess, Device } from './device.ts';
-import type { Program, Publish, Segment, Share, Step } from './program.ts';
+import type { Program, Publish, Segment, Step } from './program.ts';
 import type { StateStore } from './state.ts';
 
 /** Numbers that change from run to run. */
@@ -67,16 +67,15 @@ export class Dispatcher {
   }
 
   /** All of a segment for some leaves of a round: what runs once, then each leaf with what it publishes. */
-  segment({ segment, once, leaves }: PreparedSegment, frame: Frame, { round, leaves: own }: Share): void {
+  segment({ segment, once, leaves }: PreparedSegment, frame: Frame, own: readonly For[]): void {
     const encoder = this.device.encoder('segment');
     if (once.length > 0) {
-      const all = { round, leaf: 0, set: 0 }; // the same on every rank
+      const all = { ...own[0]!, leaf: 0 }; // the same on every rank
       this.pass(encoder, once, frame, all);
       this.publish(encoder, segment.publishOnce, all);
     }
-    for (const leaf of own) {
-      const steps = leaves.get(leaf)!;
-      const of = { round, leaf, set: leaf };
+    for (const of of own) {
+      const steps = leaves.get(of.leaf)!;
       if (steps.length > 0) this.pass(encoder, steps, frame, of);
       this.publish(encoder, segment.publish, of);
     }

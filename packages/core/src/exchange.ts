@@ -1,4 +1,4 @@
-import type { ActionKind, Link } from './stage-program.ts';
+import type { ActionKind, Link, LinkPiece } from './stage-program.ts';
 
 /** This rank's part of the gradient sums, and what all ranks make of it. */
 export interface SumParts {
@@ -41,15 +41,22 @@ export const alone: Exchange = {
   sum: async (parts) => parts,
 };
 
+/** A piece of what one stage hands to another. */
+export interface Parcel extends LinkPiece {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
 /** How a rank of a pipeline reaches the others. */
 export interface PipelineExchange {
   /** The ranks of its own stage, which share its leaves. */
   readonly stage: Exchange;
   /** All ranks. */
   readonly all: Gathering;
-  /** Waits for what another stage computed for a leaf. */
-  receive(link: Link, leaf: number): Promise<Uint8Array<ArrayBuffer>>;
-  send(link: Link, leaf: number, tensors: readonly Uint8Array[]): Promise<void>;
+  /** Waits for what another stage computed for a microbatch and this rank needs. */
+  receive(link: Link, microbatch: number): Promise<readonly Parcel[]>;
+  /** What of a link's tensors this rank hands on. */
+  given(link: Link, microbatch: number): readonly LinkPiece[];
+  send(link: Link, microbatch: number, parcels: readonly Parcel[]): Promise<void>;
   /** Says what the rank does now, for those who wait for it. */
-  enter(action: ActionKind, leaf: number): void;
+  enter(action: ActionKind, microbatch: number): void;
 }

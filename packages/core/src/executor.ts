@@ -1,22 +1,14 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
-import { Dispatcher, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
-import { alone, type Exchange, type Gathering } from './exchange.ts';
-import { gather } from './gathered.ts';
+import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
+import { alone, type Exchange } from './exchange.ts';
+import { gather, gatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
-import type { Found } from './not-finite.ts';
-import {
-  allLeaves,
-  type Combine,
-  type Program,
-  type Publish,
-  rounds,
-  type Share,
-  type Step,
-} from './program.ts';
+import { comparePlaces, type Found } from './not-finite.ts';
+import { allLeaves, type Program, type Publish, rounds, type Share, type Step } from './program.ts';
 import type { StateStore } from './state.ts';
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
@@ -102,15 +94,15 @@ export class Executor {
     for (const share of this.shares) {
       this.startRound(share);
       for (const prepared of this.segments.slice(0, update)) {
-        this.dispatcher.segment(prepared, frame, share);
-        await this.combine(prepared.segment.combine, exchange.round(share.round), share);
+        this.dispatcher.segment(prepared, frame, leavesOf(share));
+        await this.gatherRound(prepared, share, exchange);
       }
     }
     await this.gatherKept(exchange);
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
     for (const prepared of this.segments.slice(update))
-      this.dispatcher.segment(prepared, frame, { round: 0, leaves: this.leaves });
+      this.dispatcher.segment(prepared, frame, leavesOf({ round: 0, leaves: this.leaves }));
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
     return decision;
   }
@@ -135,18 +127,18 @@ export class Executor {
     const update = this.program.update ?? this.segments.length;
     for (const share of this.shares) {
       const { round } = share;
-      const isEarlier = (): boolean => found === undefined || found.place[0] > round;
       this.startRound(share);
       for (const [index, prepared] of this.segments.slice(0, update).entries()) {
         for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, share)) {
           for (const [i, step] of steps.entries()) {
             this.submit((encoder) => encode(encoder, i, {}));
-            if (isEarlier() && !(await wroteFinite(this.memory, step, leaf)))
-              found = { step, place: [round, index, leaf] };
+            const place = [round, index, leaf] as const;
+            if (found !== undefined && comparePlaces(found.place, place) <= 0) continue;
+            if (!(await wroteFinite(this.memory, step, leaf))) found = { step, place };
           }
           this.submit(finish);
         }
-        await this.combine(prepared.segment.combine, exchange.round(round), share);
+        await this.gatherRound(prepared, share, exchange);
       }
     }
     return found;
@@ -224,6 +216,14 @@ export class Executor {
     return decision;
   }
 
+  private gatherRound(
+    { segment }: PreparedSegment,
+    { round, leaves }: Share,
+    exchange: Exchange,
+  ): Promise<void> {
+    return gatherLeaves(this.memory, segment.combine, { leaves, set: 0 }, exchange.round(round));
+  }
+
   /** Makes the pieces of all sequences known here, of what the update needs of each: each from its first leaf's rank. */
   private async gatherKept(exchange: Exchange): Promise<void> {
     if (!exchange.divided) return;
@@ -235,25 +235,9 @@ export class Executor {
     );
     await gather(this.device, exchange, pieces);
   }
+}
 
-  /** Makes the pieces of all leaves of a round known here, for the tensors gathered at the end of a segment. */
-  private async combine(gathered: readonly Combine[], exchange: Gathering, { leaves }: Share): Promise<void> {
-    if (gathered.length === 0 || !exchange.remote) return;
-    const ranges = gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
-      const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
-      const first = Math.min(Math.max(leaves[0] ?? 0, from), to) - from;
-      const buffer = this.buffers.of(slot, 0);
-      return { buffer, offset: first * bytesPerLeaf, bytes: own * bytesPerLeaf };
-    });
-    const read = await this.device.read(ranges);
-    const pieces = gathered.map(({ bytesPerLeaf, parts: [from, to] }, i) => ({
-      own: read[i]!,
-      offset: ranges[i]!.offset,
-      bytes: (to - from) * bytesPerLeaf,
-    }));
-    const all = await exchange.combine(pieces);
-    all.forEach((bytes, i) => {
-      this.device.write(this.buffers.of(gathered[i]!.slot, 0), 0, bytes);
-    });
-  }
+/** A leaf's own tensors are in the set of its number. */
+function leavesOf({ round, leaves }: Share): For[] {
+  return leaves.map((leaf) => ({ round, leaf, set: leaf }));
 }

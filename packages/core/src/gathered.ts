@@ -1,5 +1,7 @@
+import type { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import type { Gathering, GatherPart } from './exchange.ts';
+import type { Combine } from './program.ts';
 
 /** A tensor, or a piece of one, that one rank computed and others need. */
 export interface Gathered {
@@ -24,6 +26,27 @@ export async function gather(device: Device, exchange: Gathering, all: readonly 
   const values = await exchange.combine(parts);
   for (const [i, { buffer, offset = 0, own }] of all.entries())
     if (buffer !== undefined && !own) device.write(buffer, offset, values[i]!);
+}
+
+/** Makes the pieces of all leaves of a round known on every rank that works on some of them. */
+export async function gatherLeaves(
+  { device, buffers }: { readonly device: Device; readonly buffers: ProgramBuffers },
+  gathered: readonly Combine[],
+  { leaves, set }: { readonly leaves: readonly number[]; readonly set: number },
+  exchange: Gathering,
+): Promise<void> {
+  if (gathered.length === 0 || !exchange.remote) return;
+  const ranges = gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
+    const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
+    const first = Math.min(Math.max(leaves[0] ?? 0, from), to) - from;
+    return { buffer: buffers.of(slot, set), offset: first * bytesPerLeaf, bytes: own * bytesPerLeaf };
+  });
+  const read = await device.read(ranges);
+  const pieces = gathered.map(({ bytesPerLeaf, parts: [from, to] }, i): GatherPart => {
+    return { own: read[i]!, offset: ranges[i]!.offset, bytes: (to - from) * bytesPerLeaf };
+  });
+  const all = await exchange.combine(pieces);
+  for (const [i, bytes] of all.entries()) device.write(ranges[i]!.buffer, 0, bytes);
 }
 
 const NOTHING = new Uint8Array();

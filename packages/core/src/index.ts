@@ -27,6 +27,7 @@ export {
   type Exchange,
   type Gathering,
   type GatherPart,
+  type Parcel,
   type PipelineExchange,
   type SumParts,
 } from './exchange.ts';
@@ -61,7 +62,7 @@ export { defaultTuneCache, openTuneCache, type TuneCache } from './kernels/tune-
 export { literal } from './literal.ts';
 export { memoryReport, programBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';
-export { NotFiniteError, type Place } from './not-finite.ts';
+export { comparePlaces, NotFiniteError, type Place } from './not-finite.ts';
 export {
   defineOp,
   type MapSite,
@@ -140,10 +141,12 @@ export {
   writeSafetensors,
 } from './safetensors.ts';
 export { currentScope, type Phase, type Precision, withLayer, withScope } from './scope.ts';
-export { type StageAction, StageExecutor, setsInFlight } from './stage-executor.ts';
+export { type StageAction, StageExecutor, type StageWork, setsInFlight } from './stage-executor.ts';
 export {
   type ActionKind,
   type Link,
+  type LinkPiece,
+  type LinkTensor,
   type PipelineProgram,
   StageError,
   type StageProgram,

@@ -22,9 +22,9 @@ const STORED = 65_536 * 8 * 4; // bytes of a stored tensor of one sequence
 describe('the memory report', () => {
   test('counts what the backward pass reads: both convolutions, the activation, statistics', () => {
     const [statistics, loss] = [2 * 8 * 4, 4];
-    const { device, leaf, all, again } = training().activations!;
+    const { device, sequence, leaf, all, again } = training().activations!;
     expect(device + leaf).toBe(3 * STORED + statistics + loss);
-    expect([all, again]).toEqual([{ device, leaf }, 0]);
+    expect([all, again]).toEqual([{ device, sequence, leaf }, 0]);
   });
 
   test('counts what is computed again', () => {

@@ -17,6 +17,12 @@ export class NotFiniteError extends Error {
 /** Somewhere in a run: the earlier comes first. What leaves share counts as their first leaf's. */
 export type Place = readonly [round: number, segment: number, leaf: number];
 
+/** Negative where the first of two places is earlier. */
+export function comparePlaces(a: Place, b: Place): number {
+  const differing = a.findIndex((value, i) => value !== b[i]);
+  return differing < 0 ? 0 : a[differing]! - b[differing]!;
+}
+
 /** A step that wrote what is not finite. */
 export interface Found {
   readonly step: Step;

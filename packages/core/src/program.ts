@@ -5,9 +5,18 @@ import type { DType } from './tensor.ts';
 /**
  * Where a slot's bytes live while a program runs:
  * `scratch` is reused by every leaf in turn, `leaf` is kept once per leaf of the rank, `shared` once per rank;
- * `state` and `next` belong to the state store and change places when a step commits.
+ * `state` and `next` belong to the state store and change places when a step commits. In stages that work on parts of
+ * sequences, of which several are on their way, `sequence` is kept once for each of them and `part` once for each part, to
+ * be used by one sequence after the other; a `leaf` is a part of one of them.
  */
-export type SlotScope = 'scratch' | 'leaf' | 'shared' | 'state' | 'next';
+export type SlotScope = 'scratch' | 'leaf' | 'sequence' | 'part' | 'shared' | 'state' | 'next';
+
+/** Copies of a slot on a device that keeps tensors of so many leaves, of so many sequences in stages, at one time. */
+export function copiesOf(scope: SlotScope, leaves: number, sequences = 1): number {
+  if (scope === 'leaf') return leaves;
+  if (scope === 'sequence') return sequences;
+  return scope === 'part' ? leaves / sequences : 1;
+}
 
 export interface Slot {
   readonly bytes: number;
@@ -132,9 +141,11 @@ export interface GradientSums {
 /** What is kept from the forward to the backward pass, in bytes: once on a device, and for each of its leaves. */
 export interface Activations {
   readonly device: number;
+  /** For each sequence on its way through stages that work on parts. */
+  readonly sequence: number;
   readonly leaf: number;
   /** The same if nothing were computed again. */
-  readonly all: { readonly device: number; readonly leaf: number };
+  readonly all: { readonly device: number; readonly sequence: number; readonly leaf: number };
   /** Tensors that are computed again in the backward pass. */
   readonly again: number;
 }

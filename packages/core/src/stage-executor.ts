@@ -2,37 +2,47 @@ import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
-import type { PipelineExchange } from './exchange.ts';
-import { type Gathered, gather } from './gathered.ts';
+import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
+import { type Gathered, gather, gatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
-import type { Found, Place } from './not-finite.ts';
-import type { Share } from './program.ts';
-import type { ActionKind, HandOver, Link, StageProgram } from './stage-program.ts';
+import { comparePlaces, type Found, type Place } from './not-finite.ts';
+import { allLeaves, type Share } from './program.ts';
+import type { ActionKind, HandOver, Link, LinkPiece, StageProgram } from './stage-program.ts';
 import type { StateStore } from './state.ts';
 
-/** What a rank does with one leaf at a time: its microbatch. */
+/** What a rank does with one microbatch at a time: a leaf of whole sequences, or its parts of one sequence. */
 export interface StageAction {
   readonly kind: ActionKind;
-  readonly leaf: number;
+  readonly microbatch: number;
 }
 
 /**
- * For each leaf of a rank's actions which of its sets of buffers holds the leaf's tensors, from the leaf's first action
- * to its last: as many sets as leaves are ever in flight.
+ * For each microbatch of a rank's actions which of its sets of buffers holds the microbatch's tensors, from its first
+ * action to its last: as many sets as microbatches are ever in flight.
  */
 export function setsInFlight(actions: readonly StageAction[]): ReadonlyMap<number, number> {
   const sets = new Map<number, number>();
-  const last = new Map(actions.map(({ leaf }, index) => [leaf, index]));
+  const last = new Map(actions.map(({ microbatch }, index) => [microbatch, index]));
   const free: number[] = [];
   let count = 0;
-  for (const [index, { leaf }] of actions.entries()) {
-    if (!sets.has(leaf)) sets.set(leaf, free.shift() ?? count++);
-    if (last.get(leaf) === index) free.push(sets.get(leaf)!);
+  for (const [index, { microbatch }] of actions.entries()) {
+    if (!sets.has(microbatch)) sets.set(microbatch, free.shift() ?? count++);
+    if (last.get(microbatch) === index) free.push(sets.get(microbatch)!);
   }
   return sets;
 }
+
+/** What a rank of a stage works on. */
+export interface StageWork {
+  readonly actions: readonly StageAction[];
+  /** Where sequences are cut into parts: the consecutive ones of each that are this rank's. */
+  readonly parts?: readonly number[];
+}
+
+/** Runs the segment of an action for some leaves. */
+type RunSegment = (prepared: PreparedSegment, leaves: readonly For[], place: Place) => Promise<void>;
 
 /** Runs the program of one stage of a pipeline on one device: its actions in order, then its part of the update. */
 export class StageExecutor {
@@ -40,6 +50,7 @@ export class StageExecutor {
   readonly device: Device;
   private readonly store: StateStore;
   private readonly actions: readonly StageAction[];
+  private readonly parts: readonly number[] | undefined;
   private readonly sets: ReadonlyMap<number, number>;
   private readonly buffers: ProgramBuffers;
   private readonly memory: ProgramMemory;
@@ -52,14 +63,17 @@ export class StageExecutor {
     device: Device,
     program: StageProgram,
     store: StateStore,
-    actions: readonly StageAction[],
+    { actions, parts }: StageWork,
   ) {
     this.device = device;
     this.program = program;
     this.store = store;
     this.actions = actions;
+    this.parts = program.leavesPerSequence > 1 ? (parts ?? allLeaves(program)[0]!.leaves) : undefined;
     this.sets = setsInFlight(actions);
-    this.buffers = new ProgramBuffers(device, program, store, [...new Set(this.sets.values())]);
+    const leaves = [...this.sets.keys()].flatMap((microbatch) => this.leavesOf(microbatch));
+    const sets = [...new Set(leaves.map(({ set }) => set))];
+    this.buffers = new ProgramBuffers(device, program, store, sets, this.parts?.length);
     this.memory = { device, program, buffers: this.buffers };
     this.dispatcher = new Dispatcher(device, program, store, this.buffers);
     if (program.sums !== undefined) this.sums = new Accumulators(device, program, program.sums, this.buffers);
@@ -70,21 +84,26 @@ export class StageExecutor {
     device: Device,
     program: StageProgram,
     store: StateStore,
-    actions: readonly StageAction[],
+    work: StageWork,
   ): Promise<StageExecutor> {
-    const executor = new StageExecutor(device, program, store, actions);
+    const executor = new StageExecutor(device, program, store, work);
+    const leaves = executor.parts ?? [...executor.sets.keys()];
     executor.segments = await Promise.all(
-      program.segments.map((segment) => executor.dispatcher.prepare(segment, [...executor.sets.keys()])),
+      program.segments.map((segment) => executor.dispatcher.prepare(segment, leaves)),
     );
     return executor;
   }
 
   /** What this rank works on. */
   get shares(): readonly Share[] {
-    return [{ round: 0, leaves: [...this.sets.keys()] }];
+    const { parts } = this;
+    const microbatches = [...this.sets.keys()];
+    return parts === undefined
+      ? [{ round: 0, leaves: microbatches }]
+      : microbatches.map((round) => ({ round, leaves: parts }));
   }
 
-  /** Sets the batch; a leaf's rows are uploaded when it goes forward. @throws as `Executor.setInputs`. */
+  /** Sets the batch; a microbatch's rows are uploaded when it goes forward. @throws as `Executor.setInputs`. */
   setInputs(inputs: Readonly<Record<string, TypedArray>>): void {
     checkInputs(this.program, inputs);
     this.inputs = inputs;
@@ -97,9 +116,10 @@ export class StageExecutor {
    */
   async run(frame: Frame, exchange: PipelineExchange, q?: Int32Array): Promise<SumDecision | undefined> {
     if (this.sums !== undefined) this.sums.start(this.ownScales(q!));
-    this.once(this.segments[0]!, frame); // what all leaves share
-    for (const action of this.actions) await this.act(action, frame, exchange, this.encodeAll);
-    await gather(this.device, exchange.stage, this.gatheredPieces());
+    this.once(this.segments[0]!, frame); // what all microbatches share
+    const run: RunSegment = async (prepared, leaves) => this.dispatcher.segment(prepared, frame, leaves);
+    for (const action of this.actions) await this.act(action, exchange, run);
+    await gather(this.device, exchange.stage, this.gatheredPieces(exchange.stage));
     const decision = await this.decide(exchange, q);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
     await this.update(frame, exchange);
@@ -115,15 +135,23 @@ export class StageExecutor {
   async firstNotFinite(frame: Frame, exchange: PipelineExchange): Promise<Found | undefined> {
     let found: Found | undefined;
     this.once(this.segments[0]!, frame);
-    for (const action of this.actions) {
-      await this.act(action, frame, exchange, async (steps, of) => {
-        for (const prepared of steps) {
-          this.submit((encoder) => this.dispatcher.pass(encoder, [prepared], frame, of));
-          if (found !== undefined || (await wroteFinite(this.memory, prepared.step, of.set))) continue;
-          found = { step: prepared.step, place: this.placeOf(action) };
-        }
-      });
-    }
+    const inspect = async (steps: readonly Prepared[], of: For, place: Place): Promise<void> => {
+      for (const prepared of steps) {
+        this.submit((encoder) => this.dispatcher.pass(encoder, [prepared], frame, of));
+        if (found !== undefined && comparePlaces(found.place, place) <= 0) continue;
+        if (!(await wroteFinite(this.memory, prepared.step, of.set))) found = { step: prepared.step, place };
+      }
+    };
+    const run: RunSegment = async ({ once, leaves, segment }, own, [round, index]) => {
+      const all = { ...own[0]!, leaf: 0 };
+      await inspect(once, all, [round, index, own[0]!.leaf]);
+      this.submit((encoder) => this.dispatcher.publish(encoder, segment.publishOnce, all));
+      for (const of of own) {
+        await inspect(leaves.get(of.leaf)!, of, [round, index, of.leaf]);
+        this.submit((encoder) => this.dispatcher.publish(encoder, segment.publish, of));
+      }
+    };
+    for (const action of this.actions) await this.act(action, exchange, run);
     return found;
   }
 
@@ -135,9 +163,6 @@ export class StageExecutor {
   close(): void {
     this.buffers.close();
   }
-
-  private readonly encodeAll = async (steps: readonly Prepared[], of: For, frame: Frame): Promise<void> =>
-    this.submit((encoder) => this.dispatcher.pass(encoder, steps, frame, of));
 
   private submit(encode: (encoder: GPUCommandEncoder) => void): void {
     const encoder = this.device.encoder(`stage ${this.program.stage}`);
@@ -154,23 +179,33 @@ export class StageExecutor {
     });
   }
 
-  private async act(
-    { kind, leaf }: StageAction,
-    frame: Frame,
-    exchange: PipelineExchange,
-    run: (steps: readonly Prepared[], of: For, frame: Frame) => Promise<void>,
-  ): Promise<void> {
-    const { segment, leaves } = this.segments[this.program.actions[kind]!]!;
-    const of = { round: 0, leaf, set: this.sets.get(leaf)! };
-    exchange.enter(kind, leaf);
-    if (kind === 'forward') uploadShare(this.memory, this.inputs, { share: leaf, set: of.set });
-    for (const link of this.links(kind, 'to')) this.take(link, of.set, await exchange.receive(link, leaf));
-    exchange.enter(kind, leaf);
-    const steps = leaves.get(leaf)!;
-    if (steps.length > 0) await run(steps, of, frame);
-    this.submit((encoder) => this.dispatcher.publish(encoder, segment.publish, of));
+  /** The leaves of a microbatch that are this rank's, with their sets of buffers. */
+  private leavesOf(microbatch: number): For[] {
+    const own = this.sets.get(microbatch)!;
+    const { parts } = this;
+    if (parts === undefined) return [{ round: 0, leaf: microbatch, set: own }];
+    return parts.map((leaf, i) => ({ round: microbatch, leaf, set: own * parts.length + i }));
+  }
+
+  private async act(action: StageAction, exchange: PipelineExchange, run: RunSegment): Promise<void> {
+    const { kind, microbatch } = action;
+    const leaves = this.leavesOf(microbatch);
+    const { set } = leaves[0]!;
+    exchange.enter(kind, microbatch);
+    if (kind === 'forward') uploadShare(this.memory, this.inputs, { share: microbatch, set });
+    for (const link of this.links(kind, 'to'))
+      for (const parcel of await exchange.receive(link, microbatch)) this.take(link, microbatch, parcel);
+    exchange.enter(kind, microbatch);
+    const [from, to] = this.program.actions[kind]!;
+    for (const [index, prepared] of this.segments.slice(from, to).entries()) {
+      await run(prepared, leaves, this.placeOf(action, index));
+      if (this.parts === undefined) continue; // leaves of whole sequences only meet after the last
+      const { combine } = prepared.segment;
+      const own = { leaves: this.parts, set };
+      await gatherLeaves(this.memory, combine, own, exchange.stage.round(microbatch));
+    }
     for (const link of this.links(kind, 'from'))
-      await exchange.send(link, leaf, await this.message(link, of.set));
+      await exchange.send(link, microbatch, await this.parcels(link, microbatch, exchange));
   }
 
   /** Links whose message comes before (`to`) or goes after (`from`) an action. */
@@ -180,26 +215,52 @@ export class StageExecutor {
     return this.program.links.filter((link) => link.value === value && link[end] === this.program.stage);
   }
 
-  private take({ tensors }: Link, set: number, message: Uint8Array<ArrayBuffer>): void {
-    let at = 0;
-    for (const { slot, bytes } of tensors) {
-      this.device.write(this.buffers.of(slot, set), 0, message.subarray(at, at + bytes));
-      at += bytes;
-    }
+  /** The buffer of a link's tensor, or of a part's piece of it. */
+  private linked({ tensors }: Link, microbatch: number, { tensor, part }: LinkPiece): GPUBuffer {
+    const leaves = this.leavesOf(microbatch);
+    const { set } = leaves.find(({ leaf }) => leaf === part) ?? leaves[0]!;
+    return this.buffers.of(tensors[tensor]!.slot, set);
   }
 
-  private message({ tensors }: Link, set: number): Promise<Uint8Array[]> {
-    return this.device.read(
-      tensors.map(({ slot, bytes }) => ({ buffer: this.buffers.of(slot, set), bytes })),
+  private take(link: Link, microbatch: number, { bytes, ...piece }: Parcel): void {
+    this.device.write(this.linked(link, microbatch, piece), 0, bytes);
+  }
+
+  private async parcels(
+    link: Link,
+    microbatch: number,
+    exchange: PipelineExchange,
+  ): Promise<readonly Parcel[]> {
+    const pieces = exchange.given(link, microbatch);
+    const read = await this.device.read(
+      pieces.map((piece) => {
+        return { buffer: this.linked(link, microbatch, piece), bytes: link.tensors[piece.tensor]!.bytes };
+      }),
     );
+    return pieces.map((piece, i) => ({ ...piece, bytes: read[i]! }));
   }
 
-  /** The pieces of all leaves, of what is gathered on the ranks of this stage. */
-  private gatheredPieces(): Gathered[] {
-    const gathered = this.program.segments.flatMap(({ combine }) => combine);
-    return gathered.flatMap(({ slot, bytesPerLeaf: bytes, parts: [from, to] }) =>
-      Array.from({ length: to - from }, (_, i) => {
-        return { buffer: this.buffers.of(slot, 0), offset: i * bytes, bytes, own: this.sets.has(from + i) };
+  /**
+   * What the update needs of all microbatches, on the ranks of this stage: pieces of leaves, or of sequences where their
+   * parts have exchanged the others and the ranks do not share them all.
+   */
+  private gatheredPieces({ divided }: Exchange): Gathered[] {
+    const { segments, kept } = this.program;
+    const count = this.program.leaves / this.program.leavesPerSequence;
+    const sequences = divided ? kept.map((one) => ({ ...one, first: 0, count })) : [];
+    const leaves = segments.flatMap(({ combine }) =>
+      combine.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
+        return { slot, bytes: bytesPerLeaf, first: from, count: to - from };
+      }),
+    );
+    return (this.parts === undefined ? leaves : sequences).flatMap(({ slot, bytes, first, count }) =>
+      Array.from({ length: count }, (_, i) => {
+        return {
+          buffer: this.buffers.of(slot, 0),
+          offset: i * bytes,
+          bytes,
+          own: this.sets.has(first + i),
+        };
       }),
     );
   }
@@ -255,12 +316,15 @@ export class StageExecutor {
     return gather(this.device, exchange, shared);
   }
 
-  /** Leaf by leaf, each through all stages and back. */
-  private placeOf({ kind, leaf }: StageAction): Place {
+  /** Microbatch by microbatch, each through all stages and back. */
+  private placeOf({ kind, microbatch }: StageAction, index: number): Place {
     const { stage } = this.program;
     const turn = kind === 'forward' ? stage : LAST_TURN - stage;
-    return [0, leaf * (LAST_TURN + 1) + turn, leaf];
+    return this.parts === undefined
+      ? [0, microbatch * (LAST_TURN + 1) + turn, microbatch]
+      : [microbatch, turn * MOST_SEGMENTS + index, 0];
   }
 }
 
 const LAST_TURN = 2 ** 16;
+const MOST_SEGMENTS = 2 ** 16;

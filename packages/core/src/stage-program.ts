@@ -1,3 +1,4 @@
+import type { Range } from './op.ts';
 import type { Program, ProgramInput, ProgramOutput } from './program.ts';
 
 /** A step that cannot be cut into the stages that are asked for. */
@@ -8,15 +9,34 @@ export class StageError extends Error {
 /** What a stage of a pipeline does with a microbatch at a time. `backward` is both gradients in one. */
 export type ActionKind = 'forward' | 'backward' | 'inputGradient' | 'weightGradient';
 
-/** Tensors of a microbatch that one stage computes and another one reads, handed on in one message. */
+/**
+ * Tensors of a microbatch that one stage computes and another one reads. Where a microbatch is a sequence in parts, the
+ * ranks of both stages may hold others of them.
+ */
 export interface Link {
   /** Activations go to later stages after `forward`; gradients to earlier ones, after the input gradient. */
   readonly value: 'activation' | 'gradient';
   readonly from: number;
   readonly to: number;
+  /** Of a microbatch. */
   readonly bytes: number;
-  /** In the order of the message; the slots are those of the program that holds the link. */
-  readonly tensors: readonly { readonly slot: number; readonly bytes: number; readonly label: string }[];
+  /** The slots are those of the program that holds the link. */
+  readonly tensors: readonly LinkTensor[];
+}
+
+export interface LinkTensor {
+  readonly slot: number;
+  /** Of a piece. */
+  readonly bytes: number;
+  readonly label: string;
+  /** Parts of the sequence that hold a piece; absent where the ranks of a microbatch all hold the same. */
+  readonly parts?: Range;
+}
+
+/** A tensor of a link, by its place there, or the piece of it that a part of the sequence holds. */
+export interface LinkPiece {
+  readonly tensor: number;
+  readonly part: number | undefined;
 }
 
 /** A small tensor of the update that one stage computes for others, such as the norm of its gradients. */
@@ -46,13 +66,13 @@ export interface StagePeaks {
 }
 
 /**
- * The part of a step that the ranks of one stage run. Segment 0 runs once; then a segment for each action on a
- * microbatch, in the order of the schedule; then, from `update` on, the update, with a hand-over after each segment.
+ * The part of a step that the ranks of one stage run. Segment 0 runs once; then the segments of actions on microbatches,
+ * in the order of the schedule; then, from `update` on, the update, with a hand-over after each segment.
  */
 export interface StageProgram extends Program {
   readonly stage: number;
-  /** The segment of each action. */
-  readonly actions: Readonly<Partial<Record<ActionKind, number>>>;
+  /** The segments of each action: several where the parts of a sequence exchange what they computed in between. */
+  readonly actions: Readonly<Partial<Record<ActionKind, Range>>>;
   readonly links: readonly Link[];
   /** After each segment of the update. */
   readonly handOvers: readonly (readonly HandOver[])[];

@@ -143,7 +143,7 @@ test('sequences cut into rows give the same bits on 1 to 8 devices, shared by al
       ...options,
       inputs,
     });
-    hashes.push(await runSteps(step, 10, 3));
+    hashes.push(await runSteps(step, 5, 3));
     const predict = await distribute(predictStep({ model }), {
       ...options,
       inputs: { x: inputs.x },

@@ -1,9 +1,15 @@
 /** Which rank works on which leaves, where no stages divide the layers. */
-import { rounds, type Share } from '@cohesin/core';
+import { type BuildOptions, type Program, rounds, type Share } from '@cohesin/core';
 import { share } from './exchange.ts';
 
 /** How a batch is cut: into `leaves` of whole sequences, or of parts, `leavesPerSequence` of each. */
-type Cut = Parameters<typeof rounds>[0];
+export type Cut = Pick<Program, 'leaves' | 'leavesPerSequence'>;
+
+/** How a step's batch is cut. */
+export function cutOf({ inputs, leaves = 1, leavesPerSequence = 1 }: BuildOptions): Cut {
+  const [first = []] = Object.values(inputs).map((spec) => ('shape' in spec ? spec.shape : spec));
+  return { leaves: leavesPerSequence > 1 ? (first[0] ?? 1) * leavesPerSequence : leaves, leavesPerSequence };
+}
 
 export interface Deal {
   /** What each rank works on, in this order. */

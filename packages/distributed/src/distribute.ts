@@ -9,7 +9,7 @@ import {
   type StepCounters,
   type Traceable,
 } from '@cohesin/core';
-import { dealLeaves } from './deal.ts';
+import { cutOf, dealLeaves } from './deal.ts';
 import { exchangeBytes, exchangeMemory } from './exchange.ts';
 import type { Mesh } from './mesh.ts';
 import { loadStages, type StagesOptions } from './pipeline.ts';
@@ -72,16 +72,6 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   const fresh = new Map([...parameters].filter(([name]) => !known.has(name)));
   await state.write(initialState(fresh, seed));
   return runner(job, mesh, state, { seed, counters });
-}
-
-/** How the step's batch is cut into leaves. */
-function cutOf({
-  inputs,
-  leaves = 1,
-  leavesPerSequence = 1,
-}: BuildOptions): Pick<Program, 'leaves' | 'leavesPerSequence'> {
-  const [first = []] = Object.values(inputs).map((spec) => ('shape' in spec ? spec.shape : spec));
-  return { leaves: leavesPerSequence > 1 ? (first[0] ?? 1) * leavesPerSequence : leaves, leavesPerSequence };
 }
 
 /** Every rank has the whole program, and works on some of the leaves. */

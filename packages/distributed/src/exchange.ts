@@ -23,7 +23,7 @@ export interface GroupMemory {
   readonly gathered: ExchangeMemory['gathered'];
 }
 
-/** Memory for `ranks` that work on the same program, each round on those of `rounds`. */
+/** Memory for `ranks` that work on the same program, on each round those of `rounds`. */
 export function exchangeMemory(
   program: Program,
   ranks: number,

@@ -13,6 +13,8 @@ import {
   parameter,
   predictStep,
   relu,
+  slice,
+  softmax,
   sqrt,
   subtract,
   type Tensor,
@@ -156,6 +158,61 @@ test('skips over stages, residual blocks and a weight of two stages keep the bit
   expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
 });
 
+/** The convolutional stem of an Enformer in little, then attention over all rows: margins, statistics, keys and values. */
+function attentiveModel(): nn.Layer {
+  const size = { inputs: 8, outputs: 8 };
+  const [query, key, value] = [nn.linear(size), nn.linear(size), nn.linear(size)];
+  const attend = nn.layer({ query, key, value }, (x: Tensor) => {
+    const scores = matmul(query(x), key(x), { transposeB: true });
+    return add(x, matmul(softmax(scores), value(x)));
+  });
+  return nn.sequential({
+    stem: block(4, 6),
+    deep: block(6, 8),
+    attend,
+    last: residual(8),
+    crop: (x: Tensor) => slice(x, { axis: 1, from: BINS / 8, to: BINS - BINS / 8 }),
+    head: nn.linear({ inputs: 8, outputs: TRACKS }),
+    rate: nn.softplus,
+  });
+}
+
+test('parts of sequences in stages have the bits of one device, whoever has which, under every schedule', async () => {
+  const inputs = { x: [4, LENGTH, 4], y: [4, BINS - BINS / 4, TRACKS] };
+  const hash = async (
+    devices: number,
+    pipeline?: StagesOptions,
+    more: { readonly recompute?: readonly string[] } = {},
+  ): Promise<string> => {
+    const step = await distribute(stepOf(attentiveModel()), {
+      mesh: await meshes.of(devices),
+      inputs,
+      leavesPerSequence: 8,
+      seed: 5,
+      ...(pipeline === undefined ? {} : { pipeline }),
+      ...more,
+    });
+    for (let i = 0; i < 4; i++)
+      await step({
+        x: values(4 * LENGTH * 4, i),
+        y: values(4 * (BINS - BINS / 4) * TRACKS, i + 7).map(Math.abs),
+      });
+    await step.state.checkEqual();
+    const result = hashState(new Map([...(await step.state.read()), ...hostTensors(step.host)]));
+    await step.close();
+    return result;
+  };
+  const hashes = [
+    await hash(1),
+    await hash(2, { stages: ['stem', 'attend'], schedule: 'gpipe' }),
+    await hash(3, { stages: ['stem', 'attend'], devices: [2, 1] }, { recompute: ['*'] }),
+    await hash(4, { stages: ['stem', 'deep.norm', 'last'], devices: [1, 2, 1], schedule: 'zero-bubble' }),
+    await hash(4, { stages: ['stem', 'attend'], devices: [3, 1], schedule: 'zero-bubble' }),
+    await hash(4, { stages: ['stem', 'attend'], devices: [1, 3], within: 'data' }),
+  ];
+  expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
+});
+
 test('mixed precision in stages has the same bits, through a step that overflows', async () => {
   const hashes: string[] = [];
   for (const stages of [undefined, ['stem', 'head']]) {
@@ -262,9 +319,15 @@ test('what cannot go through stages is refused before work starts, with what to 
     { pipeline: { stages: TWO, devices: [2, 1] } },
     /2 stages on 2 \+ 1 devices, but the mesh has 2/,
   );
+  const parts = { leaves: 1, leavesPerSequence: 4 };
   await refused(
     fn(),
-    { leaves: 1, leavesPerSequence: 4 },
-    /leaves that are parts of a sequence do not go through stages/,
+    { ...parts, leavesPerSequence: 1, leaves: 6, pipeline: { stages: TWO, within: 'sequence' } },
+    /within is 'sequence', but sequences are not cut into parts/,
   );
+  const mesh = await meshes.of(4);
+  const pipeline = { stages: TWO, devices: [3, 1] };
+  await expect(
+    distribute(fn(), { mesh, ...OPTIONS, ...parts, leavesPerSequence: 2, pipeline }),
+  ).rejects.toThrow(/a stage on 3 devices but only 2 parts of a sequence; use at most 2 devices/);
 });

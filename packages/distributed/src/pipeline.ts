@@ -3,17 +3,27 @@
 import {
   type BuiltPipeline,
   buildStages,
+  type LinkTensor,
   memoryReport,
   type PipelineProgram,
   programBytes,
   type StageAction,
   StageError,
   type StageProgram,
+  type StageWork,
   setsInFlight,
   type Traceable,
 } from '@cohesin/core';
+import { type Cut, cutOf } from './deal.ts';
 import type { DistributeOptions, LoadedFunction } from './distribute.ts';
-import { gatheredBytes, gatherMemory, share, sumMemory } from './exchange.ts';
+import {
+  type ExchangeMemory,
+  exchangeMemory,
+  gatheredBytes,
+  gatherMemory,
+  share,
+  sumMemory,
+} from './exchange.ts';
 import type { StageJob } from './rank-worker.ts';
 import { groupOf } from './rendezvous.ts';
 import { assigns, batchBytes, batchMemory, type DistributedProgram } from './runner.ts';
@@ -35,36 +45,50 @@ export interface StagesOptions {
    * names go with what they read, so it is enough to name where a stage begins: `['stem', 'transformer']`.
    */
   readonly stages: readonly string[];
-  /** Devices of each stage, which share its leaves; as even as they divide by default, the first stages having more. */
+  /** Devices of each stage, which share its work; as even as they divide by default, the first stages having more. */
   readonly devices?: readonly number[];
+  /**
+   * How the devices of a stage share sequences that are cut into parts: each has parts of every sequence (`sequence`, the
+   * default), or all parts of sequences of its own (`data`), as with whole sequences.
+   */
+  readonly within?: 'sequence' | 'data';
   /** Default `1f1b`. */
   readonly schedule?: ScheduleName;
 }
 
 /**
- * @throws when the devices are not as many as the stages say, a stage has more devices than there are leaves, or the step
- *   cannot be cut: see `buildStages`.
+ * @throws when the devices are not as many as the stages say, a stage has more devices than there are leaves or parts of a
+ *   sequence, or the step cannot be cut: see `buildStages`.
  */
 export async function loadStages(
   fn: Traceable,
   options: DistributeOptions & { readonly state: DistributedState; readonly pipeline: StagesOptions },
 ): Promise<LoadedFunction> {
-  const { mesh, state, leaves = 1, pipeline: wanted } = options;
-  const pipeline = pipelineOf(wanted, mesh.ranks.length, leaves);
+  const { mesh, state, pipeline: wanted } = options;
+  const cut = cutOf(options);
+  const pipeline = pipelineOf(wanted, mesh.ranks.length, cut);
   const { schedule = '1f1b' } = wanted;
-  const training = trainingActions(schedule, pipeline, leaves);
+  const microbatches = cut.leavesPerSequence === 1 ? cut.leaves : cut.leaves / cut.leavesPerSequence;
+  const training = trainingActions(schedule, pipeline, microbatches);
   const inFlight = pipeline.stages.map((ranks) => mostSets(ranks, training));
+  const parts = pipeline.stages.map((_, stage) => partsOf(pipeline, stage, cut.leavesPerSequence));
+  const partsOnDevice = parts.map((each) => Math.max(...each.map(({ length }) => length)));
   const built = buildStages(fn, {
     ...options,
     stages: wanted.stages,
     splitBackward: schedule === 'zero-bubble',
     inFlight,
+    partsOnDevice,
   });
-  const actions = built.program.stages[0]!.update === undefined ? forwardActions(pipeline, leaves) : training;
-  declareState(built.program, pipeline, state);
-  const program = described(built.program, pipeline, actions);
   const trains = built.program.stages.some(assigns);
-  const memory = stageMemory(built.program, pipeline, actions);
+  const actions =
+    built.program.stages[0]!.update === undefined ? forwardActions(pipeline, microbatches) : training;
+  declareState(built.program, pipeline, state);
+  const work = pipeline.stages.flatMap((ranks, stage) =>
+    ranks.map((rank, i): StageWork => ({ actions: actions[rank]!, parts: parts[stage]![i]! })),
+  );
+  const program = described(built.program, pipeline, work);
+  const memory = stageMemory(built.program, pipeline, work);
   const batch = batchMemory(program);
   const hostBytes = batchBytes(batch) + bytesOf(memory);
   const job = { id: freshId(), program, assigns: trains, sums: sumsOf(built), ...batch, hostBytes };
@@ -77,7 +101,7 @@ export async function loadStages(
           id,
           stateId: state.id,
           program: built.program.stages[stage]!,
-          actions: actions[rank]!,
+          work: work[rank]!,
           memory: memory[rank]!,
           rendezvous: mesh.rendezvous,
           inputs,
@@ -92,7 +116,7 @@ export async function loadStages(
 }
 
 /** Ranks of each stage, one after the other. */
-export function pipelineOf({ stages, devices }: StagesOptions, ranks: number, leaves: number): Pipeline {
+export function pipelineOf({ stages, devices, within }: StagesOptions, ranks: number, cut: Cut): Pipeline {
   if (stages.length < 2)
     throw new StageError(`stages: ${stages.length} stage; give two or more, or leave the pipeline out`);
   if (devices === undefined && ranks < stages.length)
@@ -105,16 +129,35 @@ export function pipelineOf({ stages, devices }: StagesOptions, ranks: number, le
     throw new StageError(
       `stages: ${stages.length} stages on ${counts.join(' + ')} devices, but the mesh has ${ranks}; give each stage at least one, and all of them together ${ranks}`,
     );
-  const most = Math.max(...counts);
-  if (most > leaves)
+  const { leaves, leavesPerSequence: parts } = cut;
+  const sharing = parts === 1 ? 'data' : (within ?? 'sequence');
+  if (parts === 1 && within === 'sequence')
     throw new StageError(
-      `stages: a stage on ${most} devices but only ${leaves} leaves; use at most ${leaves} devices for a stage, or a larger batch`,
+      "stages: within is 'sequence', but sequences are not cut into parts; leave within out, or cut them",
+    );
+  const shares = sharing === 'sequence' ? parts : leaves / parts;
+  const most = Math.max(...counts);
+  if (most > shares)
+    throw new StageError(
+      sharing === 'sequence'
+        ? `stages: a stage on ${most} devices but only ${parts} parts of a sequence; use at most ${parts} devices for a stage, or more parts`
+        : `stages: a stage on ${most} devices but only ${shares} ${parts === 1 ? 'leaves' : 'sequences'}; use at most ${shares} devices for a stage, or a larger batch`,
     );
   let next = 0;
   return {
     stages: counts.map((count) => Array.from({ length: count }, () => next++)),
-    within: 'data',
+    within: sharing,
+    ...(sharing === 'sequence' ? { leaves: counts.map(() => parts) } : {}),
   };
+}
+
+/** Of each rank of a stage, which parts of a sequence it has. */
+function partsOf({ stages, within }: Pipeline, stage: number, parts: number): number[][] {
+  const ranks = stages[stage]!.length;
+  return Array.from({ length: ranks }, (_, i) => {
+    const [from, to] = within === 'sequence' ? share(parts, i, ranks) : [0, parts];
+    return Array.from({ length: to - from }, (_, part) => from + part);
+  });
 }
 
 /** Devices of a stage where they are divided evenly. */
@@ -124,24 +167,27 @@ function even(stages: number, stage: number, ranks: number): number {
 }
 
 /** What each rank computes in a step of a checked schedule. */
-function trainingActions(name: ScheduleName, pipeline: Pipeline, leaves: number): StageAction[][] {
-  const schedule = makeSchedule(name, pipeline, leaves);
+function trainingActions(name: ScheduleName, pipeline: Pipeline, microbatches: number): StageAction[][] {
+  const schedule = makeSchedule(name, pipeline, microbatches);
   checkSchedule(schedule);
   return schedule.actions.map((list) =>
-    list.flatMap((action) => (isTransfer(action) ? [] : { kind: action.kind, leaf: action.microbatch })),
+    list.flatMap((action) =>
+      isTransfer(action) ? [] : { kind: action.kind, microbatch: action.microbatch },
+    ),
   );
 }
 
 /** What each rank computes where nothing goes back. */
-function forwardActions(pipeline: Pipeline, leaves: number): StageAction[][] {
+function forwardActions(pipeline: Pipeline, microbatches: number): StageAction[][] {
   const actions: StageAction[][] = Array.from({ length: rankCount(pipeline) }, () => []);
-  for (let leaf = 0; leaf < leaves; leaf++)
+  for (let microbatch = 0; microbatch < microbatches; microbatch++)
     for (const stage of pipeline.stages.keys())
-      for (const rank of ranksOn(pipeline, stage, leaf)) actions[rank]!.push({ kind: 'forward', leaf });
+      for (const rank of ranksOn(pipeline, stage, microbatch))
+        actions[rank]!.push({ kind: 'forward', microbatch });
   return actions;
 }
 
-/** Leaves that any of the ranks has in flight at most. */
+/** Microbatches that any of the ranks has in flight at most. */
 function mostSets(ranks: readonly number[], actions: readonly (readonly StageAction[])[]): number {
   return Math.max(...ranks.map((rank) => new Set(setsInFlight(actions[rank]!).values()).size));
 }
@@ -166,25 +212,44 @@ const sumsOf = ({ program }: BuiltPipeline): string[] =>
 function described(
   program: PipelineProgram,
   pipeline: Pipeline,
-  actions: readonly (readonly StageAction[])[],
+  work: readonly StageWork[],
 ): DistributedProgram {
-  const inFlight = pipeline.stages.map((ranks) => mostSets(ranks, actions));
-  const memory = (): string =>
-    [
-      ...program.stages.map((stage, i) => stageLine(stage, pipeline.stages[i]!, inFlight[i]!)),
-      ...program.stages.map((stage, i) => `stage ${i}: ${memoryReport(stage, inFlight[i])}`),
+  const actions = work.map((one) => one.actions);
+  const memory = (): string => {
+    const held = pipeline.stages.map((ranks) => {
+      const parts = Math.max(...ranks.map((rank) => work[rank]!.parts!.length));
+      return { ranks, parts, inFlight: mostSets(ranks, actions) };
+    });
+    return [
+      ...program.stages.map((stage, i) => stageLine(stage, held[i]!)),
+      ...program.stages.map((stage, i) => {
+        const { parts, inFlight } = held[i]!;
+        return `stage ${i}: ${memoryReport(stage, inFlight * parts, inFlight)}`;
+      }),
     ].join('\n');
+  };
   return { ...program, memory };
 }
 
+interface Held {
+  readonly ranks: readonly number[];
+  /** Of a sequence on a rank. */
+  readonly parts: number;
+  /** Microbatches. */
+  readonly inFlight: number;
+}
+
 /** What a rank of a stage holds, and hands on. */
-function stageLine(program: StageProgram, ranks: readonly number[], inFlight: number): string {
-  const { state, next, ...rest } = programBytes(program, inFlight);
+function stageLine(program: StageProgram, { ranks, parts, inFlight }: Held): string {
+  const { state, next, ...rest } = programBytes(program, inFlight * parts, inFlight);
   const work = Object.values(rest).reduce((total, bytes) => total + bytes, 0);
+  const inParts = program.leavesPerSequence > 1;
+  const [one, many] = inParts ? ['sequence', 'sequences'] : ['leaf', 'leaves'];
   const links = program.links
     .filter(({ from }) => from === program.stage)
-    .map(({ value, to, bytes }) => `; ${mebibytes(bytes)} of ${value}s a leaf to stage ${to}`);
-  return `stage ${program.stage} on rank ${ranks.join(', ')}: ${mebibytes(state + next)} of weights, statistics and moments, ${mebibytes(work)} for ${inFlight} ${inFlight === 1 ? 'leaf' : 'leaves'} at a time${links.join('')}`;
+    .map(({ value, to, bytes }) => `; ${mebibytes(bytes)} of ${value}s a ${one} to stage ${to}`);
+  const share = inParts ? `, ${parts} of ${program.leavesPerSequence} parts of each` : '';
+  return `stage ${program.stage} on rank ${ranks.join(', ')}: ${mebibytes(state + next)} of weights, statistics and moments, ${mebibytes(work)} for ${inFlight} ${inFlight === 1 ? one : many} at a time${share}${links.join('')}`;
 }
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;
@@ -193,16 +258,15 @@ const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} Mi
 function stageMemory(
   { stages }: PipelineProgram,
   pipeline: Pipeline,
-  actions: readonly (readonly StageAction[])[],
+  work: readonly StageWork[],
 ): StageJob['memory'][] {
   const all = gatherMemory(Math.max(...stages.map(sharedBytes)));
-  const channels = stages.flatMap((program) => channelsFrom(program, pipeline, actions));
+  const channels = stages.flatMap((program) => channelsFrom(program, pipeline, work));
   const memory: StageJob['memory'][] = [];
   for (const program of stages) {
     const ranks = pipeline.stages[program.stage]!;
     const group = groupOf(ranks);
-    const gathered = gatheredBytes(program.segments.flatMap(({ combine }) => combine));
-    const exchange = sumMemory(program, ranks.length, gathered);
+    const exchange = stageExchange(program, pipeline);
     for (const rank of ranks)
       memory[rank] = {
         group,
@@ -214,15 +278,36 @@ function stageMemory(
   return memory;
 }
 
+/** For the ranks of a stage: leaves meet once a step, parts of a sequence where they need each other. */
+function stageExchange(program: StageProgram, pipeline: Pipeline): ExchangeMemory {
+  const { stage, leaves, leavesPerSequence } = program;
+  const ranks = pipeline.stages[stage]!;
+  if (leavesPerSequence === 1)
+    return sumMemory(
+      program,
+      ranks.length,
+      gatheredBytes(program.segments.flatMap(({ combine }) => combine)),
+    );
+  const rounds = Array.from({ length: leaves / leavesPerSequence }, (_, microbatch) =>
+    ranksOn(pipeline, stage, microbatch),
+  );
+  return exchangeMemory(program, ranks.length, rounds);
+}
+
 /** Bytes of it, with each rank's copies of what it gathered. */
 function bytesOf(memory: readonly StageJob['memory'][]): number {
   const shared = new Set(
-    memory.flatMap(({ exchange: { gathered, peaks, sums, total }, all, channels }) => [
+    memory.flatMap(({ exchange: { gathered, peaks, sums, total, groups }, all, channels }) => [
       ...[...gathered, ...peaks, ...sums, total, ...all],
+      ...groups.flatMap((group) => group.gathered),
       ...channels.flatMap(({ words, messages }) => [words, messages]),
     ]),
   );
-  const copies = memory.flatMap(({ exchange, all }) => [exchange.gathered[0], all[0]]);
+  const copies = memory.flatMap(({ exchange, all }) => [
+    exchange.gathered[0],
+    all[0],
+    ...exchange.groups.map(({ gathered }) => gathered[0]),
+  ]);
   return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, 0);
 }
 
@@ -236,19 +321,37 @@ function sharedBytes({ peaks, handOvers, sharedParameters }: StageProgram): numb
 function channelsFrom(
   { stage, links }: StageProgram,
   pipeline: Pipeline,
-  actions: readonly (readonly StageAction[])[],
+  work: readonly StageWork[],
 ): Channel[] {
   return links
     .filter((link) => link.from === stage)
-    .flatMap(({ value, from, to, bytes }) =>
+    .flatMap(({ value, from, to, tensors }) =>
       pipeline.stages[from]!.flatMap((sender) =>
         pipeline.stages[to]!.flatMap((receiver) => {
-          const earlier = setsInFlight(actions[from < to ? sender : receiver]!);
-          const later = new Set(actions[from < to ? receiver : sender]!.map(({ leaf }) => leaf));
-          const slots = new Map([...earlier].filter(([leaf]) => later.has(leaf)));
+          const earlier = setsInFlight(work[from < to ? sender : receiver]!.actions);
+          const later = new Set(
+            work[from < to ? receiver : sender]!.actions.map(({ microbatch }) => microbatch),
+          );
+          const slots = new Map([...earlier].filter(([microbatch]) => later.has(microbatch)));
+          const isFirst = pipeline.within === 'data' || sender === pipeline.stages[from]![0];
+          const shared = work[receiver]!.parts!.filter((part) => work[sender]!.parts!.includes(part));
+          const pieces = piecesHanded(tensors, shared, isFirst);
           const ends = { value, from: sender, to: receiver, stages: [from, to] as const };
-          return slots.size === 0 ? [] : [channel({ ...ends, slots, bytes })];
+          return slots.size === 0 || pieces.length === 0 ? [] : [channel({ ...ends, slots, pieces })];
         }),
       ),
     );
+}
+
+/** What a rank hands to one that has these of its parts; what all ranks of a microbatch have, the first hands on. */
+function piecesHanded(
+  tensors: readonly LinkTensor[],
+  shared: readonly number[],
+  isFirst: boolean,
+): Channel['pieces'] {
+  return tensors.flatMap(({ bytes, parts }, tensor): Channel['pieces'] => {
+    if (parts === undefined) return isFirst ? [{ tensor, part: undefined, bytes }] : [];
+    const own = shared.filter((part) => part >= parts[0] && part < parts[1]);
+    return own.map((part) => ({ tensor, part, bytes }));
+  });
 }

@@ -14,9 +14,9 @@ import {
   type Program,
   piecesOf,
   type Share,
-  type StageAction,
   StageExecutor,
   type StageProgram,
+  type StageWork,
   StateStore,
   type SumDecision,
   type TypedArray,
@@ -60,7 +60,7 @@ export interface LeavesJob extends Shared {
 export interface StageJob extends Shared {
   readonly kind: 'stage';
   readonly program: StageProgram;
-  readonly actions: readonly StageAction[];
+  readonly work: StageWork;
   readonly memory: StageMemory;
 }
 
@@ -185,8 +185,8 @@ async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezv
 }
 
 async function openStage(job: StageJob, store: StateStore, rendezvous: Rendezvous): Promise<Running> {
-  const { program, actions, memory } = job;
-  const executor = await StageExecutor.create(device!, program, store, actions);
+  const { program, work, memory } = job;
+  const executor = await StageExecutor.create(device!, program, store, work);
   const at = { rank, stage: program.stage, rendezvous, step: () => stepOf(job) };
   const exchange = new ThreadPipeline(memory, at);
   return {

@@ -24,14 +24,14 @@ test('a rank that waits gives up at once when another failed', () => {
 test('a rank of a pipeline that waits for another stage says for what, and where that rank is', () => {
   const memory = rendezvousMemory(2);
   const [first, second] = [0, 1].map((rank) => new Rendezvous(memory, rank, 120));
-  first!.enter(7, 'backward', { stage: 0, leaf: 2 });
-  second!.enter(7, 'forward', { stage: 1, leaf: 3 });
+  first!.enter(7, 'backward', { stage: 0, microbatch: 2 });
+  second!.enter(7, 'forward', { stage: 1, microbatch: 3 });
   const word = {
     words: new Int32Array(new SharedArrayBuffer(4)),
     index: 0,
     done: (value: number) => value === 3,
   };
   expect(() => first!.waitFor(word, 1, 'the gradient of leaf 2 from stage 1')).toThrow(
-    /rank 0 waited 0 s at step 7, backward of leaf 2 in stage 0 for the gradient of leaf 2 from stage 1: rank 1 is at step 7, forward of leaf 3 in stage 1/,
+    /rank 0 waited 0 s at step 7, backward of microbatch 2 in stage 0 for the gradient of leaf 2 from stage 1: rank 1 is at step 7, forward of microbatch 3 in stage 1/,
   );
 });

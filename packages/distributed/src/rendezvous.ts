@@ -29,14 +29,14 @@ export interface Group {
 /** What a rank of a pipeline works on. */
 export interface Work {
   readonly stage: number;
-  readonly leaf: number;
+  readonly microbatch: number;
 }
 
 const ARRIVED = 0;
 const GENERATION = 1;
 const ABORT = 2;
 const HEADER = 4;
-const WORDS_PER_RANK = 4; // step, action, stage + 1, leaf
+const WORDS_PER_RANK = 4; // step, action, stage + 1, microbatch
 const SLICE_MS = 50;
 
 export function rendezvousMemory(ranks: number): RendezvousMemory {
@@ -70,7 +70,7 @@ export class Rendezvous {
 
   /** Records what this rank does now. */
   enter(step: number, action: Action, work?: Work): void {
-    const words = [step, ACTIONS.indexOf(action), (work?.stage ?? -1) + 1, work?.leaf ?? 0];
+    const words = [step, ACTIONS.indexOf(action), (work?.stage ?? -1) + 1, work?.microbatch ?? 0];
     for (const [i, word] of words.entries())
       Atomics.store(this.control, HEADER + WORDS_PER_RANK * this.rank + i, word);
   }
@@ -133,11 +133,11 @@ export class Rendezvous {
     return `rank ${rank} is at ${this.doing(rank)}`;
   }
 
-  /** `step 7, forward of leaf 3 in stage 1`. */
+  /** `step 7, forward of microbatch 3 in stage 1`. */
   private doing(rank: number): string {
     const at = HEADER + WORDS_PER_RANK * rank;
-    const [step, action, stage, leaf] = [0, 1, 2, 3].map((i) => Atomics.load(this.control, at + i));
-    const of = stage === 0 ? '' : ` of leaf ${leaf} in stage ${stage! - 1}`;
+    const [step, action, stage, microbatch] = [0, 1, 2, 3].map((i) => Atomics.load(this.control, at + i));
+    const of = stage === 0 ? '' : ` of microbatch ${microbatch} in stage ${stage! - 1}`;
     return `step ${step}, ${ACTIONS[action!]}${of}`;
   }
 }

@@ -1,12 +1,12 @@
 import {
   addLeaves,
   type Counters,
+  comparePlaces,
   elementCount,
   FIRST_Q,
   type Frame,
   type HostTensor,
   NotFiniteError,
-  type Place,
   type Program,
   type ProgramInput,
   type ProgramOutput,
@@ -185,17 +185,11 @@ async function explainAll(
   );
   const [first] = found
     .filter(({ place }) => place !== undefined)
-    .sort((a, b) => compare(a.place!, b.place!));
+    .sort((a, b) => comparePlaces(a.place!, b.place!));
   return new NotFiniteError(
     first?.message ?? `step ${frame.step}: the gradient of ${gradient} is not finite; nothing was updated`,
     first?.tensor ?? gradient,
   );
-}
-
-/** Which of two places in a run is earlier. */
-function compare(a: Place, b: Place): number {
-  const differing = a.findIndex((value, i) => value !== b[i]);
-  return differing < 0 ? 0 : a[differing]! - b[differing]!;
 }
 
 function fillInputs(

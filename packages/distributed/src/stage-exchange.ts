@@ -1,10 +1,10 @@
-import type { ActionKind, Link, PipelineExchange } from '@cohesin/core';
+import type { ActionKind, Link, LinkPiece, Parcel, PipelineExchange } from '@cohesin/core';
 import { type ExchangeMemory, ThreadExchange, ThreadGathering } from './exchange.ts';
 import type { Action, Group, Rendezvous } from './rendezvous.ts';
 
 /**
- * Shared memory through which a rank of one stage hands tensors to a rank of another. A leaf's message has a slot while
- * the leaf is in flight on the earlier of the two stages, so a sender finds it free.
+ * Shared memory through which a rank of one stage hands tensors to a rank of another. A microbatch's message has a slot
+ * while the microbatch is in flight on the earlier of the two stages, so a sender finds it free.
  */
 export interface Channel {
   readonly value: Link['value'];
@@ -12,22 +12,27 @@ export interface Channel {
   readonly to: number;
   /** Stages of the two ranks. */
   readonly stages: readonly [from: number, to: number];
-  /** Slot of each leaf that both ranks work on. */
+  /** Slot of each microbatch that both ranks work on. */
   readonly slots: ReadonlyMap<number, number>;
+  /** What a message holds, in this order. */
+  readonly pieces: readonly (LinkPiece & { readonly bytes: number })[];
+  /** Of a message. */
   readonly bytes: number;
-  /** A word for each slot: 0 while it is free, else the leaf + 1. */
+  /** A word for each slot: 0 while it is free, else the microbatch + 1. */
   readonly words: SharedArrayBuffer;
   readonly messages: SharedArrayBuffer;
 }
 
 export function channel(
-  options: Pick<Channel, 'value' | 'from' | 'to' | 'stages' | 'slots' | 'bytes'>,
+  options: Pick<Channel, 'value' | 'from' | 'to' | 'stages' | 'slots' | 'pieces'>,
 ): Channel {
   const count = Math.max(1, ...[...options.slots.values()].map((slot) => slot + 1));
+  const bytes = options.pieces.reduce((total, piece) => total + piece.bytes, 0);
   return {
     ...options,
+    bytes,
     words: new SharedArrayBuffer(4 * count),
-    messages: new SharedArrayBuffer(Math.max(4, options.bytes) * count),
+    messages: new SharedArrayBuffer(Math.max(4, bytes) * count),
   };
 }
 
@@ -68,29 +73,42 @@ export class ThreadPipeline implements PipelineExchange {
     this.all = new ThreadGathering(all, rendezvous.ranks, { rendezvous, enter });
   }
 
-  enter(action: ActionKind, leaf: number): void {
-    this.at.rendezvous.enter(this.at.step(), action, { stage: this.at.stage, leaf });
+  enter(action: ActionKind, microbatch: number): void {
+    this.at.rendezvous.enter(this.at.step(), action, { stage: this.at.stage, microbatch });
   }
 
-  async receive(link: Link, leaf: number): Promise<Uint8Array<ArrayBuffer>> {
-    const { channel, words, index, message } = this.find(link, leaf, 'to');
-    const what = `the ${link.value} of leaf ${leaf} from stage ${link.from}`;
-    this.at.rendezvous.waitFor({ words, index, done: (value) => value === leaf + 1 }, channel.from, what);
-    const received = message.slice(); // not shared memory
-    this.mark(words, index, 0);
-    return received;
+  async receive(link: Link, microbatch: number): Promise<readonly Parcel[]> {
+    const what = `the ${link.value} of microbatch ${microbatch} from stage ${link.from}`;
+    return this.find(link, microbatch, 'to').flatMap(({ channel, words, index, message }) => {
+      const done = (value: number): boolean => value === microbatch + 1;
+      this.at.rendezvous.waitFor({ words, index, done }, channel.from, what);
+      const received = message.slice(); // not shared memory
+      this.mark(words, index, 0);
+      let at = 0;
+      return channel.pieces.map(({ bytes, ...piece }): Parcel => {
+        at += bytes;
+        return { ...piece, bytes: received.subarray(at - bytes, at) };
+      });
+    });
   }
 
-  async send(link: Link, leaf: number, tensors: readonly Uint8Array[]): Promise<void> {
-    const { channel, words, index, message } = this.find(link, leaf, 'from');
-    const what = `stage ${link.to} to take the ${link.value} before that of leaf ${leaf}`;
-    this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
-    let at = 0;
-    for (const tensor of tensors) {
-      message.set(tensor, at);
-      at += tensor.length;
+  given(link: Link, microbatch: number): readonly LinkPiece[] {
+    const pieces = this.find(link, microbatch, 'from').flatMap(({ channel }) => channel.pieces);
+    return [...new Map(pieces.map((piece) => [keyOf(piece), piece])).values()];
+  }
+
+  async send(link: Link, microbatch: number, parcels: readonly Parcel[]): Promise<void> {
+    const what = `stage ${link.to} to take the ${link.value} before that of microbatch ${microbatch}`;
+    const bytesOf = new Map(parcels.map((parcel) => [keyOf(parcel), parcel.bytes]));
+    for (const { channel, words, index, message } of this.find(link, microbatch, 'from')) {
+      this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
+      let at = 0;
+      for (const piece of channel.pieces) {
+        message.set(bytesOf.get(keyOf(piece))!, at);
+        at += piece.bytes;
+      }
+      this.mark(words, index, microbatch + 1);
     }
-    this.mark(words, index, leaf + 1);
   }
 
   private mark(words: Int32Array, index: number, value: number): void {
@@ -98,16 +116,23 @@ export class ThreadPipeline implements PipelineExchange {
     Atomics.notify(words, index);
   }
 
-  private find(link: Link, leaf: number, end: 'from' | 'to'): Place {
-    const channel = this.memory.channels.find(
+  private find(link: Link, microbatch: number, end: 'from' | 'to'): Place[] {
+    const channels = this.memory.channels.filter(
       ({ stages, slots, ...ranks }) =>
-        ranks[end] === this.at.rank && stages[0] === link.from && stages[1] === link.to && slots.has(leaf),
-    )!;
-    const index = channel.slots.get(leaf)!;
-    const message = new Uint8Array(channel.messages, index * channel.bytes, channel.bytes);
-    return { channel, words: new Int32Array(channel.words), index, message };
+        ranks[end] === this.at.rank &&
+        stages[0] === link.from &&
+        stages[1] === link.to &&
+        slots.has(microbatch),
+    );
+    return channels.map((channel) => {
+      const index = channel.slots.get(microbatch)!;
+      const message = new Uint8Array(channel.messages, index * channel.bytes, channel.bytes);
+      return { channel, words: new Int32Array(channel.words), index, message };
+    });
   }
 }
+
+const keyOf = ({ tensor, part }: LinkPiece): string => `${tensor} ${part}`;
 
 interface Place {
   readonly channel: Channel;

@@ -33,6 +33,7 @@ export interface Parts {
   readonly ordered: Stages;
   readonly stages: Stages;
   readonly leavesOnDevice: number;
+  readonly sequencesOnDevice?: number | undefined;
   readonly sumLayout: SumLayout;
   readonly bytes: (x: Storage) => number;
   readonly bindingLimit: number;
@@ -103,15 +104,16 @@ export class Assembly {
   }
 
   private assign(): Pick<Program, 'slots' | 'activations'> {
-    const { sharded, stages, ordered, leavesOnDevice } = this.parts;
+    const { sharded, stages, ordered, leavesOnDevice, sequencesOnDevice } = this.parts;
     const lives = pieces(liveRanges(sharded, stages), this.parts);
     const { slots, places } = assignSlots([...lives.values()]);
     for (const [i, x] of [...lives.keys()].entries()) this.places.set(x, places[i]!);
-    const kept = keptActivations(stages, lives, leavesOnDevice);
+    const kept = keptActivations(stages, lives, leavesOnDevice, sequencesOnDevice);
     if (kept === undefined) return { slots };
     const whole = pieces(liveRanges(sharded, ordered), { ...this.parts, stages: ordered });
-    const { device, leaf } = kept.again === 0 ? kept : keptActivations(ordered, whole, leavesOnDevice)!;
-    return { slots, activations: { ...kept, all: { device, leaf } } };
+    const { device, sequence, leaf } =
+      kept.again === 0 ? kept : keptActivations(ordered, whole, leavesOnDevice, sequencesOnDevice)!;
+    return { slots, activations: { ...kept, all: { device, sequence, leaf } } };
   }
 
   private place(x: Storage): Place {

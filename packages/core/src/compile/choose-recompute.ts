@@ -8,9 +8,9 @@ import { liveRanges, pieceOutputs, type Storage, touched } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import { assignSlots, type Live, lifeOf, liveBytes, pieces, slotBytes } from './memory.ts';
 import { multiplyAdds } from './multiply-adds.ts';
-import { computedBy, type Forward, forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
+import { computedBy, type Forward, forwardPass, recompute, withOwnInputs } from './recompute.ts';
 import type { Stages } from './split.ts';
-import { type Stored, stored } from './stored.ts';
+import { nodeOf, type Stored, stored } from './stored.ts';
 
 export interface MemoryOptions {
   /**
@@ -31,6 +31,8 @@ export interface Planned {
   readonly stages: Stages;
   readonly bytes: (x: Storage) => number;
   readonly leavesOnDevice: number;
+  /** In stages that work on parts of sequences: how many of these are on their way. */
+  readonly sequencesOnDevice?: number | undefined;
 }
 
 /**
@@ -120,10 +122,11 @@ class Search {
 
   /** Most bytes live at once, and bytes of all slots; slots are only assigned once the former fit. */
   private needs(): { readonly peak: number; readonly total: number } {
-    const { leavesOnDevice } = this.planned;
+    const { leavesOnDevice, sequencesOnDevice } = this.planned;
     const lives = this.lives(this.dropped);
-    const peak = Math.max(...liveBytes(lives, leavesOnDevice));
-    const total = peak > this.budget ? peak : slotBytes(assignSlots(lives).slots, leavesOnDevice);
+    const peak = Math.max(...liveBytes(lives, leavesOnDevice, sequencesOnDevice));
+    const total =
+      peak > this.budget ? peak : slotBytes(assignSlots(lives).slots, leavesOnDevice, sequencesOnDevice);
     return { peak, total };
   }
 
@@ -150,11 +153,12 @@ class Search {
   }
 
   private excess(dropped: ReadonlySet<Stored>, target: number): number {
-    const { sharded, bytes, leavesOnDevice } = this.planned;
+    const { sharded, bytes, leavesOnDevice, sequencesOnDevice } = this.planned;
     const ranges = liveRanges(sharded, recompute(this.planned.stages, dropped, this.forward));
     const live = liveBytes(
       Array.from(ranges, ([x, range]) => Object.assign(lifeOf(range), { bytes: bytes(x) })),
       leavesOnDevice,
+      sequencesOnDevice,
     );
     return live.reduce((total, bytes) => total + Math.max(0, bytes - target), 0);
   }

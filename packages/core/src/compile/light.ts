@@ -2,9 +2,9 @@
 import { byteLength } from '../tensor.ts';
 import { touched } from './lives.ts';
 import type { Lowered } from './lower.ts';
-import { computedBy, type Forward, isBackward, nodeOf } from './recompute.ts';
+import { computedBy, type Forward, isBackward } from './recompute.ts';
 import type { Stages } from './split.ts';
-import type { Stored } from './stored.ts';
+import { nodeOf, type Stored } from './stored.ts';
 
 /**
  * Bytes of one leaf's tensor from which it counts as large. Below, a dispatch (some 5 µs) takes longer than the tensor

@@ -3,8 +3,8 @@ import { Parameter } from '../parameter.ts';
 import type { SlotScope } from '../program.ts';
 import type { Tensor } from '../tensor.ts';
 import { isShared, type Sharded } from './layout.ts';
-import type { Stages, Work } from './split.ts';
-import { type Stored, stored } from './stored.ts';
+import type { Microbatches, Stages, Work } from './split.ts';
+import { nodeOf, type Stored, stored } from './stored.ts';
 
 /** What takes memory: a stored tensor or, by name, the gradient sums and leaves' outputs. */
 export type Storage = Stored | string;
@@ -54,7 +54,7 @@ class Lives {
     for (const node of sourcesOf(graph, this.stages)) {
       if (node instanceof Parameter) this.touch(node, 'state', 0);
       else
-        this.touch(node, layouts.get(node) === 'batch' ? 'leaf' : 'shared', 0).last =
+        this.touch(node, layouts.get(node) === 'batch' ? 'leaf' : this.sequenceScope, 0).last =
           Number.POSITIVE_INFINITY;
     }
     if (this.stages.stages.some(({ leaf }) => leaf.some(({ kind }) => kind === 'accumulate')))
@@ -64,13 +64,13 @@ class Lives {
       for (const work of stage.once) this.visit(work, 'shared', ++position, position);
       const start = position + 1;
       const end = position + stage.leaf.length + 1;
-      for (const x of stage.receive ?? []) this.touch(x, 'scratch', start);
+      for (const x of stage.receive ?? []) this.touch(x, this.handedScope(x), start);
       for (const work of stage.leaf) this.visit(work, 'scratch', ++position, end);
       for (const node of stage.gather) {
         this.touch(stored(node.inputs.x!), 'scratch', end);
         this.touch(node, 'shared', start).last = end;
       }
-      for (const x of stage.send ?? []) this.touch(x, 'scratch', end);
+      for (const x of stage.send ?? []) this.keepForAll(this.touch(x, this.handedScope(x), end));
       for (const x of stage.handOver ?? []) this.touch(x, 'shared', end);
       for (const node of stage.keep) {
         this.touch(stored(node.inputs.x!), 'shared', start);
@@ -87,8 +87,23 @@ class Lives {
         this.touch(stored(value), 'shared', position).last = Number.POSITIVE_INFINITY;
     }
     this.keepAcrossStages();
-    this.keepAcrossMicrobatches();
+    if (this.stages.microbatches !== undefined) this.keepAcrossActions(this.stages.microbatches);
     return this.ranges;
+  }
+
+  /** Where what leaves of a sequence share is kept while the sequence is on its way. */
+  private get sequenceScope(): SlotScope {
+    return this.stages.microbatches === undefined ? 'shared' : 'sequence';
+  }
+
+  /** Where a tensor is kept that goes from stage to stage, with all leaves of its microbatch together. */
+  private handedScope(x: Stored): SlotScope {
+    if (isShared(this.sharded.layouts.get(nodeOf(x)))) return 'shared';
+    return this.stages.microbatches!.inParts ? 'part' : 'scratch';
+  }
+
+  private keepForAll(range: Range): void {
+    if (range.scope === 'scratch' && this.stages.microbatches!.inParts) range.scope = 'part';
   }
 
   private visit(work: Work, scope: SlotScope, position: number, sharedUntil: number): void {
@@ -126,19 +141,28 @@ class Lives {
   }
 
   /**
-   * Where microbatches take turns, one may be in a later stage before another is in an earlier one: what they share, or
-   * gather, lives as long as any of them.
+   * Where actions on microbatches take turns, one may be in a later action before another is in an earlier one: what all
+   * share, or gather for the update, lives as long as any of them; what is of one sequence and read in another action has
+   * a place for each. Nothing comes between the stages of one action.
    */
-  private keepAcrossMicrobatches(): void {
-    const { stages, perMicrobatch } = this.stages;
-    if (perMicrobatch === undefined) return;
+  private keepAcrossActions({ actions, inParts }: Microbatches): void {
     const lengthOf = (to: number): number =>
-      stages.slice(0, to).reduce((total, { once, leaf }) => total + once.length + leaf.length + 1, 0);
-    const [first, last] = [lengthOf(perMicrobatch[0]) + 1, lengthOf(perMicrobatch[1] + 1)];
+      this.stages.stages
+        .slice(0, to)
+        .reduce((total, { once, leaf }) => total + once.length + leaf.length + 1, 0);
+    const spans = actions.map(([from, to]) => [lengthOf(from) + 1, lengthOf(to + 1)] as const);
+    const [[first], [, last]] = [spans[0]!, spans.at(-1)!];
     for (const range of this.ranges.values()) {
-      if (range.scope !== 'shared' || range.last < first || range.first > last) continue;
-      range.first = Math.min(range.first, first);
-      range.last = Math.max(range.last, last);
+      if (range.last < first || range.first > last) continue;
+      const inOne = spans.some(([from, to]) => range.first >= from && range.last <= to);
+      if (range.scope === 'leaf' && inOne && inParts) range.scope = 'part';
+      if (range.scope === 'part' && !inOne) range.scope = 'leaf';
+      if (range.scope !== 'shared' || (inOne && inParts)) continue;
+      if (inParts && range.first >= first && range.last <= last) range.scope = 'sequence';
+      else {
+        range.first = Math.min(range.first, first);
+        range.last = Math.max(range.last, last);
+      }
     }
   }
 }

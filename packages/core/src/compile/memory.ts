@@ -1,5 +1,5 @@
 import { Parameter } from '../parameter.ts';
-import type { Slot, SlotScope } from '../program.ts';
+import { copiesOf, type Slot, type SlotScope } from '../program.ts';
 import type { Sharded } from './layout.ts';
 import { type Range, type Storage, sourcesOf, touched } from './lives.ts';
 import type { Stages } from './split.ts';
@@ -68,9 +68,9 @@ function labelOf(x: Storage): string {
   return x instanceof Parameter ? x.name : String(x);
 }
 
-/** Slots are shared within a pool: buffers of the device, buffers of each leaf, and state, where nothing is shared. */
-function poolOf(scope: SlotScope): 'device' | 'leaf' | 'state' {
-  if (scope === 'leaf') return 'leaf';
+/** Slots are shared within a pool: buffers of the device, of each leaf, sequence or part, and state, where nothing is shared. */
+function poolOf(scope: SlotScope): 'device' | 'leaf' | 'sequence' | 'part' | 'state' {
+  if (scope === 'leaf' || scope === 'sequence' || scope === 'part') return scope;
   return scope === 'state' || scope === 'next' ? 'state' : 'device';
 }
 
@@ -137,10 +137,11 @@ function smallestGap({ slot, held }: Used, live: Live): { offset: number; gap: n
 export function liveBytes(
   lives: Iterable<Pick<Live, 'bytes' | 'scope' | 'first' | 'last'>>,
   leavesOnDevice: number,
+  sequencesOnDevice?: number,
 ): number[] {
   const changes: number[] = [];
   for (const { bytes, scope, first, last } of lives) {
-    const size = scope === 'leaf' ? bytes * leavesOnDevice : bytes;
+    const size = bytes * copiesOf(scope, leavesOnDevice, sequencesOnDevice);
     changes[first] = (changes[first] ?? 0) + size;
     if (Number.isFinite(last)) changes[last + 1] = (changes[last + 1] ?? 0) - size;
   }
@@ -152,9 +153,13 @@ export function liveBytes(
 }
 
 /** Bytes of slots on a device that works on `leavesOnDevice` leaves. */
-export function slotBytes(slots: readonly Slot[], leavesOnDevice: number): number {
+export function slotBytes(
+  slots: readonly Slot[],
+  leavesOnDevice: number,
+  sequencesOnDevice?: number,
+): number {
   return slots.reduce(
-    (total, { bytes, scope }) => total + (scope === 'leaf' ? bytes * leavesOnDevice : bytes),
+    (total, { bytes, scope }) => total + bytes * copiesOf(scope, leavesOnDevice, sequencesOnDevice),
     0,
   );
 }

@@ -2,9 +2,9 @@ import type { Graph } from '../graph.ts';
 import { byteLength } from '../tensor.ts';
 import type { Sharded } from './layout.ts';
 import { touched } from './lives.ts';
-import { isBackward, nodeOf } from './recompute.ts';
+import { isBackward } from './recompute.ts';
 import type { Stage, Stages, Work } from './split.ts';
-import { type Stored, stored } from './stored.ts';
+import { nodeOf, type Stored, stored } from './stored.ts';
 
 /**
  * The same work with shorter lives: a leaf's gradient is added to its sum as soon as it is known, a sum is finished when

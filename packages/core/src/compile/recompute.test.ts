@@ -21,12 +21,12 @@ import type { Sharded } from './layout.ts';
 import { liveRanges, type Storage, touched } from './lives.ts';
 import { assignSlots, pieces } from './memory.ts';
 import { shortenLives } from './order.ts';
-import { forwardPass, nodeOf, recompute, withOwnInputs } from './recompute.ts';
+import { forwardPass, recompute, withOwnInputs } from './recompute.ts';
 import { shard } from './shard.ts';
 import { simplify } from './simplify.ts';
 import { type Stages, split, type Work } from './split.ts';
 import { layOutSums, leafSums, storageBytes } from './storage-bytes.ts';
-import { stored } from './stored.ts';
+import { nodeOf, stored } from './stored.ts';
 
 const convBlock = (inputs: number, outputs: number, size: number): nn.Layer =>
   nn.sequential({

@@ -7,7 +7,7 @@ import { Tensor } from '../tensor.ts';
 import { touched } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import type { Stage, Stages, Work } from './split.ts';
-import type { Stored } from './stored.ts';
+import { nodeOf, type Stored } from './stored.ts';
 
 /** What the forward pass stores. */
 export interface Forward {
@@ -26,7 +26,7 @@ interface Producer {
   readonly list: 'once' | 'leaf';
 }
 
-export function forwardPass({ stages, perMicrobatch }: Stages): Forward {
+export function forwardPass({ stages, microbatches }: Stages): Forward {
   const producers = new Map<Stored, Producer>();
   const read = new Set<Stored>();
   const visit = (work: Work, stage: number, list: 'once' | 'leaf'): void => {
@@ -38,7 +38,8 @@ export function forwardPass({ stages, perMicrobatch }: Stages): Forward {
     }
   };
   for (const [stage, { once, leaf }] of stages.entries()) {
-    if (perMicrobatch === undefined) for (const work of once) visit(work, stage, 'once');
+    // What microbatches share is computed before the first of them.
+    if (microbatches === undefined || stage > 0) for (const work of once) visit(work, stage, 'once');
     for (const work of leaf) visit(work, stage, 'leaf');
   }
   return { producers, saved: new Set([...read].filter((x) => producers.has(x))), read };
@@ -48,9 +49,6 @@ export function forwardPass({ stages, perMicrobatch }: Stages): Forward {
 function mayRunAgain({ phase, op }: Tensor): boolean {
   return phase === 'F' && op.saved !== true && op.combine !== true;
 }
-
-/** The tensor that is stored, or whose partial results are. */
-export const nodeOf = (x: Stored): Tensor => ('of' in x ? x.of : x);
 
 /** All nodes that a kernel computes, the stored one first. */
 export function computedBy(kernel: Lowered, { producers }: Forward): ReadonlySet<Tensor> {

@@ -32,8 +32,15 @@ export interface Stages {
   readonly update: number | undefined;
   /** The stage in which a leaf tensor is computed. */
   readonly stageOf: (node: Tensor) => number;
-  /** First and last stage that run for one leaf, or microbatch, after another: all of them for one before the next, or in turn. */
-  readonly perMicrobatch?: readonly [first: number, last: number];
+  readonly microbatches?: Microbatches;
+}
+
+/** Of a stage of a pipeline: what runs for one microbatch after another. */
+export interface Microbatches {
+  /** First and last stage of each action on a microbatch. Actions on several take turns. */
+  readonly actions: readonly (readonly [first: number, last: number])[];
+  /** Whether a microbatch is a sequence in parts, which meet between the stages of an action; else it is one leaf. */
+  readonly inParts: boolean;
 }
 
 /**

@@ -14,3 +14,6 @@ export interface Partials {
 export function stored(node: Tensor): Tensor {
   return isAlias(node) ? stored(node.inputs[node.op.inputs[0]!]!) : node;
 }
+
+/** The tensor that is stored, or whose partial results are. */
+export const nodeOf = (x: Stored): Tensor => ('of' in x ? x.of : x);

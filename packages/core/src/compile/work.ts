@@ -10,9 +10,8 @@ import { partsOf } from './layout.ts';
 import { liveRanges } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import { multiplyAdds } from './multiply-adds.ts';
-import { nodeOf } from './recompute.ts';
 import type { Work } from './split.ts';
-import { type Stored, stored } from './stored.ts';
+import { nodeOf, type Stored, stored } from './stored.ts';
 
 /** One kernel, for one leaf. */
 export interface KernelWork {

@@ -9,19 +9,21 @@ import type {
   StageProgram,
 } from '../../stage-program.ts';
 import { byteLength } from '../../tensor.ts';
-import { Assembly } from '../assembly.ts';
+import { Assembly, type Parts } from '../assembly.ts';
 import { type LogicalPlan, type LogicalStep, logicalStep, type Placement } from '../build.ts';
 import { chooseRecompute, type MemoryOptions } from '../choose-recompute.ts';
 import { layerPattern } from '../layer-pattern.ts';
-import { nodeOf } from '../recompute.ts';
+import { isShared, partsOf } from '../layout.ts';
 import { layOutSums, leafSums, storageBytes } from '../storage-bytes.ts';
-import type { Stored } from '../stored.ts';
+import { nodeOf, type Stored } from '../stored.ts';
 import { type Cut, type CutStage, cutStages, type PipelineOptions } from './cut.ts';
 
 /** How a step in stages is fitted to devices. */
 export interface PipelinePlacement extends PipelineOptions, Omit<Placement, 'leavesOnDevice'> {
-  /** Leaves of which a device of each stage keeps tensors at one time; all by default. */
+  /** Microbatches of which a device of each stage keeps tensors at one time; all by default. */
   readonly inFlight?: readonly number[];
+  /** Where a microbatch is a sequence in parts: how many of them a device of each stage has; all by default. */
+  readonly partsOnDevice?: readonly number[];
 }
 
 /**
@@ -33,7 +35,7 @@ export function buildPipeline(
   placement: PipelinePlacement,
 ): PipelineProgram {
   const step = logicalStep(graph, plan);
-  const cut = cutStages(step.sharded, step.ordered, placement);
+  const cut = cutStages(step.sharded, step.ordered, { ...placement, inParts: plan.leavesPerSequence > 1 });
   checkRecompute(cut, placement.recompute);
   const programs = cut.stages.map((_, stage) => stageProgram(step, cut, stage, placement));
   const peaks = peaksOf(
@@ -63,17 +65,19 @@ function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: Pip
   const sharded = { ...step.sharded, graph };
   const sumLayout = layOutSums(sums);
   const bytes = storageBytes(sharded, sumLayout);
-  const { inFlight, bindingLimit = Number.POSITIVE_INFINITY } = placement;
-  const leavesOnDevice = inFlight?.[stage] ?? sharded.rounds.leaves;
+  const { bindingLimit = Number.POSITIVE_INFINITY } = placement;
+  const held = heldBy(step, stage, placement);
   const memory = ownMemory(placement, cut.stages[stage]!);
-  const stages = chooseRecompute({ sharded, stages: segments, bytes, leavesOnDevice }, memory);
-  const own = { sharded, ordered: segments, stages, leavesOnDevice, sumLayout, bytes, bindingLimit };
+  const stages = chooseRecompute({ sharded, stages: segments, bytes, ...held }, memory);
+  const own = { sharded, ordered: segments, stages, ...held, sumLayout, bytes, bindingLimit };
   const assembly = new Assembly({ ...step, ...own });
   const program = assembly.program();
+  const inParts = step.facts.leavesPerSequence > 1;
   const tensorOf = (x: Stored): Link['tensors'][number] => ({
     slot: assembly.slot(x),
     bytes: byteLength(x),
     label: String(nodeOf(x)),
+    ...(inParts && !isShared(sharded.layouts.get(nodeOf(x))) ? { parts: partsOf(sharded, nodeOf(x)) } : {}),
   });
   return {
     ...program,
@@ -83,7 +87,10 @@ function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: Pip
       .filter(({ from, to }) => from === stage || to === stage)
       .map(({ tensors, ...link }) => ({
         ...link,
-        bytes: tensors.reduce((total, x) => total + byteLength(x), 0),
+        bytes: tensors.reduce((total, x) => {
+          const [from, to] = inParts ? partsOf(sharded, nodeOf(x)) : [0, 1];
+          return total + byteLength(x) * (to - from);
+        }, 0),
         tensors: tensors.map(tensorOf),
       })),
     handOvers: cut.update.handOvers.map((level) =>
@@ -96,9 +103,21 @@ function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: Pip
   };
 }
 
+/** What a device of a stage keeps tensors of at one time. */
+function heldBy(
+  { sharded: { rounds }, facts }: LogicalStep,
+  stage: number,
+  { inFlight, partsOnDevice }: PipelinePlacement,
+): Pick<Parts, 'leavesOnDevice' | 'sequencesOnDevice'> {
+  if (facts.leavesPerSequence === 1) return { leavesOnDevice: inFlight?.[stage] ?? rounds.leaves };
+  const sequencesOnDevice = inFlight?.[stage] ?? rounds.count;
+  const parts = partsOnDevice?.[stage] ?? rounds.leaves;
+  return { leavesOnDevice: sequencesOnDevice * parts, sequencesOnDevice };
+}
+
 /** The layers of a stage. */
 function layersOf({ segments }: CutStage): string[] {
-  const works = segments.stages.flatMap(({ leaf }) => leaf);
+  const works = segments.stages.flatMap(({ once, leaf }) => [...once, ...leaf]);
   return works.flatMap((work) =>
     work.kind === 'kernel' && work.kernel.node.phase === 'F' ? work.kernel.node.path : [],
   );

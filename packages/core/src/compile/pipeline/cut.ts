@@ -1,13 +1,14 @@
 /** Cuts a step into stages: for each, the segments it runs, what it hands to others, and what state it holds. */
 
 import type { Graph } from '../../graph.ts';
+import type { Range } from '../../op.ts';
 import { type ActionKind, StageError } from '../../stage-program.ts';
 import type { Tensor } from '../../tensor.ts';
 import type { Sharded } from '../layout.ts';
 import { touched } from '../lives.ts';
 import type { Stage as Segment, Stages as Segments, Work } from '../split.ts';
-import { type Stored, stored } from '../stored.ts';
-import { isForward, placeWork, type WorkStages } from './place.ts';
+import { nodeOf, type Stored, stored } from '../stored.ts';
+import { ends, isForward, type Piece, phaseOf, placeWork, type WorkStages } from './place.ts';
 import { cutUpdate, neededOf, type UpdateCut } from './update.ts';
 
 export interface PipelineOptions {
@@ -20,6 +21,11 @@ export interface PipelineOptions {
   readonly splitBackward?: boolean;
 }
 
+/** How the stages of a step in parts of sequences differ: a microbatch is a sequence, whose parts meet within a stage. */
+export interface CutOptions extends PipelineOptions {
+  readonly inParts: boolean;
+}
+
 /** Tensors that go from one stage to another with each microbatch. */
 export interface CutLink {
   readonly value: 'activation' | 'gradient';
@@ -30,8 +36,8 @@ export interface CutLink {
 
 export interface CutStage {
   readonly segments: Segments;
-  /** The segment of each action. */
-  readonly actions: Readonly<Partial<Record<ActionKind, number>>>;
+  /** The segments of each action: several where parts of a sequence meet in between. */
+  readonly actions: Readonly<Partial<Record<ActionKind, Range>>>;
   /** The outputs and assignments that are this stage's. */
   readonly graph: Graph;
   /** Gradient sums of its parameters. */
@@ -45,41 +51,38 @@ export interface Cut {
 }
 
 /**
- * @throws when work before the update joins leaves, which would have to wait for each other; when a pattern matches no
+ * @throws when work before the update joins microbatches, which would have to wait for each other; when a pattern matches no
  *   layer; or when a stage has nothing to do.
  */
-export function cutStages(sharded: Sharded, whole: Segments, options: PipelineOptions): Cut {
-  checkIndependent(sharded, whole);
-  const { leaf } = whole.stages[0]!;
-  const { of: stageOf, ofLayer } = placeWork(sharded.graph, leaf, options.stages);
-  const producers = producersOf(leaf);
-  const links = linksOf(leaf, stageOf, producers);
-  const kinds = kindsOf(whole, links, options.splitBackward === true);
+export function cutStages(sharded: Sharded, whole: Segments, options: CutOptions): Cut {
+  if (options.inParts) checkUpdate(whole);
+  else checkIndependent(whole);
+  const levels = levelsOf(sharded, whole, options.inParts);
+  const pieces = levels.flatMap(({ once, leaf, gather }) => [...once, ...leaf, ...gather]);
+  const { of: stageOf, ofLayer } = placeWork(sharded.graph, pieces, options.stages);
+  const producers = producersOf(pieces);
+  const links = linksOf(pieces, stageOf, producers);
+  const kinds = kindsOf(pieces, whole, links, options.splitBackward === true);
   const count = options.stages.length;
   const placed: Placed = { whole, stageOf, ofLayer, producers, count };
   const update = cutUpdate(sharded, placed);
-  const stages = Array.from({ length: count }, (_, stage) =>
-    cutStage(placed, { stage, links, kinds, update }),
-  );
+  const own = { levels, links, kinds, update, inParts: options.inParts };
+  const stages = Array.from({ length: count }, (_, stage) => cutStage(sharded, placed, { ...own, stage }));
   return { stages, links, update };
 }
 
-/** A leaf's work with its stages. */
+/** Work on a microbatch with its stages. */
 export interface Placed {
   readonly whole: Segments;
-  readonly stageOf: ReadonlyMap<Work, number>;
+  readonly stageOf: ReadonlyMap<Piece, number>;
   readonly ofLayer: WorkStages['ofLayer'];
-  /** The work that computes each of a leaf's tensors; of partial results, the last. */
-  readonly producers: ReadonlyMap<Stored, Work>;
+  /** The work that computes each tensor of a microbatch; of partial results, the last. */
+  readonly producers: ReadonlyMap<Stored, Piece>;
   readonly count: number;
 }
 
 /** Leaves that wait for each other cannot go through a pipeline one by one. */
-function checkIndependent({ rounds }: Sharded, { stages, update = 1 }: Segments): void {
-  if (rounds.count > 1)
-    throw new StageError(
-      'stages: leaves that are parts of a sequence do not go through stages yet; use leaves of whole sequences',
-    );
+function checkIndependent({ stages, update = 1 }: Segments): void {
   if (stages.length <= update + 1 && update <= 1) return;
   const joins = stages.slice(0, update - 1).flatMap(({ gather }) => gather);
   throw new StageError(
@@ -87,27 +90,57 @@ function checkIndependent({ rounds }: Sharded, { stages, update = 1 }: Segments)
   );
 }
 
-function producersOf(leaf: readonly Work[]): Map<Stored, Work> {
+/** The update of a stage is work that runs once. */
+function checkUpdate({ stages, update = stages.length }: Segments): void {
+  const late = stages.slice(update).find(({ leaf, gather }) => leaf.length + gather.length > 0);
+  if (late === undefined) return;
+  const [work] = late.leaf;
+  throw new StageError(
+    `stages: ${work === undefined ? late.gather[0] : ends(work)[1]} is computed for each part of a sequence after the gradients are summed; leave the stages out`,
+  );
+}
+
+/** Work on a microbatch between two exchanges. */
+interface Level {
+  readonly once: readonly Work[];
+  readonly leaf: readonly Work[];
+  /** What the parts of a microbatch make known to each other. */
+  readonly gather: readonly Extract<Piece, { kind: 'gather' }>[];
+}
+
+/** Forward and backward pass of a microbatch, without what all microbatches share. */
+function levelsOf(sharded: Sharded, { stages, update }: Segments, inParts: boolean): Level[] {
+  return stages.slice(0, update).map(({ once, leaf, gather }) => ({
+    once: once.filter((work) => !isOfStep(sharded, work)),
+    leaf,
+    gather: inParts ? gather.map((node) => ({ kind: 'gather', node })) : [], // else only the update needs it
+  }));
+}
+
+const isOfStep = ({ layouts }: Sharded, work: Work): boolean =>
+  layouts.get(nodeOf(touched(work)[1]!)) === 'whole';
+
+function producersOf(pieces: readonly Piece[]): Map<Stored, Piece> {
   return new Map(
-    leaf.flatMap((work) => {
-      const writes = touched(work)[1];
-      return writes === undefined ? [] : [[writes, work] as const];
+    pieces.flatMap((piece) => {
+      const writes = ends(piece)[1];
+      return writes === undefined ? [] : [[writes, piece] as const];
     }),
   );
 }
 
 function linksOf(
-  leaf: readonly Work[],
-  stageOf: ReadonlyMap<Work, number>,
-  producers: ReadonlyMap<Stored, Work>,
+  pieces: readonly Piece[],
+  stageOf: ReadonlyMap<Piece, number>,
+  producers: ReadonlyMap<Stored, Piece>,
 ): CutLink[] {
   const links = new Map<
     string,
     { value: CutLink['value']; from: number; to: number; tensors: Set<Stored> }
   >();
-  for (const work of leaf) {
-    const to = stageOf.get(work)!;
-    for (const x of touched(work)[0]) {
+  for (const piece of pieces) {
+    const to = stageOf.get(piece)!;
+    for (const x of ends(piece)[0]) {
       const producer = producers.get(x);
       const from = producer === undefined ? to : stageOf.get(producer)!;
       if (from === to) continue;
@@ -121,27 +154,27 @@ function linksOf(
   return [...links.values()].map((link) => ({ ...link, tensors: [...link.tensors] }));
 }
 
-/** The action that each piece of a leaf's work is part of. */
+/** The action that each piece of work on a microbatch is part of. */
 function kindsOf(
-  { stages, update }: Segments,
+  pieces: readonly Piece[],
+  { update }: Segments,
   links: readonly CutLink[],
   split: boolean,
-): Map<Work, ActionKind> {
-  const { leaf } = stages[0]!;
-  const kinds = new Map<Work, ActionKind>();
+): Map<Piece, ActionKind> {
+  const kinds = new Map<Piece, ActionKind>();
   const awaited = new Set(links.flatMap(({ tensors }) => tensors)); // by other stages, or by an input gradient
-  for (const work of leaf.toReversed()) {
-    const [reads, writes] = touched(work);
-    const isInput = work.kind === 'kernel' && (work.kernel.node.phase === 'I' || awaited.has(writes!));
-    if (isForward(work) || update === undefined) kinds.set(work, 'forward');
-    else if (!split) kinds.set(work, 'backward');
-    else kinds.set(work, isInput ? 'inputGradient' : 'weightGradient');
-    if (kinds.get(work) === 'inputGradient') for (const x of reads) awaited.add(x);
+  for (const piece of pieces.toReversed()) {
+    const [reads, writes] = ends(piece);
+    const isInput = phaseOf(piece) === 'I' || (writes !== undefined && awaited.has(writes));
+    if (isForward(piece) || update === undefined) kinds.set(piece, 'forward');
+    else if (!split) kinds.set(piece, 'backward');
+    else kinds.set(piece, isInput ? 'inputGradient' : 'weightGradient');
+    if (kinds.get(piece) === 'inputGradient') for (const x of reads) awaited.add(x);
   }
   return kinds;
 }
 
-function actionsOf({ update }: Segments, kinds: ReadonlyMap<Work, ActionKind>): ActionKind[] {
+function actionsOf({ update }: Segments, kinds: ReadonlyMap<Piece, ActionKind>): ActionKind[] {
   if (update === undefined) return ['forward'];
   return new Set(kinds.values()).has('backward')
     ? ['forward', 'backward']
@@ -152,37 +185,55 @@ const HANDED_ON = { forward: 'activation', inputGradient: 'gradient', backward: 
 
 interface Own {
   readonly stage: number;
+  readonly levels: readonly Level[];
   readonly links: readonly CutLink[];
-  readonly kinds: ReadonlyMap<Work, ActionKind>;
+  readonly kinds: ReadonlyMap<Piece, ActionKind>;
   readonly update: UpdateCut;
+  readonly inParts: boolean;
 }
 
-function cutStage({ whole, stageOf }: Placed, { stage, links, kinds, update }: Own): CutStage {
-  const { once, leaf, gather } = whole.stages[0]!;
-  const own = leaf.filter((work) => stageOf.get(work) === stage);
-  const actions = actionsOf(whole, kinds);
-  const action = (kind: ActionKind): Segment => {
-    const works = own.filter((work) => kinds.get(work) === kind);
-    const written = new Set(works.map((work) => touched(work)[1]));
+function cutStage(sharded: Sharded, { whole, stageOf }: Placed, own: Own): CutStage {
+  const { stage, links, kinds, update, inParts } = own;
+  const before = whole.stages.slice(0, whole.update);
+  const pieces = [...stageOf.keys()].filter((piece) => stageOf.get(piece) === stage);
+  const exchanges = before.flatMap(({ gather, keep }) => (inParts ? keep : gather));
+  const action = (kind: ActionKind): Segment[] => {
+    const isOwn = (piece: Piece): boolean => stageOf.get(piece) === stage && kinds.get(piece) === kind;
     const value = kind === 'weightGradient' ? undefined : HANDED_ON[kind];
-    const tensors = (end: 'from' | 'to'): Stored[] => [
+    const handed = (end: 'from' | 'to'): Stored[] => [
       ...new Set(
         links.filter((link) => link[end] === stage && link.value === value).flatMap((link) => link.tensors),
       ),
     ];
-    return {
-      ...EMPTY,
-      leaf: works,
-      gather: gather.filter((node) => written.has(stored(node.inputs.x!))),
-      receive: tensors('to'),
-      send: tensors('from'),
-    };
+    const segments = own.levels
+      .map((level) => filtered(level, isOwn))
+      .filter(({ once, leaf, gather }) => once.length + leaf.length + gather.length > 0)
+      .reduce(joined, [])
+      .map((level): Segment => {
+        const written = new Set([...level.once, ...level.leaf].map((work) => touched(work)[1]));
+        const published = exchanges.filter((node) => written.has(stored(node.inputs.x!)));
+        return {
+          once: [...level.once],
+          leaf: [...level.leaf],
+          gather: inParts ? level.gather.map(({ node }) => node) : published,
+          keep: inParts ? published : [],
+        };
+      });
+    const all = segments.length === 0 ? [EMPTY] : segments;
+    all[0] = { ...all[0]!, receive: handed('to') };
+    all[all.length - 1] = { ...all.at(-1)!, send: handed('from') };
+    return all;
   };
   const { graph, levels } = update.stages[stage]!;
-  const ends = [...Object.values(graph.outputs), ...graph.assignments.map(({ value }) => value)].map(stored);
+  const kept = [...Object.values(graph.outputs), ...graph.assignments.map(({ value }) => value)].map(stored);
+  const ofStep = before.flatMap(({ once }) => once).filter((work) => isOfStep(sharded, work));
+  const kindsHere = actionsOf(whole, kinds);
+  const actions = kindsHere.map(action);
+  const starts = actions.map((_, i) => 1 + actions.slice(0, i).flat().length);
+  const ranges = actions.map((one, i): Range => [starts[i]!, starts[i]! + one.length]);
   const segments = [
-    { ...EMPTY, once: neededOf(once, [...own, ...levels.flat()], ends) },
-    ...actions.map(action),
+    { ...EMPTY, once: neededOf(ofStep, [...pieces, ...levels.flat()], kept) },
+    ...actions.flat(),
     ...levels.map((works, level): Segment => {
       const shared = update.handOvers[level]!.filter(({ holders }) => holders.has(stage));
       return { ...EMPTY, once: [...works], handOver: shared.map(({ x }) => x) };
@@ -191,14 +242,32 @@ function cutStage({ whole, stageOf }: Placed, { stage, links, kinds, update }: O
   return {
     segments: {
       stages: segments,
-      update: whole.update === undefined ? undefined : 1 + actions.length,
+      update: whole.update === undefined ? undefined : ranges.at(-1)![1],
       stageOf: indexOf(segments),
-      perMicrobatch: [1, actions.length],
+      microbatches: { actions: ranges.map(([from, to]) => [from, to - 1]), inParts },
     },
-    actions: Object.fromEntries(actions.map((kind, i) => [kind, 1 + i])),
+    actions: Object.fromEntries(kindsHere.map((kind, i) => [kind, ranges[i]!])),
     graph,
-    sums: own.flatMap((work) => (work.kind === 'accumulate' ? work.sum : [])),
+    sums: pieces.flatMap((piece) => (piece.kind === 'accumulate' ? piece.sum : [])),
   };
+}
+
+function filtered({ once, leaf, gather }: Level, isOwn: (piece: Piece) => boolean): Level {
+  return { once: once.filter(isOwn), leaf: leaf.filter(isOwn), gather: gather.filter(isOwn) };
+}
+
+/** A level put together with the one before, where nothing of it waits for what that one gathers. */
+function joined(levels: readonly Level[], next: Level): Level[] {
+  const before = levels.at(-1);
+  const gathered = new Set<Stored>(before?.gather.map(({ node }) => node));
+  const waits = [...next.once, ...next.leaf].some((work) => touched(work)[0].some((x) => gathered.has(x)));
+  if (before === undefined || waits) return [...levels, next];
+  const both: Level = {
+    once: [...before.once, ...next.once],
+    leaf: [...before.leaf, ...next.leaf],
+    gather: [...before.gather, ...next.gather],
+  };
+  return [...levels.slice(0, -1), both];
 }
 
 const EMPTY: Segment = { once: [], leaf: [], gather: [], keep: [] };

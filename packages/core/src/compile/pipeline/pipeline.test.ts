@@ -6,6 +6,7 @@ import { sum } from '../../ops/reduce.ts';
 import { adam } from '../../optim/adam.ts';
 import { clipGlobalNorm } from '../../optim/norms.ts';
 import { buffer } from '../../parameter.ts';
+import type { Program } from '../../program.ts';
 import { type StageAction, setsInFlight } from '../../stage-executor.ts';
 import type { Tensor } from '../../tensor.ts';
 import { trainStep } from '../../train-step.ts';
@@ -57,6 +58,40 @@ test('stages divide the kernels of one program among them, each with its own mem
   }
 });
 
+test('stages of sequences in parts divide the kernels too, and gather only among their own ranks', () => {
+  const options = { inputs: OPTIONS.inputs, leavesPerSequence: 4 };
+  const whole = build(step(), options).program;
+  const text = (programs: readonly Program[]): string[] =>
+    programs
+      .flatMap(({ segments, shaders, update }) =>
+        segments
+          .slice(0, update)
+          .flatMap(({ once, leaf }) =>
+            [...once, ...leaf].map(({ label, shader, workgroups }) =>
+              JSON.stringify([label, shaders[shader], workgroups]),
+            ),
+          ),
+      )
+      .sort();
+  const gathers = (programs: readonly Program[]): number =>
+    programs.flatMap(({ segments }) => segments.flatMap(({ combine }) => combine)).length;
+  for (const splitBackward of [false, true]) {
+    const { stages, bitsId } = buildStages(step(), {
+      ...options,
+      stages: ['stem', 'deep', 'head'],
+      splitBackward,
+    }).program;
+    expect(bitsId).toBe(whole.bitsId);
+    expect(text(stages)).toEqual(text([whole]));
+    expect(gathers(stages)).toBe(gathers([whole]));
+    expect(stages.map(({ actions }) => Object.keys(actions).length)).toEqual(
+      splitBackward ? [3, 3, 3] : [2, 2, 2],
+    );
+    const [tensor] = stages[0]!.links[0]!.tensors;
+    expect(tensor).toMatchObject({ parts: [0, 4], bytes: (LENGTH / 2 / 4) * 6 * 4 });
+  }
+});
+
 test('a cut between blocks hands on one activation and one gradient, and norms of gradients once a step', () => {
   const { stages } = buildStages(step(), { ...OPTIONS, stages: ['stem', 'deep', 'head'] }).program;
   const activation = (LENGTH / 2) * 6 * 4; // bytes
@@ -76,9 +111,11 @@ test('weight gradients of their own keep for them what the input gradients made'
       buildStages(step(), { ...OPTIONS, stages: ['stem', 'deep'], splitBackward }).program.stages[1]!,
   );
   const phases = programs.map(({ segments, actions }) =>
-    Object.entries(actions).map(([kind, segment]) => [
+    Object.entries(actions).map(([kind, [from, to]]) => [
       kind,
-      [...new Set(segments[segment]!.leaf.map(({ phase }) => phase))].sort().join(''),
+      [...new Set(segments.slice(from, to).flatMap(({ leaf }) => leaf.map(({ phase }) => phase)))]
+        .sort()
+        .join(''),
     ]),
   );
   expect(phases).toEqual([
@@ -119,7 +156,7 @@ test('weights that act on constants alone are on the stage that uses the result,
 test('a rank keeps as many leaves as its schedule has in flight', () => {
   const action =
     (kind: StageAction['kind']) =>
-    (leaf: number): StageAction => ({ kind, leaf });
+    (microbatch: number): StageAction => ({ kind, microbatch });
   const [forward, backward] = [action('forward'), action('backward')];
   const leaves = [0, 1, 2, 3];
   const count = (actions: readonly StageAction[]): number => new Set(setsInFlight(actions).values()).size;

@@ -6,23 +6,31 @@ import type { Tensor } from '../../tensor.ts';
 import { layerPattern } from '../layer-pattern.ts';
 import { touched } from '../lives.ts';
 import type { Work } from '../split.ts';
-import type { Stored } from '../stored.ts';
+import { type Stored, stored } from '../stored.ts';
 
-/** The stages of a leaf's work, and of layers. */
+/** Work on a microbatch, or the gathering of what its parts computed, which is placed like work. */
+export type Piece = Work | { readonly kind: 'gather'; readonly node: Tensor };
+
+/** What a piece reads and writes. */
+export function ends(piece: Piece): ReturnType<typeof touched> {
+  return piece.kind === 'gather' ? [[stored(piece.node.inputs.x!)], piece.node] : touched(piece);
+}
+
+/** The stages of work on a microbatch, and of layers. */
 export interface WorkStages {
-  readonly of: ReadonlyMap<Work, number>;
+  readonly of: ReadonlyMap<Piece, number>;
   /** Undefined for a path that is no layer's. */
   readonly ofLayer: (path: string) => number | undefined;
 }
 
 /**
- * Stages of a leaf's work. Forward, a kernel belongs to the stage of its layer, or of what it reads if that is later;
+ * Stages of work on a microbatch. Forward, a kernel belongs to the stage of its layer, or of what it reads if that is later;
  * backward, likewise the other way round, but no lower than the activations it reads: so activations only go up, and
  * gradients only go down.
  *
  * @throws when a pattern matches no layer, or a stage has nothing to do.
  */
-export function placeWork(graph: Graph, works: readonly Work[], patterns: readonly string[]): WorkStages {
+export function placeWork(graph: Graph, works: readonly Piece[], patterns: readonly string[]): WorkStages {
   const placing = new Placing(graph, patterns);
   for (const work of works) placing.place(work);
   placing.placeFromInputs(works);
@@ -35,7 +43,7 @@ export function placeWork(graph: Graph, works: readonly Work[], patterns: readon
 }
 
 class Placing {
-  readonly stages = new Map<Work, number>();
+  readonly stages = new Map<Piece, number>();
   readonly layers: LayerStages;
   private readonly last: number;
   /** Where each tensor is computed, in the forward and in the backward pass. */
@@ -47,8 +55,8 @@ class Placing {
     this.last = patterns.length - 1;
   }
 
-  place(work: Work): void {
-    const [reads, writes] = touched(work);
+  place(work: Piece): void {
+    const [reads, writes] = ends(work);
     const stage = isForward(work) ? this.forwardStage(work, reads) : this.backwardStage(work, reads);
     if (stage === undefined) return;
     this.stages.set(work, stage);
@@ -56,25 +64,25 @@ class Placing {
   }
 
   /** What is made of inputs alone is made where it is first needed. */
-  placeFromInputs(works: readonly Work[]): void {
+  placeFromInputs(works: readonly Piece[]): void {
     for (const work of works.toReversed()) {
       if (this.stages.has(work)) continue;
-      const writes = touched(work)[1]!;
-      const readers = works.filter((other) => touched(other)[0].includes(writes));
+      const writes = ends(work)[1]!;
+      const readers = works.filter((other) => ends(other)[0].includes(writes));
       this.stages.set(work, Math.min(this.last, ...readers.map((reader) => this.stages.get(reader)!)));
     }
   }
 
-  private forwardStage(work: Work, reads: readonly Stored[]): number | undefined {
+  private forwardStage(work: Piece, reads: readonly Stored[]): number | undefined {
     const inputs = reads.flatMap((x) => this.forward.get(x) ?? []);
     const own = this.layers.ofForward(mainOf(work));
     const stages = own === undefined ? inputs : [own, ...inputs];
     return stages.length === 0 ? undefined : Math.max(...stages);
   }
 
-  private backwardStage(work: Work, reads: readonly Stored[]): number {
+  private backwardStage(work: Piece, reads: readonly Stored[]): number {
     const from = Math.min(this.last, ...reads.flatMap((x) => this.backward.get(x) ?? []));
-    if (work.kind !== 'kernel') return from;
+    if (work.kind === 'accumulate' || work.kind === 'finish') return from;
     const activations = reads.flatMap((x) => this.forward.get(x) ?? []);
     const own = this.layers.ofPath(mainOf(work).path);
     const stages = own === undefined ? activations : [own, ...activations];
@@ -82,9 +90,18 @@ class Placing {
   }
 }
 
-export const isForward = (work: Work): boolean => work.kind === 'kernel' && work.kernel.node.phase === 'F';
+/** The phase of a kernel or a gathering. */
+export function phaseOf(piece: Piece): Tensor['phase'] | undefined {
+  if (piece.kind === 'kernel') return piece.kernel.node.phase;
+  return piece.kind === 'gather' ? piece.node.phase : undefined;
+}
 
-const mainOf = (work: Work): Tensor => (work.kind === 'kernel' ? work.kernel.main : work.sum);
+export const isForward = (piece: Piece): boolean => phaseOf(piece) === 'F';
+
+function mainOf(piece: Piece): Tensor {
+  if (piece.kind === 'kernel') return piece.kernel.main;
+  return piece.kind === 'gather' ? piece.node : piece.sum;
+}
 
 /** Stages of layers: as the patterns say, and where they say nothing, of what the layer reads. */
 class LayerStages {

@@ -7,6 +7,7 @@ import { touched } from '../lives.ts';
 import type { Work } from '../split.ts';
 import { type Stored, stored } from '../stored.ts';
 import type { Placed } from './cut.ts';
+import { ends, type Piece } from './place.ts';
 
 export interface UpdateCut {
   readonly stages: readonly StageUpdate[];
@@ -85,13 +86,13 @@ class UpdateCutting {
 
   private findHomes(): void {
     const { whole, stageOf, ofLayer, producers } = this.placed;
-    const [before] = whole.stages;
     const origins = new Map<Stored, number>(); // of gathered tensors and gradient sums
-    for (const work of before!.leaf)
-      if (work.kind === 'accumulate') origins.set(work.sum, stageOf.get(work)!);
-    for (const node of before!.gather) {
-      const work = producers.get(stored(node.inputs.x!));
-      if (work !== undefined) origins.set(node, stageOf.get(work)!);
+    for (const { leaf, gather, keep } of whole.stages.slice(0, whole.update)) {
+      for (const work of leaf) if (work.kind === 'accumulate') origins.set(work.sum, stageOf.get(work)!);
+      for (const node of [...gather, ...keep]) {
+        const work = producers.get(stored(node.inputs.x!));
+        if (work !== undefined) origins.set(node, stageOf.get(work)!);
+      }
     }
     for (const work of this.works) {
       const [reads, writes] = touched(work);
@@ -111,15 +112,17 @@ class UpdateCutting {
 
   /** The stage that assigns a parameter: where its new value is computed, or else one that reads it. */
   private ownerOf({ parameter, value }: Assignment): number {
-    const { stageOf, producers, whole, count } = this.placed;
+    const { stageOf, producers, count } = this.placed;
     const work = this.writers.get(stored(value)) ?? this.writers.get(parameter);
     const made = producers.get(stored(value));
     const home = work === undefined ? made && stageOf.get(made) : this.homes.get(work);
     if (home !== undefined) return home;
-    const readers = [...whole.stages[0]!.leaf, ...this.works].filter((reader) =>
-      touched(reader)[0].some((x) => x === parameter || x === stored(value)),
-    );
-    const stages = readers.flatMap((reader) => stageOf.get(reader) ?? this.homes.get(reader) ?? []);
+    const uses = (piece: Piece): boolean =>
+      ends(piece)[0].some((x) => x === parameter || x === stored(value));
+    const stages = [
+      ...[...stageOf].flatMap(([piece, stage]) => (uses(piece) ? stage : [])),
+      ...this.works.filter(uses).flatMap((reader) => this.homes.get(reader) ?? []),
+    ];
     return Math.min(count - 1, ...stages);
   }
 
@@ -175,8 +178,8 @@ class UpdateCutting {
 }
 
 /** What of `works` the others, and what is kept at the end, need. */
-export function neededOf(works: readonly Work[], others: readonly Work[], ends: readonly Stored[]): Work[] {
-  const wanted = new Set<Stored>([...ends, ...others.flatMap((work) => touched(work)[0])]);
+export function neededOf(works: readonly Work[], others: readonly Piece[], kept: readonly Stored[]): Work[] {
+  const wanted = new Set<Stored>([...kept, ...others.flatMap((piece) => ends(piece)[0])]);
   const needed: Work[] = [];
   for (const work of works.toReversed()) {
     const [reads, writes] = touched(work);
