@@ -15,7 +15,14 @@ beforeAll(async () => {
   // Leaves of two sequences: the five of validation leave a rest on 1, 2 and 3 devices.
   data = await simulateData(dir, { ...SMALL_DATA, sequences: { train: 20, valid: 5 } });
   const model = join(dir, 'params.json');
-  const train = { ...SMALL_BASENJI.train, batch_size: 10, patience: 2, train_epochs_min: 1 };
+  const plateau = { factor: 0.25, patience: 0 };
+  const train = {
+    ...SMALL_BASENJI.train,
+    batch_size: 10,
+    patience: 2,
+    train_epochs_min: 1,
+    reduce_lr_on_plateau: plateau,
+  };
   await writeFile(model, JSON.stringify({ ...SMALL_BASENJI, train }));
   common = ['train', '--model', model, '--data', data, '--epochs', '30', '--seed', '5', '--json'];
 });
@@ -41,20 +48,22 @@ async function succeed(args: readonly string[]): Promise<readonly string[]> {
   return lines;
 }
 
-test('training stops at the same step on any number of devices, and after a kill, and keeps the best', async () => {
+test('training slows down and stops at the same steps on any number of devices, and after a kill, and keeps the best', async () => {
   const out = (devices: number): string => join(dir, `on-${devices}`);
   const run = (devices: number): string[] => [...common, '--out', out(devices), '--devices', `${devices}`];
   const one = told(await succeed(run(1)));
   const [, second, , fourth, end] = one;
   const best = { step: 4, value: second!.value as number };
-  expect(one.map(({ event, step, unimproved }) => [event, step, unimproved])).toEqual([
-    ['validation', 2, 0],
-    ['validation', 4, 0],
-    ['validation', 6, 1],
-    ['validation', 8, 2],
-    ['early stop', 8, 2],
-    ['end', undefined, undefined],
-  ]);
+  expect(one.map(({ event, step, unimproved, rateFactor }) => [event, step, unimproved, rateFactor])).toEqual(
+    [
+      ['validation', 2, 0, undefined],
+      ['validation', 4, 0, undefined],
+      ['validation', 6, 1, 0.25],
+      ['validation', 8, 2, 0.0625],
+      ['early stop', 8, 2, undefined],
+      ['end', undefined, undefined, undefined],
+    ],
+  );
   expect(fourth).toMatchObject({ best });
   expect(end).toMatchObject({ best });
   expect(told(await succeed(run(2)))).toEqual(one);

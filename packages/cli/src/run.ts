@@ -233,14 +233,25 @@ class Run {
     this.evaluations.push({ step: this.step, value });
     events.scalar(`valid/${metric}`, value, this.step);
     await events.flush();
+    const before = this.training.rateFactor;
     if (this.isEpoch) await this.training.validated(value, first.better, this.out); // others depend on where a run was interrupted
+    const { rateFactor } = this.training;
+    const lowered = rateFactor < 1 ? { rateFactor } : {};
     const { best, unimproved } = this.training.validations;
     const counted = this.isEpoch ? { best, unimproved } : {};
     const byGenome = Object.fromEntries(
       found.flatMap(([{ genome }, evaluation]) => (genome === undefined ? [] : [[genome, evaluation.value]])),
     );
     const genomes = Object.keys(byGenome).length > 0 ? { byGenome } : {};
-    this.output.event({ event: 'validation', step: this.step, metric, value, ...genomes, ...counted });
+    this.output.event({
+      event: 'validation',
+      step: this.step,
+      metric,
+      value,
+      ...genomes,
+      ...counted,
+      ...lowered,
+    });
     const words = found.map(
       ([{ genome }, evaluation]) => `${genome ? `${genome} ` : ''}${inWords(evaluation)}`,
     );
@@ -249,6 +260,10 @@ class Run {
     this.output.say(
       `step ${this.step}: training loss ${loss.toPrecision(5)}, validation ${words.join('; ')}${this.isEpoch ? this.comparedWithBest() : ''}`,
     );
+    if (rateFactor < before)
+      this.output.say(
+        `the learning rate goes down to ${rateFactor} of its schedule, as validation has not improved`,
+      );
   }
 
   private comparedWithBest(): string {

@@ -1,5 +1,12 @@
 import { createHash } from 'node:crypto';
-import { globPattern, type HostTensor, nn, type TypedArray } from '@cohesin/core';
+import {
+  afterValidation,
+  globPattern,
+  type HostTensor,
+  nn,
+  RATE_FACTOR,
+  type TypedArray,
+} from '@cohesin/core';
 import {
   type Checkpoint,
   type CheckpointInfo,
@@ -53,7 +60,12 @@ export interface Training {
   /** Writes a checkpoint; gives its folder. */
   save(out: string): Promise<string>;
   readonly validations: Validations;
-  /** Counts a validation of the state as it is. If none was better, the state is written to `out/best`; then gives true. */
+  /** What validation has multiplied the learning rate by so far. */
+  readonly rateFactor: number;
+  /**
+   * Counts a validation of the state as it is, which may lower the learning rate. If none was better, the state is written
+   * to `out/best`; then gives true.
+   */
   validated(value: number, better: 'higher' | 'lower', out: string): Promise<boolean>;
   /** SHA-256 over parameters, running statistics, moments and counters, in name order. */
   hash(): Promise<string>;
@@ -105,7 +117,11 @@ async function compileSteps({ tasks }: Study, plan: RunPlan, mesh: Mesh): Promis
     const rateFactors = Object.fromEntries(
       Object.entries(plan.rateFactors).filter(([pattern]) => has(pattern)),
     );
-    const optimizer = optimizerOf(plan.train, { rateFactors, genomes: tasks.length });
+    const optimizer = optimizerOf(plan.train, {
+      rateFactors,
+      genomes: tasks.length,
+      stepsPerEpoch: plan.stepsPerEpoch,
+    });
     const frozen = plan.frozen.filter(has);
     const step = await distribute(task.trainStep({ optimizer, frozen, batchNorm }), {
       mesh,
@@ -203,8 +219,14 @@ function training(opened: Opened, resumed: Checkpoint | undefined): Training {
     get validations() {
       return validations;
     },
+    get rateFactor() {
+      return host.counters[RATE_FACTOR] ?? 1;
+    },
     validated: async (value, better, out) => {
       validations = validated(validations, host.step, value, better);
+      const { plateau } = plan.train;
+      if (plateau !== undefined)
+        host = { ...host, counters: afterValidation(host.counters, value, better, plateau) };
       if (validations.unimproved > 0) return false;
       await weights.checkEqual();
       await saveBestCheckpoint(out, info(), await state());

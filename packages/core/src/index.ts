@@ -93,6 +93,7 @@ export { affineNormalize, batchNormalize, foldMoments, moments } from './ops/nor
 export * from './ops/pair-map.ts';
 export * from './ops/permute.ts';
 export * from './ops/pool.ts';
+export { type PositionWeights, positionWeights, weightPositions } from './ops/position-weight.ts';
 export { dropout } from './ops/random.ts';
 export { repeat, sum } from './ops/reduce.ts';
 export { relativeShift } from './ops/relative-shift.ts';

@@ -68,6 +68,29 @@ test.each(CASES)('golden %s is met', async (name, key, loss) => {
   expect(relativeError(gradient, at(`grad/${key}`).data as Float32Array)).toBeLessThan(1e-4);
 });
 
+// Expected: baskerville's formula in NumPy, in float64; an even length has no position in its middle.
+test.each([
+  [9, 1, 2.879678918019674],
+  [8, 1, 2.6508832084382274],
+  [8, 4, 2.6508832084382274],
+])(
+  "Borzoi's loss of %i positions in %i parts weights the middle as baskerville does",
+  async (length, parts, loss) => {
+    const shape = [2, length, 2];
+    const step = ({ p, t }: Readonly<Record<string, Tensor>>): Record<string, Tensor> => ({
+      loss: poissonMultinomialLoss(p!, t!, { totalWeight: 0.2, weights: { range: 8, exponent: 6 } }),
+    });
+    const cut = parts === 1 ? {} : { leavesPerSequence: parts };
+    const compiled = await compile(step, { device, inputs: { p: shape, t: shape }, ...cut });
+    const out = await compiled({
+      p: Float32Array.from({ length: 4 * length }, (_, i) => 0.5 + (i % 7) * 0.3),
+      t: Float32Array.from({ length: 4 * length }, (_, i) => (i * 5) % 4),
+    });
+    compiled.close();
+    expect(Math.abs(Number(out.loss!.data[0]) / loss - 1)).toBeLessThan(1e-6);
+  },
+);
+
 test('logits of ±40 give finite losses and saturated gradients', async () => {
   const logits = hostTensor([1, 4], [40, 40, -40, -40]);
   const { value, gradient } = await lossAndGradient(bceWithLogits, logits, hostTensor([1, 4], [1, 0, 1, 0]));

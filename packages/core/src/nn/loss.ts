@@ -4,6 +4,7 @@
  */
 import { add, divide, multiply, negate, subtract } from '../ops/arithmetic.ts';
 import { log, softplus, square } from '../ops/elementwise.ts';
+import { type PositionWeights, positionWeights, weightPositions } from '../ops/position-weight.ts';
 import { repeat, sum } from '../ops/reduce.ts';
 import { greater, maximum, where } from '../ops/select.ts';
 import type { Tensor } from '../tensor.ts';
@@ -91,29 +92,35 @@ export interface PoissonMultinomialOptions {
    * but for the epsilons; their gradients do too.
    */
   readonly form?: 'basenji' | 'baskerville';
+  /** Weights of positions, as of `weightPositions`: predictions and targets are multiplied by them. Of `baskerville`. */
+  readonly weights?: PositionWeights;
 }
 
 /**
  * The shape of a track as a multinomial and its total as a Poisson: `[batch, length, tracks]`. The mean over sequences
- * and tracks of [−Σ t · log(p / Σp) + totalWeight · (S_p − S_t · log S_p)] / length.
+ * and tracks of [−Σ t · log(p / Σp) + totalWeight · (S_p − S_t · log S_p)] / length, or over the sum of the positions' weights.
  */
 export function poissonMultinomialLoss(
   prediction: Tensor,
   target: Tensor,
-  { totalWeight = 1, form = 'baskerville' }: PoissonMultinomialOptions = {},
+  { totalWeight = 1, form = 'baskerville', weights }: PoissonMultinomialOptions = {},
 ): Tensor {
   checkShapes('poissonMultinomialLoss', prediction, target);
   const [batch, length, tracks] = prediction.shape as [number, number, number];
   const epsilon = form === 'basenji' ? 1e-6 : 1e-7;
-  const [p, t] = [add(prediction, epsilon), add(target, epsilon)];
-  const [totalsFrom, totalsTo] = form === 'basenji' ? [p, t] : [prediction, target];
+  const weighted = (x: Tensor): Tensor => (weights === undefined ? x : weightPositions(x, weights));
+  const [predictions, targets] = [weighted(prediction), weighted(target)];
+  const [p, t] = [add(predictions, epsilon), add(targets, epsilon)];
+  const [totalsFrom, totalsTo] = form === 'basenji' ? [p, t] : [predictions, targets];
   const predicted = sum(totalsFrom, { from: 1, to: 2 }); // [batch, track]
   const observed = sum(totalsTo, { from: 1, to: 2 }); // [batch, track]
   const share = divide(p, repeat(predicted, p, { from: 1, to: 2 })); // [batch, position, track]
   const multinomial = negate(sum(multiply(t, log(share))));
   // Averaging over tracks and then adding to every track, as basenji does, leaves the sum over tracks unchanged.
   const poisson = sum(poissonTerms(predicted, observed));
-  return multiply(add(multinomial, multiply(poisson, totalWeight)), 1 / (batch * tracks * length));
+  const positions =
+    weights === undefined ? length : positionWeights(length, weights).reduce((sum, weight) => sum + weight);
+  return multiply(add(multinomial, multiply(poisson, totalWeight)), 1 / (batch * tracks * positions));
 }
 
 /** p − t · log(p + 1e-7), element by element. */

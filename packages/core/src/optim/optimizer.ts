@@ -7,6 +7,7 @@ import { sameShape, shapeText, type Tensor } from '../tensor.ts';
 import { assign } from '../trace.ts';
 import { type LearningRate, learningRateAt } from './learning-rate.ts';
 import { type GradientTransform, renormOutputs } from './norms.ts';
+import { RATE_FACTOR } from './plateau.ts';
 
 /** How parameters follow their gradients: numbers that change each step on the host, the rest as graph. */
 export interface Optimizer extends StepCounters {
@@ -57,7 +58,7 @@ export function optimizer(
     counters: () => ({ step: 0, ...rule.initial }),
     advance: (counters) => ({ ...counters, ...rule.advance?.(counters), step: counters.step! + 1 }),
     scalars: (counters) => ({
-      learningRate: learningRateAt(learningRate, counters.step!),
+      learningRate: learningRateAt(learningRate, counters.step!) * (counters[RATE_FACTOR] ?? 1),
       ...rule.scalars?.(counters),
     }),
     update: (parameters, gradients) => {

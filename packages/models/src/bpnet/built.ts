@@ -79,8 +79,7 @@ export function isProfileModel(params: unknown): boolean {
  *
  * Published variants, and which this is: `bpnet` is the paper's (1,000 bp, a task for each two tracks), `bpnet-lite` and
  * `basepairnet` are bpnet-lite's models, `chrombpnet` and its `chrombpnet-bias` those of the ChromBPNet package. Gradients
- * are clipped to length 1 together, as bpnet-lite did: counts make the first steps wild. Left out: bpnet-lite's lower
- * learning rate on a plateau.
+ * are clipped to length 1 together, as bpnet-lite did: counts make the first steps wild.
  *
  * @throws when an option is unknown or has no sense, naming its place
  */
@@ -182,6 +181,12 @@ interface PublishedForm {
 
 const ADAM = { optimizer: 'adam', learning_rate: 1e-3, batch_size: 64, global_clipnorm: 1 };
 const CHROMBPNET_TRAIN = { ...ADAM, patience: 5, train_epochs_max: 50 };
+/** bpnet-lite's command line. */
+const LITE_TRAIN = {
+  ...ADAM,
+  train_epochs_max: 100,
+  reduce_lr_on_plateau: { factor: 0.5, patience: 5, threshold: 1e-4, min_lr: 1e-4 },
+};
 const TORCH: Partial<TrainConfig> = { adamForm: 'torch', epsilon: 1e-8 };
 
 const PUBLISHED: Readonly<Record<ProfileModelName, PublishedForm>> = {
@@ -196,14 +201,14 @@ const PUBLISHED: Readonly<Record<ProfileModelName, PublishedForm>> = {
   'bpnet-lite': {
     lengthBp: 2114,
     jitterBp: 128,
-    train: { ...ADAM, train_epochs_max: 100 },
+    train: LITE_TRAIN,
     optimizer: TORCH,
     build: (given, size) => single(given, size, 'lite', { filters: 64, dilatedLayers: 8 }),
   },
   basepairnet: {
     lengthBp: 2114,
     jitterBp: 128,
-    train: { ...ADAM, train_epochs_max: 100 },
+    train: LITE_TRAIN,
     optimizer: TORCH,
     build: (given, size) => single(given, size, 'basepair', { filters: 64, dilatedLayers: 8 }),
   },

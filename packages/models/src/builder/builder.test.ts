@@ -1,4 +1,4 @@
-import { build, nn, predictStep } from '@cohesin/core';
+import { build, input, nn, predictStep } from '@cohesin/core';
 import { expect, test } from 'vitest';
 import { type BuilderOptions, type BuiltModel, checkData, modelFromParams } from './model.ts';
 import { dilationRates, roundHalfEven, towerFilters } from './rounding.ts';
@@ -298,9 +298,54 @@ test('what a file states of its map must be so', () => {
   expect(() => modelFromParams(stated({ diagonal_offset: 1 }))).toThrow(/states 1 but its blocks give 2/);
 });
 
-test('positions that count differently are built, and refused when they are to be trained', () => {
-  const { train } = modelFromParams(file({ train: { loss: 'poisson_mn', weight_range: 8, weight_exp: 6 } }));
-  expect(() => lossOf(train)).toThrow(/weight_range: positions are not weighted here, found 8/);
+test('positions that count differently are refused where they have no sense', () => {
+  const loss = (weights: object): (() => unknown) => {
+    const { train } = modelFromParams(file({ train: { loss: 'poisson_mn', ...weights } }));
+    return () => lossOf(train)(input('p', [1, 8, 2]), input('t', [1, 8, 2]));
+  };
+  expect(loss({ weight_range: 8, weight_exp: 6 })).not.toThrow();
+  expect(loss({ weight_range: 0.5 })).toThrow(/the range is 0.5; it must be above 1/);
+  expect(loss({ weight_range: 8, weight_exp: 3 })).toThrow(
+    /the exponent is 3; it must be an even whole number/,
+  );
+});
+
+test('a cycle of the learning rate counts epochs, after a warm-up', () => {
+  const cycle = {
+    initial_learning_rate: 0.1,
+    maximal_learning_rate: 0.5,
+    final_learning_rate: 0.01,
+    train_epochs_cycle1: 2,
+  };
+  const rates = (more: object, steps: readonly number[]): number[] => {
+    const { train } = modelFromParams(file({ train: { ...cycle, ...more } }));
+    const optimizer = optimizerOf(train, { stepsPerEpoch: 10 });
+    return steps.map((step) => optimizer.scalars({ ...optimizer.counters(), step }).learningRate!);
+  };
+  const expected = [0.1, 0.3, 0.5, 0.3, 0.1, 0.01];
+  for (const [i, rate] of rates({}, [0, 10, 20, 30, 40, 41]).entries())
+    expect(rate).toBeCloseTo(expected[i]!, 12);
+  expect(rates({ warmup_steps: 5 }, [0, 5, 25])).toEqual([0, 0.1, 0.5]);
+  expect(() => modelFromParams(file({ train: { ...cycle, final_learning_rate: null } }))).toThrow(
+    /train: final_learning_rate missing; a cycle/,
+  );
+});
+
+test('a learning rate that validation lowers is read with the names and defaults of PyTorch', () => {
+  const plateau = (stated: object) =>
+    modelFromParams(file({ train: { learning_rate: 1e-3, reduce_lr_on_plateau: stated } })).train.plateau;
+  expect(plateau({})).toEqual({ factor: 0.1, patience: 10, threshold: 1e-4, least: 0 });
+  expect(plateau({ factor: 0.5, patience: 5, min_lr: 1e-4 })).toEqual({
+    factor: 0.5,
+    patience: 5,
+    threshold: 1e-4,
+    least: 0.1,
+  });
+  expect(modelFromParams(file({ train: {} })).train.plateau).toBeUndefined();
+  expect(() => plateau({ factor: 2 })).toThrow(
+    /reduce_lr_on_plateau.factor: expected a number between 0 and 1, found 2/,
+  );
+  expect(() => plateau({ mode: 'min' })).toThrow(/reduce_lr_on_plateau: unknown option mode/);
 });
 
 test.each([
