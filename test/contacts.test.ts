@@ -63,6 +63,28 @@ describe('a cooler', () => {
     expect(await map.read('II', 700, 700)).toEqual({ bins: 0, ...expectedWindow(0, 0) });
   });
 
+  it('says which bins balancing has filtered', async () => {
+    const map = await openContacts(inFolder('toy.cool'));
+    expect([...(await map.filtered('II'))]).toEqual(
+      toy.weights.slice(60, 60 + 40).map((weight) => (Number.isNaN(weight) ? 1 : 0)), // of 41 the last is no whole bin
+    );
+  });
+
+  it('with more contacts than are read at a time gives all of them', async () => {
+    const many = toyContacts(BIN, { I: 40_000 }, 8);
+    const filled = Array.from({ length: 400 }, (_, row) => row).flatMap((row) =>
+      Array.from({ length: 400 - row }, (_, i) => [`${row} ${row + i}`, 1 + ((row * i) % 7)] as const),
+    );
+    expect(filled.length).toBeGreaterThan(2 ** 16);
+    await writeCooler(inFolder('many.cool'), { ...many, counts: new Map(filled) });
+    const { counts } = await (await openContacts(inFolder('many.cool'))).read('I', 0, 40_000);
+    for (const [key, count] of filled) {
+      const [row, column] = key.split(' ').map(Number);
+      if (counts[row! * 400 + column!] !== count || counts[column! * 400 + row!] !== count)
+        expect([key, counts[row! * 400 + column!]]).toEqual([key, count]);
+    }
+  });
+
   it('refuses other places, other files, and files that are not balanced', async () => {
     const map = await openContacts(inFolder('toy.cool'));
     await expect(map.read('I', 50, 1050)).rejects.toThrow('does not begin and end with bins of 100 bp');
@@ -128,8 +150,8 @@ describe('prepare on contact maps', () => {
       ['test', 101],
     ] as const) {
       for await (const { record } of set.stream(split)) {
-        const { startBp } = plan.sequences[at]!;
-        expect(await direct.read(plan.sequences[at++]!)).toEqual(record);
+        const { startBp } = plan.sequences.at(at);
+        expect(await direct.read(plan.sequences.at(at++))).toEqual(record);
         const window = { bins: 20, ...expectedWindow(offset + startBp / BIN, 20) };
         const transform = { diagonalOffset: 2, clip: 2, smoothing: 1, cropBins: 2 };
         expect(record.targets.data).toEqual(f32ToF16(contactTargets(window, transform)));
@@ -145,14 +167,20 @@ describe('prepare on contact maps', () => {
     const [track] = options().tracks;
     const plan = await planPrepare(options({ tracks: [{ ...track!, file: inFolder('filtered.cool') }] }));
     const { records, warnings } = await runPrepare(inFolder('fewer'), plan);
-    await plan.genome.close();
+    await plan.close();
     expect(records).toEqual({ train: 6, valid: 3, test: 4 });
-    expect(warnings).toEqual(['3 sequences were left out: a contact map has no valid contact there']);
+    expect(plan.dropped).toEqual({ unmappable: 0, filtered: 3, sampled: 0 });
+    expect(warnings).toEqual([
+      `${inFolder('filtered.cool')}: balancing filters 35 of 60 bins of chrI (58.3 %)`,
+      "3 of 16 sequences have no valid contact at 2 bins' distance, where balancing or the blacklist takes all out; they are left out",
+    ]);
     const noTest = toy.weights.map((weight, bin) => (bin < 101 ? weight : Number.NaN));
     await writeCooler(inFolder('no-test.cool'), { ...toy, weights: noTest });
-    const other = await planPrepare(options({ tracks: [{ ...track!, file: inFolder('no-test.cool') }] }));
-    const left = await runPrepare(inFolder('no-test'), other).finally(() => other.genome.close());
-    expect(left.warnings[1]).toBe('no sequences are left in test');
+    await expect(
+      planPrepare(options({ tracks: [{ ...track!, file: inFolder('no-test.cool') }] })),
+    ).rejects.toThrow(
+      'no sequences in test (sequences: train 9, valid 3; 0 dropped as unmappable); 4 have no valid contact',
+    );
     const bed = await readFile(join(inFolder('fewer'), 'sequences.bed'), 'utf8');
     expect(bed.split('\n')[0]).toBe('chrI\t1500\t3500\ttrain');
   });
@@ -160,8 +188,8 @@ describe('prepare on contact maps', () => {
   it('finds bins, lengths and sizes that do not fit', async () => {
     const message = async (more: Partial<PrepareOptions>): Promise<string> =>
       await planPrepare(options(more)).then(
-        async ({ genome, warnings }) => {
-          await genome.close();
+        async ({ close, warnings }) => {
+          await close();
           return warnings.join();
         },
         (error: Error) => error.message,

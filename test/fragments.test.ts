@@ -90,6 +90,25 @@ describe('fragments', () => {
     }
   });
 
+  it('are the same on disk, in runs, as in memory', async () => {
+    const path = inFolder('fragments.bed.gz');
+    const [held, spilled] = [
+      await openFragments(path, GENOME),
+      await openFragments(path, GENOME, { endsBytes: 4000 }), // 500 ends of 6,000
+    ];
+    for (const [chrom, length] of GENOME)
+      for (const [start, end] of [
+        [0, length],
+        [333, 2222],
+        [1000, 1001],
+        [length - 1, length],
+        [7, 7],
+      ] as const)
+        expect(await spilled.read(chrom, start, end)).toEqual(await held.read(chrom, start, end));
+    await spilled.close();
+    await expect(spilled.read('chrI', 0, 6000)).rejects.toThrow(/closed/); // so it was the file that was read
+  });
+
   it('outside the genome are refused', async () => {
     await expect(counts('b.bed', 'chrI\t0\t9\n', { shiftBp: [-1, 0] })).rejects.toThrow(
       'b.bed: line 1: an end at -1 of chrI',
@@ -143,7 +162,7 @@ describe('fragments that tabix has indexed', () => {
           await openFragments(whole, GENOME, options),
           await openFragments(byPlace, GENOME, options),
         ];
-        expect([held.inMemory, read.inMemory]).toEqual([true, undefined]);
+        expect([held.keepOpen, read.keepOpen]).toEqual([true, undefined]);
         expect([...read.chromosomes]).toEqual([...held.chromosomes]);
         for (const chrom of GENOME.keys())
           for (const [start, end] of [
@@ -263,7 +282,7 @@ describe('windows around peaks', () => {
       '1 of 6 peaks are nearer than 50.5 bp to an end of their chromosome; they are left out',
     ]);
     const { records } = await runPrepare(inFolder('windows'), plan);
-    await plan.genome.close();
+    await plan.close();
     expect(records).toEqual({ train: 2, valid: 1, test: 1 });
     const bed = await readFile(join(inFolder('windows'), 'sequences.bed'), 'utf8');
     expect(bed).toBe(

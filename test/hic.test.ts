@@ -135,7 +135,7 @@ describe('prepare on a .hic file', () => {
   it('writes, byte for byte, what it writes of the cooler', async () => {
     const plan = await planPrepare(options('toy.cool'));
     await runPrepare(inFolder('of-cool'), plan);
-    await plan.genome.close();
+    await plan.close();
     const { code, errors } = await cohesin([
       ...['prepare', '--genome', inFolder('genome.fa'), '--contacts', inFolder('toy.hic')],
       ...['--normalization', 'KR', '--bin', '100', '--length', '2000', '--crop', '200', '--stride', '500'],

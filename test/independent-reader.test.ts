@@ -101,7 +101,7 @@ describe(`an independent reader${python ? '' : ' (skipped: no python3 with googl
         sequence,
       });
       await runPrepare(join(folder, sequence), plan);
-      await plan.genome.close();
+      await plan.close();
       const records = join(folder, sequence, 'tfrecords');
       const paths = (await readdir(records)).sort().map((name) => join(records, name));
       const { stdout } = await promisify(execFile)(python!, ['-c', READER, ...paths]);

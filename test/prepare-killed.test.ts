@@ -37,7 +37,7 @@ async function prepared(out: string): Promise<void> {
     split: { kind: 'chromosomes', valid: ['chrII'], test: ['chrIII'] },
     ...{ sequenceLengthBp: 300, poolWidthBp: 4, strideTrainBp: 8, strideTestBp: 300, recordsPerShard: 100 },
   });
-  await runPrepare(out, plan).finally(() => plan.genome.close());
+  await runPrepare(out, plan).finally(() => plan.close());
 }
 
 /** Kills `prepare` as soon as `file` is in its folder aside; false when it ended before. */

@@ -11,18 +11,16 @@ import {
   openDataset,
   openIntervals,
   PREPARE_DEFAULTS,
-  type PrepareOptions,
   planPrepare,
   readRecords,
   readTrackTable,
-  runPrepare,
   type StreamPosition,
-  type TrackSource,
 } from '@cohesin/io';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type WigValue, writeBigWig } from './bigwig.ts';
+import type { WigValue } from './bigwig.ts';
 import { cohesin } from './cohesin.ts';
 import { TOY_LENGTHS, writeToy } from './toy-genome.ts';
+import { toyPrepare } from './toy-prepare.ts';
 
 const SHARED = resolve(process.env.COHESIN_SHARED ?? fileURLToPath(new URL('../../shared', import.meta.url)));
 const YEAST = join(SHARED, 'data/yeast');
@@ -37,41 +35,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-const inToy = (name: string): string => join(folder, name);
-const track = (name: string, more: Partial<TrackSource> = {}): TrackSource => ({
-  ...{ file: inToy(`${name}.bw`), identifier: name, description: name, statistic: 'mean', scale: 1 },
-  ...more,
-});
-
-function options(more: Partial<PrepareOptions> = {}): PrepareOptions {
-  return {
-    ...PREPARE_DEFAULTS,
-    genome: inToy('genome.fa'),
-    tracks: [track('a', { clip: 12 }), track('b', { statistic: 'sum_sqrt', scale: 0.5, clipSoft: 4 })],
-    split: { kind: 'chromosomes', valid: ['chrII'], test: ['chrIII'] },
-    ...{ sequenceLengthBp: 300, cropBp: 30, poolWidthBp: 16, strideTrainBp: 170, strideTestBp: 300 },
-    ...more,
-  };
-}
-
-async function run(name: string, chosen: PrepareOptions, threads = 0) {
-  const plan = await planPrepare(chosen);
-  try {
-    return { plan, result: await runPrepare(inToy(name), plan, { threads }) };
-  } finally {
-    await plan.genome.close();
-  }
-}
-
-async function problems(more: Partial<PrepareOptions>): Promise<string> {
-  return await planPrepare(options(more)).then(
-    async ({ genome }) => {
-      await genome.close();
-      return 'none';
-    },
-    (error: Error) => error.message,
-  );
-}
+const { inToy, track, options, run, problems } = toyPrepare(() => folder);
 
 /** The value of each bp, 0 where there is none. */
 function coverage(values: readonly WigValue[], chrom: string): Float64Array {
@@ -83,7 +47,7 @@ function coverage(values: readonly WigValue[], chrom: string): Float64Array {
 describe('prepare on a toy genome', () => {
   it('writes every sequence and target of the plan, equal to plain loops', async () => {
     const { result, plan } = await run('loops', options({ memoryBytes: 999 }));
-    expect(plan.groupSize).toBeLessThan(20);
+    expect(plan.memory.groupSize).toBeLessThan(20);
     const set = await openDataset(inToy('loops'));
     expect(set).toMatchObject({
       sequenceLengthBp: 300,
@@ -138,7 +102,7 @@ describe('prepare on a toy genome', () => {
     };
     const few = { recordsPerShard: 12 };
     await run('whole', options(few));
-    await run('small', options({ ...few, memoryBytes: 1 }));
+    await run('small', options({ ...few, memoryBytes: 300 }));
     await run('threads', options({ ...few, memoryBytes: 2000 }), 3);
     await run('other', options({ ...few, seed: 45 }));
     expect(await shards('small')).toEqual(await shards('whole'));
@@ -173,7 +137,7 @@ describe('prepare on a toy genome', () => {
       }),
     );
     expect(plan.contigs[0]).toEqual({ chrom: 'chrI', startBp: 10, endBp: 2000, split: 'train' });
-    expect(plan.dropped).toEqual({ unmappable: 2, sampled: 0 });
+    expect(plan.dropped).toEqual({ unmappable: 2, filtered: 0, sampled: 0 });
     expect(result.records).toEqual({ train: 33, valid: 11, test: 16 });
     const set = await openDataset(inToy('masked'));
     const { value } = await set.stream('test').next();
@@ -181,7 +145,7 @@ describe('prepare on a toy genome', () => {
     const least = Math.min(...targets);
     expect([...targets.subarray(6, 9)]).toEqual([least, least, least]);
     expect(targets[5]).toBeGreaterThan(least);
-    const bins = plan.sequences.map(({ unmappable }) => unmappable!);
+    const bins = [...plan.sequences].map(({ unmappable }) => unmappable!);
     const npy = await readFile(join(inToy('masked'), 'mseqs_unmap.npy'));
     expect(npy.toString('latin1', 0, 10)).toBe('\u0093NUMPY\u0001\0v\0');
     expect(npy.toString('latin1', 10, 128).trimEnd()).toBe(
@@ -233,10 +197,17 @@ describe('prepare on a toy genome', () => {
     await run('again', options(chosen));
     for (const file of ['sequences.bed', 'targets.txt', 'statistics.json', 'tfrecords/train-0.tfr'])
       expect(await readFile(join(inToy('again'), file))).toEqual(await readFile(join(inToy('first'), file)));
+    await writeFile(inToy('bare.bed'), (await readFile(bed, 'utf8')).replaceAll('chr', ''));
+    const bare = await run(
+      'bare',
+      options({ ...chosen, split: { kind: 'sequences', path: inToy('bare.bed') } }),
+    );
+    expect(await readFile(join(inToy('bare'), 'sequences.bed'))).toEqual(await readFile(bed));
+    expect(bare.plan.notes).toContainEqual(expect.stringMatching(/bare\.bed: I+ is taken for chrI+, /));
     const { plan } = await run('longer', options({ ...chosen, sequenceLengthBp: 800, cropBp: 304 }));
     const [first] = (await readFile(bed, 'utf8')).split('\t');
     const start = Number((await readFile(bed, 'utf8')).split('\t')[1]);
-    expect(plan.sequences[0]).toEqual({
+    expect(plan.sequences.at(0)).toEqual({
       chrom: first,
       startBp: start + 24,
       endBp: start + 216,
@@ -264,7 +235,7 @@ describe('prepare on a toy genome', () => {
     );
     const batch = (await direct.batches('train', { batch: 5 }).next()).value!;
     expect(batch.ids).toEqual([0, 1, 2, 3, 4]);
-    expect(await direct.read(plan.sequences[4]!)).toEqual(batch.records[4]);
+    expect(await direct.read(plan.sequences.at(4))).toEqual(batch.records[4]);
     const from = { chrom: 'chrIII', startBp: 4760, endBp: 5000 };
     const { sequence } = await direct.read(from);
     expect([...sequence.subarray(270)]).toEqual(new Array(30).fill(4));
@@ -302,71 +273,6 @@ describe('prepare on a toy genome', () => {
     const page = await readFile(join(inToy('account'), 'provenance.html'), 'utf8');
     expect(page).toContain(account.inputs[1].sha256);
     expect(page).not.toMatch(/(src|href)=/);
-  });
-
-  it('finds everything wrong before it writes, with numbers and names', async () => {
-    const other = { chrI: 6000, chrII: 4000, chrIII: 5000 };
-    const one = [{ chrom: 'chrI', start: 0, end: 9, value: 1 }];
-    writeBigWig(inToy('assembly.bw'), other, one);
-    writeBigWig(inToy('part.bw'), { chrI: 6000 }, one);
-    writeBigWig(inToy('human.bw'), { chr7: 159_345_973 }, [{ chrom: 'chr7', start: 0, end: 9, value: 1 }]);
-    const tracks = ['assembly', 'part', 'human', 'none'].map((name) => track(name));
-    const all = await problems({ tracks });
-    expect(all).toContain('prepare: 4 problems; nothing was written');
-    expect(all).toContain(
-      "assembly.bw: 1 of 3 chromosomes have other lengths, so it is of another assembly: chrII has 4000 bp but the genome's chrII has 4001",
-    );
-    expect(all).toContain(
-      'part.bw: has no data on 2 of 3 chromosomes: chrII, chrIII; choose chromosomes that every track has (chrI)',
-    );
-    expect(all).toContain(
-      "human.bw: has none of the genome's chromosomes: it has chr7; the genome has chrI, chrII, chrIII",
-    );
-    expect(all).toContain('none.bw: ENOENT');
-    expect(await problems({ tracks: [track('part')], absent: 'zero' })).toBe('none');
-    await writeFile(inToy('outside.bed'), 'chrI\t5\t6001\nchr9\t1\t2\n');
-    expect(await problems({ blacklist: inToy('outside.bed') })).toContain(
-      'outside.bed: 1 intervals end outside their chromosome, so it is of another assembly: line 1: chrI:5-6001, but chrI has 6000 bp',
-    );
-    expect(await problems({ split: { kind: 'chromosomes', valid: ['II'], test: ['chrX'] } })).toMatch(
-      /valid chromosome II is called chrII .*\n.*test chromosome chrX is no chromosome of .*chrI, chrII, chrIII/,
-    );
-    expect(await problems({ split: { kind: 'fractions', valid: 0.05, test: 0.05 } })).toContain(
-      'no sequences in valid, test',
-    );
-    expect(await problems({ sequenceLengthBp: 301 })).toContain(
-      'leaves 241 bp, which are not whole bins of poolWidthBp 16',
-    );
-    expect(await problems({ split: { kind: 'chromosomes', valid: ['chrI'], test: ['chrI'] } })).toContain(
-      'chrI is in both valid and test',
-    );
-    await writeFile(
-      inToy('overlap.bed'),
-      'chrI\t0\t240\ttrain\nchrI\t200\t440\ttest\nchrI\t5900\t6140\ttest\n',
-    );
-    const overlapping = await problems({ split: { kind: 'sequences', path: inToy('overlap.bed') } });
-    expect(overlapping).toContain(
-      '1 pairs of sequences of different splits overlap, first chrI:0-240 (train) and chrI:200-440 (test)',
-    );
-    expect(overlapping).toContain('1 sequences have targets outside their chromosome, first chrI:5900-6140');
-    expect(await problems({ limit: inToy('gaps.bed') })).toContain(
-      'no sequences in train, valid, test (sequences: none at all; 0 dropped as unmappable)',
-    );
-  });
-
-  it('leaves nothing behind when a track turns out to be damaged', async () => {
-    const bytes = await readFile(inToy('a.bw'));
-    bytes.fill(0xff, 3000, 3050);
-    await writeFile(inToy('damaged.bw'), bytes);
-    for (const threads of [0, 2])
-      await expect(run('never', options({ tracks: [track('damaged')] }), threads)).rejects.toThrow(
-        /damaged\.bw: chr.*damaged data/,
-      );
-    writeBigWig(inToy('negative.bw'), TOY_LENGTHS, [{ chrom: 'chrI', start: 0, end: 6000, value: -2 }]);
-    await expect(
-      run('never', options({ tracks: [track('negative', { statistic: 'mean_sqrt' })] })),
-    ).rejects.toThrow(/negative\.bw: chrI:\d+-\d+ has no mean_sqrt: a root of a negative sum/);
-    expect((await readdir(folder)).filter((name) => name.startsWith('never'))).toEqual([]);
   });
 });
 

@@ -9,6 +9,7 @@ import { large } from './large.ts';
 import { memory } from './memory.ts';
 import { kernels, peers } from './peers.ts';
 import { plan } from './plan.ts';
+import { prepareMemory } from './prepare-memory.ts';
 import { roofline } from './roofline.ts';
 import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
@@ -35,6 +36,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   bpnet,
   input,
   plan,
+  'prepare-memory': prepareMemory,
   stages,
 };
 

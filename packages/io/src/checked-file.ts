@@ -21,10 +21,10 @@ export function bgzfBlockBytes(bytes: Uint8Array, at: number): number | undefine
 
 /**
  * The same file; a read that begins with a block is refused when a block in it has another CRC or length than it states.
- * Each block is checked once.
+ * A block is not checked again soon.
  */
 export function checkedBgzf(file: OpenFile): GenericFilehandle {
-  const checked = new Set<number>();
+  const checked = new SeenPlaces();
   return watched(file, (bytes, position) => {
     for (let at = 0; ; ) {
       const blockBytes = bgzfBlockBytes(bytes, at);
@@ -37,6 +37,25 @@ export function checkedBgzf(file: OpenFile): GenericFilehandle {
       at += blockBytes;
     }
   });
+}
+
+const MOST_SEEN = 2 ** 14;
+
+/** Places in a file that were looked at, the last so many of them. */
+export class SeenPlaces {
+  #recent = new Set<number>();
+  #before = new Set<number>();
+
+  has(place: number): boolean {
+    return this.#recent.has(place) || this.#before.has(place);
+  }
+
+  add(place: number): void {
+    this.#recent.add(place);
+    if (this.#recent.size < MOST_SEEN) return;
+    this.#before = this.#recent;
+    this.#recent = new Set();
+  }
 }
 
 /** The same file; a read from where `areStreams` is refused unless it is sound zlib streams, one after the other. */

@@ -11,6 +11,11 @@ export interface FragmentOptions {
   readonly shiftBp?: readonly [plus: number, minus: number];
 }
 
+/** Whether a file is read as fragments, told by its name. */
+export function isFragments(path: string): boolean {
+  return /\.(bed|bedpe|tsv)(\.gz)?$/i.test(path);
+}
+
 /** Where the ends of a fragment count. */
 export function endsOf(
   row: Omit<BedRow, 'line'>,

@@ -33,6 +33,11 @@ export function plain(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
 
+/** `12 %` of a whole, with two digits that matter. */
+export function percent(share: number): string {
+  return `${Number((100 * share).toPrecision(3))} %`;
+}
+
 const [CURVE_WIDTH, CURVE_HEIGHT] = [1000, 60];
 
 /** Values in order as an area from 0, at most 1,000 columns: the greatest, and where they are below 0 the least, of each. */

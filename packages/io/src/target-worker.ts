@@ -8,7 +8,7 @@ export interface TargetRequest extends TargetJob {
 }
 
 export type TargetReply =
-  | { readonly id: number; readonly targets: readonly (TrackTargets | undefined)[] }
+  | { readonly id: number; readonly targets: readonly TrackTargets[] }
   | { readonly id: number; readonly message: string };
 
 const reader = new LocalTargets(workerData as TargetInputs);
@@ -17,7 +17,7 @@ const reader = new LocalTargets(workerData as TargetInputs);
 parentPort!.on('message', ({ id, ...job }: TargetRequest) => {
   reader.read(job).then(
     (targets) => {
-      const moved = targets.flatMap((found) => (found ? [found.bits.buffer as ArrayBuffer] : []));
+      const moved = targets.map(({ bits }) => bits.buffer as ArrayBuffer);
       parentPort!.postMessage({ id, targets } satisfies TargetReply, moved);
     },
     (error: unknown) => {

@@ -1,7 +1,9 @@
 /** Writes a data set in the published layout. */
 
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { appendFile, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { explain, replacePath } from '@cohesin/core';
 import { f32ToF16, firstNonFiniteF16 } from './float16.ts';
 import { encodeRecord, type Targets } from './record.ts';
@@ -61,14 +63,14 @@ export async function writeDataset(
     const splits = new SplitWriters(join(aside, 'tfrecords'), recordsPerShard);
     try {
       for await (const example of examples) await splits.write(example, toRecord(example, options));
-      await splits.close();
+      await splits.close(join(aside, 'sequences.bed'));
     } catch (error) {
       await splits.abort();
       throw error;
     }
     const records = splits.counts();
     if (Object.keys(records).length === 0) throw new Error(`${dir}: there are no examples to write`);
-    await writeTables(aside, options, records, splits.bed());
+    await writeTables(aside, options, records);
     await options.alsoWrite?.(aside, records);
     return records;
   });
@@ -92,11 +94,18 @@ export async function checkVacant(dir: string): Promise<void> {
   }
 }
 
+/** What is being written of a split. */
+interface SplitState {
+  readonly sink: RecordSink;
+  readonly rows: RowFile;
+  written: number;
+}
+
 /** The shards being written, one open per split. */
 class SplitWriters {
   readonly #folder: string;
   readonly #recordsPerShard: number;
-  readonly #splits = new Map<string, { sink: RecordSink; bed: string[] }>();
+  readonly #splits = new Map<string, SplitState>();
 
   constructor(folder: string, recordsPerShard: number) {
     this.#folder = folder;
@@ -106,23 +115,29 @@ class SplitWriters {
   async write({ split, chrom, startBp, endBp }: DatasetExample, record: Uint8Array): Promise<void> {
     const state = await this.#ready(split);
     await state.sink.write(record);
-    state.bed.push(`${chrom}\t${startBp}\t${endBp}\t${split}\n`);
+    await state.rows.add(`${chrom}\t${startBp}\t${endBp}\t${split}\n`);
+    state.written++;
   }
 
   /** The split with a shard that has room. */
-  async #ready(split: string): Promise<{ sink: RecordSink; bed: string[] }> {
+  async #ready(split: string): Promise<SplitState> {
     const state = this.#splits.get(split);
-    const written = state?.bed.length ?? 0;
+    const written = state?.written ?? 0;
     if (state && written % this.#recordsPerShard !== 0) return state;
     await state?.sink.close();
     const shard = join(this.#folder, `${split}-${written / this.#recordsPerShard}.tfr`);
-    const next = { sink: new RecordSink(shard, 'zlib'), bed: state?.bed ?? [] };
+    const rows = state?.rows ?? new RowFile(join(this.#folder, `${split}.bed`));
+    const next = { sink: new RecordSink(shard, 'zlib'), rows, written };
     this.#splits.set(split, next);
     return next;
   }
 
-  async close(): Promise<void> {
-    for (const { sink } of this.#splits.values()) await sink.close();
+  /** Writes the places in the order of the records, split by split. */
+  async close(bed: string): Promise<void> {
+    for (const { sink, rows } of this.#splits.values()) {
+      await sink.close();
+      await rows.moveTo(bed);
+    }
   }
 
   async abort(): Promise<void> {
@@ -130,12 +145,36 @@ class SplitWriters {
   }
 
   counts(): Record<string, number> {
-    return Object.fromEntries([...this.#splits].map(([split, { bed }]) => [split, bed.length]));
+    return Object.fromEntries([...this.#splits].map(([split, { written }]) => [split, written]));
+  }
+}
+
+const PENDING_CHARACTERS = 2 ** 16;
+
+/** Rows of text on their way to disk. */
+class RowFile {
+  readonly #path: string;
+  #pending = '';
+
+  constructor(path: string) {
+    this.#path = path;
   }
 
-  /** Rows in the order of the records, split by split. */
-  bed(): string {
-    return [...this.#splits.values()].flatMap(({ bed }) => bed).join('');
+  async add(row: string): Promise<void> {
+    this.#pending += row;
+    if (this.#pending.length >= PENDING_CHARACTERS) await this.#flush();
+  }
+
+  /** Appends all of them to a file. */
+  async moveTo(path: string): Promise<void> {
+    await this.#flush();
+    await pipeline(createReadStream(this.#path), createWriteStream(path, { flags: 'a', flush: true }));
+    await rm(this.#path);
+  }
+
+  async #flush(): Promise<void> {
+    await appendFile(this.#path, this.#pending);
+    this.#pending = '';
   }
 }
 
@@ -143,7 +182,6 @@ async function writeTables(
   folder: string,
   options: WriteDatasetOptions,
   records: Readonly<Record<string, number>>,
-  bed: string,
 ): Promise<void> {
   const { targets, sequenceLengthBp, targetLength, poolWidthBp, cropBp, diagonalOffset, sequence } = options;
   const statistics = {
@@ -153,7 +191,6 @@ async function writeTables(
     sequenceCoded: sequence !== 'one-hot',
     records,
   };
-  await writeFile(join(folder, 'sequences.bed'), bed, { flush: true });
   await writeFile(join(folder, 'targets.txt'), formatTargets(targets), { flush: true });
   await writeFile(join(folder, 'statistics.json'), formatStatistics(statistics), { flush: true });
 }

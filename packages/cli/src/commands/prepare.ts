@@ -138,7 +138,11 @@ export const prepare: Command = {
     seed: { value: 'N', about: 'of splits and order (default 44)' },
     sample: { value: 'SHARE', about: 'of the sequences of each split to keep (default 1)' },
     'per-file': { value: 'N', about: 'sequences per file (default 256)' },
-    memory: { value: 'MIB', about: 'targets held at once (default 256)' },
+    memory: {
+      value: 'MIB',
+      about:
+        'for targets, ends of fragments and lists of sequences (default 256); what program and threads take besides is said',
+    },
     threads: { value: 'N', about: 'that read tracks (default: one a core); the data do not depend on it' },
     check: { about: 'says what would be made, and stops' },
     json: { about: 'one JSON object a line, for programs' },
@@ -147,13 +151,16 @@ export const prepare: Command = {
     const output = openOutput(options.flag('json'));
     const request = await usage(() => readRequest(options));
     const out = options.required('out');
-    const plan = await usage(() => planPrepare(request));
+    const threads = options.count('threads', 0) ?? availableParallelism();
+    const looked = (done: number, total: number): void =>
+      output.progress(`looked at ${done} of ${total} tracks`);
+    const plan = await usage(() => planPrepare(request, looked));
+    output.endProgress();
     try {
-      announce(plan, output);
-      if (!options.flag('check'))
-        await write(out, plan, options.count('threads', 0) ?? availableParallelism(), output);
+      announce(plan, threads, output);
+      if (!options.flag('check')) await write(out, plan, threads, output);
     } finally {
-      await plan.genome.close();
+      await plan.close();
     }
   },
 };
@@ -286,16 +293,17 @@ function stride(options: Options, name: string, lengthBp: number): number {
   return Math.round(value <= 1 ? value * lengthBp : value);
 }
 
-function announce(plan: PreparePlan, output: Output): void {
-  const { options, sequences, dropped, targetLength, groupSize, warnings, notes } = plan;
-  const records = countSplits(plan);
-  const memoryMiB = (groupSize * targetLength * options.tracks.length * 2) / 2 ** 20;
+function announce(plan: PreparePlan, threads: number, output: Output): void {
+  const { options, sequences, dropped, targetLength, memory, warnings, notes } = plan;
+  const records = Object.fromEntries(sequences.splits.map(({ split, count }) => [split, count]));
+  const stated = memory.stated(threads, sequences.length);
   output.event({
     event: 'plan',
     records,
     dropped,
     targetLength,
     tracks: options.tracks.length,
+    memory: stated,
     warnings,
     notes,
   });
@@ -303,14 +311,17 @@ function announce(plan: PreparePlan, output: Output): void {
   for (const text of warnings) output.say(`warning: ${text}`);
   const splits = Object.entries(records).map(([split, count]) => `${count} ${split}`);
   output.say(
-    `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} ${options.contacts ? 'contact maps' : 'tracks'} of ${targetLength} targets in bins of ${options.poolWidthBp} bp; up to ${Math.ceil(Math.min(memoryMiB, (memoryMiB / groupSize) * sequences.length))} MiB of targets in memory`,
+    `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} ${options.contacts ? 'contact maps' : 'tracks'} of ${targetLength} targets in bins of ${options.poolWidthBp} bp`,
+  );
+  const parts = Object.entries(stated).filter(([, bytes]) => bytes > 0);
+  const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
+  output.say(
+    `memory: up to ${inMib(total)} MiB (${parts.map(([name, bytes]) => `${name} ${inMib(bytes)}`).join(', ')})`,
   );
 }
 
-function countSplits({ sequences }: PreparePlan): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const { split } of sequences) counts[split] = (counts[split] ?? 0) + 1;
-  return counts;
+function inMib(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20);
 }
 
 async function write(out: string, plan: PreparePlan, threads: number, output: Output): Promise<void> {
@@ -340,6 +351,6 @@ async function write(out: string, plan: PreparePlan, threads: number, output: Ou
   const peakBytes = process.resourceUsage().maxRSS * 1024;
   output.event({ event: 'end', out, records, tracks, warnings, seconds, peakBytes });
   output.say(
-    `${out}: written in ${duration(seconds)}, with ${Math.ceil(peakBytes / 2 ** 20)} MiB of memory at most; see provenance.html there, and \`cohesin train --data ${out}\``,
+    `${out}: written in ${duration(seconds)}, with ${inMib(peakBytes)} MiB of memory at most; see provenance.html there, and \`cohesin train --data ${out}\``,
   );
 }

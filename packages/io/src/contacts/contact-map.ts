@@ -20,6 +20,8 @@ export interface ContactMap {
    * @throws for an unknown chromosome, a place outside it or between bins, or damage
    */
   read(chrom: string, startBp: number, endBp: number): Promise<ContactWindow>;
+  /** 1 for each whole bin of a chromosome that balancing has filtered. `[⌊length / binBp⌋]` */
+  filtered(chrom: string): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 

@@ -31,7 +31,7 @@ export function checkBins(path: string, binBp: number, chrom: string, startBp: n
  * The upper triangle from diagonal d of the cropped map, row by row: `(c - d)(c - d + 1) / 2` values for c bins. Logarithms of
  * observed over expected, both within the window.
  *
- * @throws FilteredWindowError when no contact of diagonal d is valid; Error when a value is missing outside of rows that are missing whole
+ * @throws when no contact of diagonal d is valid, or a value is missing outside of rows that are missing whole
  */
 export function contactTargets(window: ContactWindow, transform: ContactTransform): Float64Array {
   const { bins } = window;
@@ -45,11 +45,6 @@ export function contactTargets(window: ContactWindow, transform: ContactTransfor
   return upperTriangle(map, bins, cropBins, diagonalOffset);
 }
 
-/** A window whose contacts are all filtered. */
-export class FilteredWindowError extends Error {
-  override name = 'FilteredWindowError';
-}
-
 /** Not above the median of diagonal d, which also replaces the diagonals before it. */
 export function clipContacts(balanced: Float64Array, bins: number, diagonalOffset: number): Float64Array {
   const diagonal = Array.from(
@@ -58,9 +53,7 @@ export function clipContacts(balanced: Float64Array, bins: number, diagonalOffse
   );
   const valid = diagonal.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   if (valid.length === 0)
-    throw new FilteredWindowError(
-      `no valid contact at ${diagonalOffset} bins' distance; the window is filtered whole`,
-    );
+    throw new Error(`no valid contact at ${diagonalOffset} bins' distance; the window is filtered whole`);
   const middle = (valid.length - 1) / 2;
   const limit = (valid[Math.floor(middle)]! + valid[Math.ceil(middle)]!) / 2;
   const clipped = balanced.map((value) => Math.min(Math.max(value, 0), limit));

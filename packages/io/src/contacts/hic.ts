@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 import { inflate } from 'node:zlib';
 import type { HicFile, Region } from 'hic-straw/dist/hic-straw.esm.js';
 import { checkPlace, someNames } from '../bases.ts';
+import { SeenPlaces } from '../checked-file.ts';
 import { OpenFile } from '../open-file.ts';
 import type { ContactLayout, ContactMap, ContactMapOptions } from './contact-map.ts';
 import { type ContactWindow, checkBins } from './contact-target.ts';
@@ -22,7 +23,7 @@ export async function openHic(
     const hic = await readIndexes(bytes);
     const binBp = chooseResolution(hic, path, wanted);
     const { chromosomes, withheld } = balancedChromosomes(hic, { path, binBp, normalization });
-    const checked = new Set<number>();
+    const checked = new SeenPlaces();
     return {
       path,
       binBp,
@@ -35,6 +36,14 @@ export async function openHic(
         return await readWindow(hic, region, { binBp, normalization, bytes, checked }).catch((cause) => {
           throw damaged(`${path}: ${chrom}:${startBp}-${endBp}`, cause);
         });
+      },
+      filtered: async (chrom) => {
+        checkPlace(path, chromosomes, chrom, 0, 0);
+        return await filteredBins(hic, chrom, chromosomes.get(chrom)!, { binBp, normalization }).catch(
+          (cause) => {
+            throw damaged(`${path}: ${chrom}`, cause);
+          },
+        );
       },
       close: () => bytes.close(),
     };
@@ -174,7 +183,7 @@ function balancedChromosomes(
 async function readWindow(
   hic: HicFile,
   region: Region,
-  { binBp, normalization, bytes, checked }: Omit<Chosen, 'path'> & { bytes: HicBytes; checked: Set<number> },
+  { binBp, normalization, bytes, checked }: Omit<Chosen, 'path'> & { bytes: HicBytes; checked: SeenPlaces },
 ): Promise<ContactWindow> {
   const first = region.start / binBp;
   const bins = (region.end - region.start) / binBp;
@@ -195,15 +204,46 @@ async function readWindow(
     counts[row * bins + column] = counts[column * bins + row] = count;
   }
   if (normalization === 'NONE') return { bins, balanced: counts.slice(), counts };
-  const vector = await hic.getNormalizationVector(normalization, index, 'BP', binBp);
-  if (vector.nValues < first + bins)
-    throw new Error(`${normalization} has ${vector.nValues} values, but ${first + bins} bins are asked for`);
-  const divisors = await vector.getValues(first, first + bins);
+  const divisors = await divisorsOf(hic, { index, first, bins }, { binBp, normalization });
   const balanced = counts.map((count, i) => {
     const divisor = divisors[Math.floor(i / bins)]! * divisors[i % bins]!;
     return divisor === 0 ? Number.NaN : count / divisor; // NaN, as 0, stands for a bin that was filtered
   });
   return { bins, balanced, counts };
+}
+
+/** What balances bins of a chromosome. */
+async function divisorsOf(
+  hic: HicFile,
+  { index, first, bins }: { index: number; first: number; bins: number },
+  { binBp, normalization }: Pick<Chosen, 'binBp' | 'normalization'>,
+): Promise<readonly number[]> {
+  const vector = await hic.getNormalizationVector(normalization, index, 'BP', binBp);
+  if (vector.nValues < first + bins)
+    throw new Error(`${normalization} has ${vector.nValues} values, but ${first + bins} bins are asked for`);
+  return await vector.getValues(first, first + bins);
+}
+
+const BINS_AT_ONCE = 2 ** 14;
+
+async function filteredBins(
+  hic: HicFile,
+  chrom: string,
+  lengthBp: number,
+  chosen: Pick<Chosen, 'binBp' | 'normalization'>,
+): Promise<Uint8Array> {
+  const { index } = hic.chromosomes.find(({ name }) => name === chrom)!;
+  const filtered = new Uint8Array(Math.floor(lengthBp / chosen.binBp));
+  if (chosen.normalization === 'NONE') return filtered;
+  for (let first = 0; first < filtered.length; first += BINS_AT_ONCE) {
+    const bins = Math.min(BINS_AT_ONCE, filtered.length - first);
+    const divisors = await divisorsOf(hic, { index, first, bins }, chosen);
+    filtered.set(
+      divisors.map((divisor) => (divisor === 0 || Number.isNaN(divisor) ? 1 : 0)),
+      first,
+    );
+  }
+  return filtered;
 }
 
 const inflated = promisify(inflate);
@@ -212,7 +252,7 @@ const inflated = promisify(inflate);
 async function checkBlocks(
   hic: HicFile,
   region: Region,
-  { index, binBp, bytes, checked }: { index: number; binBp: number; bytes: HicBytes; checked: Set<number> },
+  { index, binBp, bytes, checked }: { index: number; binBp: number; bytes: HicBytes; checked: SeenPlaces },
 ): Promise<void> {
   const zoom = (await hic.getMatrix(index, index))?.getZoomData(binBp, 'BP');
   if (!zoom) throw new Error(`the map of ${region.chr} has no bins of ${binBp} bp`);

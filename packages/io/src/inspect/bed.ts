@@ -1,32 +1,35 @@
-import { readBed, unite } from '../intervals.ts';
+import { readBed, Union } from '../intervals.ts';
+import { NumberList } from '../number-list.ts';
+import { percent } from '../page-parts.ts';
 import type { InspectOptions } from './inspect.ts';
-import { type Notes, percent } from './inspection.ts';
+import type { Notes } from './inspection.ts';
 
 const SHOWN = 30;
 
 /** A BED file: rows and bases by chromosome. */
 export async function inspectBed(path: string, notes: Notes, _: InspectOptions): Promise<void> {
-  const rows = [];
+  const union = new Union();
+  const sizes = new NumberList(Uint32Array);
+  const counts = new Map<string, number>();
   let columns = 0;
   notes.what = 'text, read as BED';
   try {
     for await (const { chrom, startBp, endBp, rest } of readBed(path)) {
-      rows.push({ chrom, startBp, endBp });
+      union.add({ chrom, startBp, endBp });
+      sizes.push(endBp - startBp);
+      counts.set(chrom, (counts.get(chrom) ?? 0) + 1);
       columns = Math.max(columns, 3 + rest.length);
     }
   } catch (error) {
     notes.problem(error);
   }
-  if (rows.length > 0)
-    notes.what = `BED file: ${rows.length.toLocaleString('en')} intervals of ${columns} columns`;
-  const united = unite(rows);
-  const counts = new Map<string, number>();
-  for (const { chrom } of rows) counts.set(chrom, (counts.get(chrom) ?? 0) + 1);
-  const covered = [...united].map(
-    ([chrom, spans]) => [chrom, spans.reduce((sum, [start, end]) => sum + end - start, 0)] as const,
+  if (sizes.length > 0)
+    notes.what = `BED file: ${sizes.length.toLocaleString('en')} intervals of ${columns} columns`;
+  const covered = [...union.finish()].map(
+    ([chrom, spans]) => [chrom, spans.reduce((sum, at, i) => sum + (i % 2 === 0 ? -at : at), 0)] as const,
   );
   const total = covered.reduce((sum, [, bp]) => sum + bp, 0);
-  const lengths = rows.map(({ startBp, endBp }) => endBp - startBp).toSorted((a, b) => a - b);
+  const lengths = sizes.values().sort();
   notes.fact('covered', `${total.toLocaleString('en')} bp`);
   if (lengths.length > 0)
     notes.fact('lengths', `${lengths[0]} to ${lengths.at(-1)} bp, median ${lengths[lengths.length >> 1]}`);

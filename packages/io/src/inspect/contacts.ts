@@ -1,6 +1,7 @@
 import { type ContactMap, contactLayout, openContacts } from '../contacts/contact-map.ts';
+import { percent } from '../page-parts.ts';
 import type { InspectOptions } from './inspect.ts';
-import { brief, type Notes, percent } from './inspection.ts';
+import { brief, type Notes } from './inspection.ts';
 
 const SHOWN = 30;
 /** The finest resolution is looked at that has no more bins on any chromosome: 3 MB a map. */

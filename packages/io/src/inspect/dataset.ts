@@ -2,12 +2,13 @@ import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { type Dataset, openDataset } from '../dataset.ts';
 import { f16ToF32 } from '../float16.ts';
+import { percent } from '../page-parts.ts';
 import { splitRank } from '../prepare/contigs.ts';
 import { decodeRecord, type SequenceRecord } from '../record.ts';
 import { readRecords } from '../tfrecord.ts';
 import { drawRecord, letters } from './draw-record.ts';
 import type { InspectOptions } from './inspect.ts';
-import { brief, type Notes, percent } from './inspection.ts';
+import { brief, type Notes } from './inspection.ts';
 
 /** Tracks in the table; more make no one wiser. */
 const SHOWN_TRACKS = 12;

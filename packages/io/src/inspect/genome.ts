@@ -1,6 +1,7 @@
 import { openGenome } from '../genome.ts';
+import { percent } from '../page-parts.ts';
 import type { InspectOptions } from './inspect.ts';
-import { type Notes, percent } from './inspection.ts';
+import type { Notes } from './inspection.ts';
 
 const STEP_BP = 2 ** 20;
 const SHOWN = 30;

@@ -61,11 +61,6 @@ export class Notes implements Inspection {
   }
 }
 
-/** `12 %` of a whole, with two digits that matter. */
-export function percent(share: number): string {
-  return `${Number((100 * share).toPrecision(3))} %`;
-}
-
 /** A number in at most five digits. */
 export function brief(value: number): string {
   return String(Number(value.toPrecision(5)));

@@ -3,13 +3,14 @@ import { open } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { decodeExample, type Example, type Feature } from '../example.ts';
 import { f16ToF32 } from '../float16.ts';
+import { percent } from '../page-parts.ts';
 import { decodeRecord } from '../record.ts';
 import { sniff } from '../sniff.ts';
 import { readStatistics } from '../statistics.ts';
 import { readRecords } from '../tfrecord.ts';
 import { drawRecord } from './draw-record.ts';
 import type { InspectOptions } from './inspect.ts';
-import { brief, type Notes, percent } from './inspection.ts';
+import { brief, type Notes } from './inspection.ts';
 
 /** Bare TFRecords: framing, compression, features, and what dialect they look like. */
 export async function inspectRecords(path: string, notes: Notes, { quick }: InspectOptions): Promise<void> {

@@ -1,6 +1,7 @@
+import { percent } from '../page-parts.ts';
 import { openBigWig } from '../track.ts';
 import type { InspectOptions } from './inspect.ts';
-import { brief, type Notes, percent } from './inspection.ts';
+import { brief, type Notes } from './inspection.ts';
 
 const STEP_BP = 2 ** 20;
 const CURVE_POINTS = 500;

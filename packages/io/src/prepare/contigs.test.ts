@@ -2,10 +2,24 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { type Interval, unite, within, without } from '../intervals.ts';
 import { divide, findContigs } from './contigs.ts';
-import { cutSequences, splitOverlaps, unmappableBins } from './sequences.ts';
+import {
+  type Core,
+  type Cores,
+  CutCores,
+  filterCores,
+  ListedCores,
+  splitOverlaps,
+  uniqueCores,
+} from './cores.ts';
+import { unmappableBins } from './sequences.ts';
 
 const at = (chrom: string, startBp: number, endBp: number): Interval => ({ chrom, startBp, endBp });
 const length = ({ startBp, endBp }: Interval): number => endBp - startBp;
+
+const listed = (cores: readonly Core[]): Cores => ({
+  ...{ length: cores.length, bytesEach: 0, at: (i: number) => cores[i]! },
+  [Symbol.iterator]: () => cores[Symbol.iterator](),
+});
 
 const intervals = fc.array(
   fc.tuple(fc.nat(60), fc.integer({ min: 1, max: 20 })).map(([start, size]) => at('c', start, start + size)),
@@ -60,7 +74,7 @@ it.each([
     return seed / 2_147_483_647;
   };
   const divided = divide(contigs, division, draw);
-  expect(splitOverlaps(divided)).toEqual({ pairs: 0 });
+  expect(splitOverlaps(listed(divided))).toEqual({ pairs: 0 });
   const total = (split: string): number =>
     divided.filter((c) => c.split === split).reduce((sum, c) => sum + length(c), 0);
   expect(divided.reduce((sum, contig) => sum + length(contig), 0)).toBe(64_000);
@@ -77,7 +91,7 @@ it.each([
 it('sequences start at snapped strides and fit their contig', () => {
   const contig = { ...at('c', 13, 100), split: 'train' };
   const cut = (snapBp: number) =>
-    cutSequences([contig], { coreBp: 20, strideBp: () => 30, snapBp }).map(({ startBp, endBp }) => [
+    [...new CutCores([contig], { coreBp: 20, strideBp: () => 30, snapBp })].map(({ startBp, endBp }) => [
       startBp,
       endBp,
     ]);
@@ -90,6 +104,45 @@ it('sequences start at snapped strides and fit their contig', () => {
     [20, 40],
     [50, 70],
     [80, 100],
+  ]);
+});
+
+it('places along contigs are those that plain loops give, and none is held', () => {
+  const contigs = [
+    { ...at('a', 3, 50), split: 'train' },
+    { ...at('b', 0, 19), split: 'train' }, // too short
+    { ...at('c', 7, 95), split: 'test' },
+    { ...at('d', 10, 30), split: 'train' },
+  ];
+  const strideBp = (split: string): number => (split === 'train' ? 10 : 25);
+  const cut = new CutCores(contigs, { coreBp: 20, strideBp, snapBp: 5 });
+  const expected = contigs.flatMap(({ chrom, startBp, endBp, split }) => {
+    const cores: Core[] = [];
+    for (let start = 5 * Math.ceil(startBp / 5); start + 20 <= endBp; start += strideBp(split))
+      cores.push({ ...at(chrom, start, start + 20), split });
+    return cores;
+  });
+  expect(expected.length).toBe(7);
+  expect([...cut]).toEqual(expected);
+  expect(cut.bytesEach).toBe(0);
+  const late = filterCores(cut, ({ startBp }) => startBp >= 20);
+  expect([...late]).toEqual(expected.filter(({ startBp }) => startBp >= 20));
+});
+
+it('of places that come twice the first is kept', () => {
+  const cores = new ListedCores(10);
+  for (const [chrom, start] of [
+    ['b', 7],
+    ['a', 3],
+    ['b', 7],
+    ['a', 7],
+    ['a', 3],
+  ] as const)
+    cores.add(chrom, start, 'train');
+  expect([...uniqueCores(cores)].map(({ chrom, startBp }) => `${chrom}${startBp}`)).toEqual([
+    'b7',
+    'a3',
+    'a7',
   ]);
 });
 
@@ -111,6 +164,6 @@ it('overlaps between splits are counted, within a split they are not', () => {
     { ...at('a', 120, 220), split: 'test' },
     { ...at('b', 0, 100), split: 'test' },
   ];
-  expect(splitOverlaps(cores)).toEqual({ pairs: 1, first: [cores[1], cores[2]] });
-  expect(splitOverlaps(cores.slice(2))).toEqual({ pairs: 0 });
+  expect(splitOverlaps(listed(cores))).toEqual({ pairs: 1, first: [cores[1], cores[2]] });
+  expect(splitOverlaps(listed(cores.slice(2)))).toEqual({ pairs: 0 });
 });

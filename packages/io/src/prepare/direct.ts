@@ -6,7 +6,8 @@ import { epochOrder } from '../order.ts';
 import type { SequenceRecord } from '../record.ts';
 import { checkPosition, type StreamedRecord, type StreamOptions } from '../shards.ts';
 import { beyondBp } from './options.ts';
-import type { PlannedSequence, PreparePlan } from './plan.ts';
+import type { PreparePlan } from './plan.ts';
+import type { PlannedSequence } from './select.ts';
 import { clipUnmappable, openTargets, type TargetReader } from './target-reader.ts';
 
 /** A plan's sequences by random access, in the same orders and with the same positions as from files. Close it. */
@@ -19,6 +20,11 @@ export interface IntervalDataset extends ShardSet {
   read(interval: Interval): Promise<SequenceRecord>;
   /** Closes the genome and the tracks. */
   close(): Promise<void>;
+}
+
+interface Places {
+  readonly length: number;
+  at(i: number): PlannedSequence;
 }
 
 /** Records read before they are asked for. */
@@ -38,7 +44,7 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
   const tracks: TargetReader[] = [];
   const close = async (): Promise<void> => {
     for (const track of tracks) await track.close();
-    await plan.genome.close();
+    await plan.close();
   };
   const inputs = { ...plan, chromosomes: plan.genome.chromosomes };
   try {
@@ -48,12 +54,11 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
     await close();
     throw error;
   }
-  const names = [...new Set(sequences.map(({ split }) => split))];
-  const bySplit = new Map(names.map((name) => [name, sequences.filter(({ split }) => split === name)]));
-  const chosen = (split: string): readonly PlannedSequence[] => {
-    const found = bySplit.get(split);
-    if (found) return found;
-    throw new Error(`no split ${split}; this plan has ${names.join(', ')}`);
+  const splits = new Map(sequences.splits.map((found) => [found.split, found]));
+  const chosen = (split: string): Places => {
+    const found = splits.get(split);
+    if (found) return { length: found.count, at: (i) => sequences.at(found.from + i) };
+    throw new Error(`no split ${split}; this plan has ${[...splits.keys()].join(', ')}`);
   };
   const stream = (split: string, given: StreamOptions = {}) =>
     play(split, chosen(split), given, (place) => readRecord(plan, tracks, place));
@@ -62,7 +67,9 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
     targetLength,
     numTargets: options.tracks.length,
     sequenceCoded: true,
-    splits: Object.fromEntries(names.map((name) => [name, { files: [], records: chosen(name).length }])),
+    splits: Object.fromEntries(
+      sequences.splits.map(({ split, count }) => [split, { files: [], records: count }]),
+    ),
     count: async (split) => chosen(split).length,
     stream,
     batches: (split, { batch, ...given }) => grouped(stream(split, given), batch),
@@ -110,7 +117,7 @@ async function readRecord(
 /** As the records of one shard would come. */
 async function* play(
   split: string,
-  places: readonly PlannedSequence[],
+  places: Places,
   { shuffle, repeat = false, position = { epoch: 0, consumed: 0 } }: StreamOptions,
   read: (place: PlannedSequence) => Promise<SequenceRecord>,
 ): AsyncGenerator<StreamedRecord, void, undefined> {
@@ -121,7 +128,7 @@ async function* play(
     const ahead: Promise<SequenceRecord>[] = [];
     for (let next = consumed; consumed < places.length; ) {
       for (; next < Math.min(places.length, consumed + AHEAD); next++) {
-        const reading = read(places[emission[next]!]!);
+        const reading = read(places.at(emission[next]!));
         reading.catch(() => {}); // thrown when that record is asked for
         ahead.push(reading);
       }

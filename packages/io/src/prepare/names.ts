@@ -1,6 +1,6 @@
 /** One genome, many files: are the chromosomes of each the same, whatever each calls them? */
 import { someNames } from '../bases.ts';
-import { type Interval, readBed } from '../intervals.ts';
+import { type IntervalSet, readBed, Union } from '../intervals.ts';
 
 /** What was found out about the inputs. Errors stop the work before it begins. */
 export class Findings {
@@ -67,27 +67,29 @@ export function matchLengths(
     findings.warnings.push(
       `${path}: ${near.length} chromosomes have other lengths, by up to ${toleranceBp} bp: ${someNames(near, 3)}`,
     );
-  const renamed = [...names].filter(([chrom, name]) => chrom !== name);
-  if (renamed.length > 0)
-    findings.notes.push(
-      `${path}: ${someNames(
-        renamed.map(([chrom, name]) => `${name} is taken for ${chrom}`),
-        3,
-      )}`,
-    );
+  sayRenamed(path, new Map([...names].map(([chrom, name]) => [name, chrom])), findings);
   return names;
 }
 
+/** A note of the names in a file that stand for others of the genome. */
+export function sayRenamed(path: string, names: ReadonlyMap<string, string>, { notes }: Findings): void {
+  const renamed = [...names].filter(([name, chrom]) => name !== chrom);
+  const said = renamed.map(([name, chrom]) => `${name} is taken for ${chrom}`);
+  if (said.length > 0) notes.push(`${path}: ${someNames(said, 3)}`);
+}
+
 /**
- * The intervals of a BED file under the genome's names. Places outside a chromosome are errors; chromosomes that the
+ * The intervals of a BED file under the genome's names, each widened by `padBp` at both ends. Places outside a chromosome are errors; chromosomes that the
  * genome lacks are warnings, or an error when there are no others.
  */
 export async function readPlaces(
   path: string,
   genome: ReadonlyMap<string, number>,
   findings: Findings,
-): Promise<Interval[]> {
-  const places: Interval[] = [];
+  padBp = 0,
+): Promise<IntervalSet> {
+  const places = new Union(padBp);
+  let known = 0;
   const canonical = new Map<string, string | undefined>();
   const unknown = new Map<string, number>();
   const outside: string[] = [];
@@ -104,18 +106,20 @@ export async function readPlaces(
     }
     if (endBp > genome.get(chrom)!)
       outside.push(`line ${line}: ${written}:${startBp}-${endBp}, but ${chrom} has ${genome.get(chrom)} bp`);
-    places.push({ chrom, startBp, endBp });
+    places.add({ chrom, startBp, endBp });
+    known++;
   }
+  sayRenamed(path, new Map([...canonical].map(([name, chrom]) => [name, chrom ?? name])), findings);
   const rows = [...unknown.values()].reduce((sum, count) => sum + count, 0);
   if (outside.length > 0)
     findings.errors.push(
       `${path}: ${outside.length} intervals end outside their chromosome, so it is of another assembly: ${someNames(outside, 3)}`,
     );
   if (rows > 0) {
-    const text = `${path}: ${rows} of ${rows + places.length} intervals are on ${unknown.size} chromosomes the genome has not (${someNames([...unknown.keys()])})`;
-    (places.length === 0 ? findings.errors : findings.warnings).push(
-      `${text}${places.length === 0 ? '' : '; they are passed over'}`,
+    const text = `${path}: ${rows} of ${rows + known} intervals are on ${unknown.size} chromosomes the genome has not (${someNames([...unknown.keys()])})`;
+    (known === 0 ? findings.errors : findings.warnings).push(
+      `${text}${known === 0 ? '' : '; they are passed over'}`,
     );
   }
-  return places;
+  return places.finish();
 }

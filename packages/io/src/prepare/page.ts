@@ -1,5 +1,5 @@
 /** `provenance.html`: the account of a data set as one page that needs nothing else. */
-import { page, plain, table } from '../page-parts.ts';
+import { page, percent, plain, table } from '../page-parts.ts';
 import type { Provenance } from './provenance.ts';
 import type { TrackSummary } from './track-summary.ts';
 
@@ -87,8 +87,4 @@ function bars(entries: readonly (readonly [string, number])[]): string {
       `<rect x="60" y="${i * 18}" width="${((400 * count) / most).toFixed(1)}" height="14"/><text x="0" y="${i * 18 + 11}" font-size="12">${plain(name)}</text>`,
   );
   return `<svg width="470" height="${entries.length * 18}" role="img">${rows.join('')}</svg>`;
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(2)} %`;
 }

@@ -1,117 +1,139 @@
 /** Looks at every input before any work: what will be made, and what is wrong. */
-import { mix } from '@cohesin/core';
 import { someNames } from '../bases.ts';
 import { type Genome, openGenome } from '../genome.ts';
-import { type Interval, type IntervalSet, unite, within } from '../intervals.ts';
+import type { IntervalSet } from '../intervals.ts';
 import type { Track } from '../track.ts';
-import { matchedBackground } from './background.ts';
-import { assign, divide, findContigs, type SplitContig, splitRank } from './contigs.ts';
+import { divide, findContigs, type SplitContig } from './contigs.ts';
+import type { Cores } from './cores.ts';
+import { type Filtered, findFiltered } from './filtered.ts';
 import { matchTracks } from './match-tracks.ts';
+import { type MemoryPlan, planMemory } from './memory.ts';
 import { Findings, nameIn, readPlaces } from './names.ts';
 import { beyondBp, type PrepareOptions, wrongOptions } from './options.ts';
-import {
-  type Core,
-  centreOnPeaks,
-  cutSequences,
-  importSequences,
-  splitOverlaps,
-  unmappableBins,
-} from './sequences.ts';
+import { coresOf, peakCores } from './places.ts';
+import { type Dropped, type PlannedSequences, randomNumbers, selectSequences } from './select.ts';
+import { type LookedAt, surveyTracks } from './survey.ts';
 
-/** A sequence to be written. */
-export interface PlannedSequence extends Core {
-  /** 1 for each bin that cannot be mapped to. */
-  readonly unmappable?: Uint8Array;
-}
-
+/** Close it. */
 export interface PreparePlan {
   readonly options: PrepareOptions;
-  /** Open; close it. */
+  /** Open. */
   readonly genome: Genome;
   /** For each track its own names of the chromosomes it has. */
   readonly trackNames: readonly ReadonlyMap<string, string>[];
-  /** The tracks, by their place in the list, that are fragments: they are held in memory, 4 bytes an end. */
+  /** The tracks, by their place in the list, that are fragments without an index. */
   readonly fragments: ReadonlyMap<number, Track>;
   /** None where a `sequences.bed` is used. */
   readonly contigs: readonly SplitContig[];
-  /** In the order they are written. */
-  readonly sequences: readonly PlannedSequence[];
+  readonly sequences: PlannedSequences;
   /** Left out, by why. */
-  readonly dropped: Readonly<Record<'unmappable' | 'sampled', number>>;
+  readonly dropped: Dropped;
   readonly blacklist: IntervalSet;
   readonly warnings: readonly string[];
   readonly notes: readonly string[];
   /** Bins per sequence, or elements of the upper triangle. */
   readonly targetLength: number;
-  /** Sequences whose targets are in memory together. */
-  readonly groupSize: number;
+  readonly memory: MemoryPlan;
+  /** Closes the genome, and the fragments that are open. */
+  close(): Promise<void>;
 }
 
 /** ± around each blacklisted place, in bp. hound_data_read.py */
 const BLACKLIST_MARGIN_BP = 20;
 
 /**
- * What `prepare` would write, with every input opened and compared.
+ * What `prepare` would write, with every input opened and compared, and some of each track read.
  *
  * @throws an error that lists everything wrong: options, names and lengths, places outside chromosomes, splits that
- *   overlap or are empty
+ *   overlap or are empty, tracks that are empty or damaged, lists of sequences that do not fit in memory
  */
-export async function planPrepare(options: PrepareOptions): Promise<PreparePlan> {
+export async function planPrepare(
+  options: PrepareOptions,
+  looked: LookedAt = () => {},
+): Promise<PreparePlan> {
   const findings = new Findings();
   findings.errors.push(...wrongOptions(options));
   findings.stop();
   const genome = await openGenome(options.genome);
-  try {
-    const used = usedChromosomes(genome, options, findings);
-    const places = async (path: string | undefined): Promise<Interval[]> =>
-      path === undefined ? [] : await readPlaces(path, genome.chromosomes, findings);
-    const gaps = unite(await places(options.gaps));
-    const limit = options.limit === undefined ? undefined : unite(await places(options.limit));
-    const blacklist = unite(await places(options.blacklist), BLACKLIST_MARGIN_BP);
-    const unmappable = unite(await places(options.unmappable));
-    findings.stop();
-    const coreBp = options.sequenceLengthBp - 2 * beyondBp(options);
-    const contigs =
-      options.split.kind === 'sequences' || options.peaks !== undefined
-        ? []
-        : contigsOf(used, options, { gaps, ...(limit && { limit }) });
-    const cores =
-      options.peaks === undefined
-        ? await coresOf(contigs, coreBp, options, genome, findings)
-        : await peakCores(options.peaks, { coreBp, used, blacklist, genome }, options, findings);
-    findings.stop();
-    const { trackNames, fragments } = await matchTracks(
-      options,
-      chromosomesOf(cores, genome),
-      genome.chromosomes,
-      cores,
-      findings,
-    );
-    const { sequences, dropped } = selected(cores, unmappable, options);
-    checkSplits(sequences, dropped, options, findings);
-    findings.stop();
-    const targetLength = countTargets(options);
-    const bytesPerSequence = 2 * targetLength * options.tracks.length;
-    const groupSize = Math.max(1, Math.floor(options.memoryBytes / bytesPerSequence));
-    const { warnings, notes } = findings;
-    return {
-      options,
-      genome,
-      trackNames,
-      fragments,
-      contigs,
-      sequences,
-      dropped,
-      blacklist,
-      warnings,
-      notes,
-      targetLength,
-      groupSize,
-    };
-  } catch (error) {
+  const held: Track[] = [];
+  const close = async (): Promise<void> => {
+    for (const track of held.splice(0)) await track.close();
     await genome.close();
+  };
+  try {
+    return { ...(await planWith(genome, options, { findings, held, looked })), close };
+  } catch (error) {
+    await close();
     throw error;
   }
+}
+
+async function planWith(
+  genome: Genome,
+  options: PrepareOptions,
+  { findings, held, looked }: { findings: Findings; held: Track[]; looked: LookedAt },
+): Promise<Omit<PreparePlan, 'close'>> {
+  const { cores, contigs, blacklist, unmappable } = await findPlaces(genome, options, findings);
+  if (cores.length === 0) {
+    const { sequences, dropped } = selectSequences(cores, unmappable, () => false, options);
+    checkSplits(sequences, dropped, options, findings);
+    findings.stop();
+  }
+  const used = usedBy(cores, genome);
+  const { trackNames, fragments } = await matchTracks(options, used, genome.chromosomes, cores, findings);
+  held.push(...fragments.values());
+  findings.stop();
+  const inputs = { options, trackNames, blacklist, chromosomes: genome.chromosomes };
+  const filtered = await findFiltered(inputs, used, findings);
+  const { sequences, dropped } = selectSequences(cores, unmappable, (core) => filtered.has(core), options);
+  checkSplits(sequences, dropped, options, findings);
+  sayFiltered(dropped, filtered, cores.length, findings);
+  const targetLength = countTargets(options);
+  const sets = [blacklist, unmappable].flatMap((set) => [...set.values()]);
+  const memory = planMemory(
+    options,
+    {
+      targetLength,
+      listBytes: sequences.bytes + sets.reduce((sum, { byteLength }) => sum + byteLength, 0),
+      fragments: fragments.size,
+    },
+    findings,
+  );
+  findings.stop();
+  await surveyTracks(inputs, { sequences, used, fragments }, findings, looked);
+  findings.stop();
+  const { warnings, notes } = findings;
+  return {
+    ...{ options, genome, trackNames, fragments, contigs, sequences, dropped, blacklist },
+    ...{ warnings, notes, targetLength, memory },
+  };
+}
+
+interface Places {
+  readonly cores: Cores;
+  readonly contigs: readonly SplitContig[];
+  readonly blacklist: IntervalSet;
+  readonly unmappable: IntervalSet;
+}
+
+async function findPlaces(genome: Genome, options: PrepareOptions, findings: Findings): Promise<Places> {
+  const used = usedChromosomes(genome, options, findings);
+  const places = async (path: string | undefined, padBp = 0): Promise<IntervalSet> =>
+    path === undefined ? new Map() : await readPlaces(path, genome.chromosomes, findings, padBp);
+  const gaps = await places(options.gaps);
+  const limit = options.limit === undefined ? undefined : await places(options.limit);
+  const blacklist = await places(options.blacklist, BLACKLIST_MARGIN_BP);
+  const unmappable = await places(options.unmappable);
+  findings.stop();
+  const coreBp = options.sequenceLengthBp - 2 * beyondBp(options);
+  const { peaks } = options;
+  const contigs = peaks === undefined ? contigsOf(used, options, { gaps, ...(limit && { limit }) }) : [];
+  const cores =
+    peaks === undefined
+      ? await coresOf(contigs, coreBp, options, genome, findings)
+      : await peakCores(peaks, { coreBp, used, blacklist, genome }, options, findings);
+  findings.stop();
+  return { cores, contigs, blacklist, unmappable };
 }
 
 function usedChromosomes(
@@ -148,100 +170,10 @@ function contigsOf(
   return divide(contigs, options.split, randomNumbers(options.seed, 0));
 }
 
-async function coresOf(
-  contigs: readonly SplitContig[],
-  coreBp: number,
-  options: PrepareOptions,
-  genome: Genome,
-  findings: Findings,
-): Promise<readonly Core[]> {
-  if (options.split.kind !== 'sequences') {
-    const strideBp = (split: string): number =>
-      split === 'valid' || split === 'test' ? options.strideTestBp : options.strideTrainBp;
-    return cutSequences(contigs, { coreBp, strideBp, snapBp: options.snapBp });
-  }
-  const cores = await importSequences(options.split.path, coreBp);
-  const { path } = options.split;
-  const unknown = cores.filter(({ chrom }) => !genome.chromosomes.has(chrom)).map(({ chrom }) => chrom);
-  const outside = cores.filter(
-    ({ chrom, startBp, endBp }) =>
-      startBp < 0 || endBp > (genome.chromosomes.get(chrom) ?? Number.POSITIVE_INFINITY),
-  );
-  if (unknown.length > 0)
-    findings.errors.push(
-      `${path}: ${unknown.length} sequences are on chromosomes the genome has not: ${someNames([...new Set(unknown)])}; it has ${someNames([...genome.chromosomes.keys()])}`,
-    );
-  if (outside.length > 0)
-    findings.errors.push(
-      `${path}: ${outside.length} sequences have targets outside their chromosome, first ${place(outside[0]!)}`,
-    );
-  const { pairs, first } = splitOverlaps(cores);
-  if (first)
-    findings.errors.push(
-      `${path}: ${pairs} pairs of sequences of different splits overlap, first ${place(first[0])} (${first[0].split}) and ${place(first[1])} (${first[1].split}); targets would leak`,
-    );
-  return cores;
-}
-
-interface PeakPlaces {
-  readonly coreBp: number;
-  readonly used: ReadonlyMap<string, number>;
-  readonly blacklist: IntervalSet;
-  readonly genome: Genome;
-}
-
-/** Places around peaks, or of background in their stead; none that touches the blacklist. */
-async function peakCores(
-  path: string,
-  { coreBp, used, blacklist, genome }: PeakPlaces,
-  options: PrepareOptions,
-  { warnings }: Findings,
-): Promise<readonly Core[]> {
-  const { split, background } = options;
-  if (split.kind !== 'chromosomes') return [];
-  const { cores: all, rows, unknown, outside } = await centreOnPeaks(path, coreBp, used);
-  const total = all.length + unknown + outside;
-  if (unknown > 0)
-    warnings.push(
-      `${path}: ${unknown} of ${total} peaks are on chromosomes that are not used; they are passed over`,
-    );
-  if (outside > 0)
-    warnings.push(
-      `${path}: ${outside} of ${total} peaks are nearer than ${coreBp / 2} bp to an end of their chromosome; they are left out`,
-    );
-  const clear = all.filter((core) => within(blacklist, core).length === 0);
-  if (clear.length < all.length)
-    warnings.push(
-      `${path}: the targets of ${all.length - clear.length} of ${total} peaks touch the blacklist; they are left out`,
-    );
-  const bySplit = (cores: readonly Core[]): readonly Core[] =>
-    cores.toSorted((a, b) => splitRank(a.split) - splitRank(b.split));
-  const cores = assign(clear, split, () => 0);
-  if (background === undefined) return bySplit(cores);
-  const splitOf = (chrom: string): string =>
-    assign([{ chrom, startBp: 0, endBp: coreBp }], split, () => 0)[0]!.split;
-  const avoid = unite([...rows, ...placesOf(blacklist)]);
-  const { seed } = options;
-  const found = await matchedBackground(cores, splitOf, genome, used, {
-    ...{ coreBp, beyondBp: beyondBp(options), ratio: background, avoid, seed },
-  });
-  if (found.length < Math.floor(background * cores.length))
-    warnings.push(
-      `background: ${found.length} places that touch no peak were found, of ${Math.floor(background * cores.length)}`,
-    );
-  return bySplit(found);
-}
-
-function placesOf(set: IntervalSet): Interval[] {
-  return [...set].flatMap(([chrom, spans]) => spans.map(([startBp, endBp]) => ({ chrom, startBp, endBp })));
-}
-
-function place({ chrom, startBp, endBp }: Interval): string {
-  return `${chrom}:${startBp}-${endBp}`;
-}
-
-function chromosomesOf(cores: readonly Core[], genome: Genome): ReadonlyMap<string, number> {
-  const names = new Set(cores.map(({ chrom }) => chrom));
+/** The chromosomes that have sequences. */
+function usedBy(cores: Cores, genome: Genome): ReadonlyMap<string, number> {
+  const names = new Set<string>();
+  for (const { chrom } of cores) names.add(chrom);
   return new Map([...genome.chromosomes].filter(([name]) => names.has(name)));
 }
 
@@ -253,69 +185,33 @@ function countTargets({ sequenceLengthBp, cropBp, poolWidthBp, contacts }: Prepa
   return (side * (side + 1)) / 2;
 }
 
-function selected(
-  cores: readonly Core[],
-  unmappable: IntervalSet,
-  options: PrepareOptions,
-): { sequences: PlannedSequence[]; dropped: Record<'unmappable' | 'sampled', number> } {
-  const marked = cores.map((core): PlannedSequence => {
-    const bins =
-      options.unmappable === undefined ? undefined : unmappableBins(core, unmappable, options.poolWidthBp);
-    return bins ? { ...core, unmappable: bins } : core;
-  });
-  const mappable = marked.filter(
-    ({ unmappable: bins }) => bins === undefined || mean(bins) < options.unmappableLimit,
-  );
-  const splits = [...new Set(mappable.map(({ split }) => split))].toSorted(
-    (a, b) => splitRank(a) - splitRank(b),
-  );
-  const sequences = splits.flatMap((split, i) => {
-    const own = mappable.filter((core) => core.split === split);
-    if (options.shuffle) shuffleInPlace(own, randomNumbers(options.seed, i + 1));
-    return own.slice(0, Math.ceil(options.sample * own.length));
-  });
-  return {
-    sequences,
-    dropped: { unmappable: cores.length - mappable.length, sampled: mappable.length - sequences.length },
-  };
-}
-
-function mean(bins: Uint8Array): number {
-  return bins.reduce((sum, bin) => sum + bin, 0) / bins.length;
-}
-
-function shuffleInPlace<T>(items: T[], draw: () => number): void {
-  for (let last = items.length - 1; last > 0; last--) {
-    const chosen = Math.floor(draw() * (last + 1));
-    [items[last], items[chosen]] = [items[chosen]!, items[last]!];
-  }
-}
-
-/** Numbers in [0, 1) that depend on the seed and the stream only. */
-function randomNumbers(seed: number, stream: number): () => number {
-  let counter = 0;
-  return () => mix(mix(seed, stream), counter++) / 2 ** 32;
+function sayFiltered({ filtered }: Dropped, by: Filtered, all: number, { warnings }: Findings): void {
+  if (filtered > 0)
+    warnings.push(`${filtered} of ${all} sequences have no valid contact ${by.why}; they are left out`);
 }
 
 function checkSplits(
-  sequences: readonly PlannedSequence[],
-  dropped: Readonly<Record<string, number>>,
+  sequences: PlannedSequences,
+  { unmappable, filtered }: Dropped,
   { split, ...options }: PrepareOptions,
   findings: Findings,
 ): void {
-  const counts = new Map<string, number>();
-  for (const sequence of sequences) counts.set(sequence.split, (counts.get(sequence.split) ?? 0) + 1);
+  const { splits } = sequences;
   const expected =
     split.kind === 'folds'
       ? Array.from({ length: split.folds }, (_, i) => `fold${i}`)
       : split.kind === 'sequences'
-        ? [...counts.keys()]
+        ? splits.map(({ split: name }) => name)
         : ['train', ...(wants(split.valid) ? ['valid'] : []), ...(wants(split.test) ? ['test'] : [])];
-  const empty = expected.filter((name) => !counts.has(name));
+  const empty = expected.filter((name) => !splits.some((found) => found.split === name));
   if (sequences.length > 0 && empty.length === 0) return;
-  const found = [...counts].map(([name, count]) => `${name} ${count}`).join(', ') || 'none at all';
+  const found = splits.map(({ split: name, count }) => `${name} ${count}`).join(', ') || 'none at all';
+  const why =
+    filtered > 0
+      ? `; ${filtered} have no valid contact in a map: choose chromosomes, folds or a longer sequence that leave each split some`
+      : `: a contig must hold a sequence's targets, and the chromosomes chosen must hold contigs; lower breakAboveBp (${options.breakAboveBp}) where fractions or folds have too few contigs to choose from`;
   findings.errors.push(
-    `no sequences in ${empty.join(', ') || 'any split'} (sequences: ${found}; ${dropped.unmappable} dropped as unmappable): a contig must hold a sequence's targets, and the chromosomes chosen must hold contigs; lower breakAboveBp (${options.breakAboveBp}) where fractions or folds have too few contigs to choose from`,
+    `no sequences in ${empty.join(', ') || 'any split'} (sequences: ${found}; ${unmappable} dropped as unmappable)${why}`,
   );
 }
 

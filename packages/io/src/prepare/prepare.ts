@@ -1,14 +1,18 @@
 /** From a genome and its tracks to a data set: reads, bins and writes what the plan says. */
+import { createWriteStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { removeLeftovers } from '@cohesin/core';
 import { readPadded } from '../genome.ts';
 import { checkVacant, type DatasetExample, writeDataset } from '../write-dataset.ts';
 import { holdTo, ValueCounts } from './extremes.ts';
 import { beyondBp, type PrepareOptions, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
-import type { PlannedSequence, PreparePlan } from './plan.ts';
+import type { PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
+import type { PlannedSequence, PlannedSequences } from './select.ts';
 import { clipUnmappable, type TrackTargets } from './target-reader.ts';
 import { openTargetSource, type TargetSource } from './target-source.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
@@ -34,7 +38,7 @@ export interface RunOptions {
 
 /**
  * Writes the data set of a plan to the new folder `dir`: the published layout, `contigs.bed`, `mseqs_unmap.npy` where there are
- * unmappable stretches, `provenance.json` and `provenance.html`. Aside first, then renamed. Holds about `memoryBytes` of targets.
+ * unmappable stretches, `provenance.json` and `provenance.html`. Aside first, then renamed. Holds what `plan.memory` states.
  *
  * @throws when `dir` is not empty, an input is damaged, a target is no number, or the disk fails; nothing is then left behind
  */
@@ -69,8 +73,6 @@ async function write(
   const { options, contigs, targetLength } = plan;
   const counts = options.tracks.map(() => new TrackCount());
   const inputs = await describeInputs(options);
-  const filtered: PlannedSequence[] = [];
-  const unmappable: Uint8Array[] = [];
   const { extremeQuantile } = options;
   const passes = extremeQuantile === undefined ? 1 : 2;
   const limits =
@@ -84,7 +86,7 @@ async function write(
     targets: options.tracks.map((track) => tableRow(track, options)),
     sequence: options.sequence,
     recordsPerShard: options.recordsPerShard,
-    examples: examples({ plan, source, counts, limits, filtered, unmappable }, (done, total) =>
+    examples: examples({ plan, source, counts, limits }, (done, total) =>
       progress((passes - 1) * total + done, passes * total),
     ),
     ...(options.contacts ? { diagonalOffset: options.contacts.diagonalOffset } : {}),
@@ -93,10 +95,10 @@ async function write(
         ({ chrom, startBp, endBp, split }) => `${chrom}\t${startBp}\t${endBp}\t${split}\n`,
       );
       if (rows.length > 0) await writeFile(join(folder, 'contigs.bed'), rows.join(''), { flush: true });
-      if (unmappable.length > 0)
-        await writeFile(join(folder, 'mseqs_unmap.npy'), npyOf(unmappable), { flush: true });
+      if (options.unmappable !== undefined)
+        await writeUnmappable(join(folder, 'mseqs_unmap.npy'), plan.sequences, targetLength);
       const tracks = counts.map((count, i) => count.summary(options.tracks[i]!));
-      provenance = await provenanceOf(plan, inputs, written, tracks, filtered.length);
+      provenance = await provenanceOf(plan, inputs, written, tracks);
       await writeFile(join(folder, 'provenance.json'), `${JSON.stringify(provenance, undefined, 2)}\n`, {
         flush: true,
       });
@@ -107,13 +109,17 @@ async function write(
 }
 
 /** Booleans in numpy's format, version 1: `[sequences, bins]`, in the order of `sequences.bed`. */
-function npyOf(rows: readonly Uint8Array[]): Buffer {
-  const header = `{'descr': '|b1', 'fortran_order': False, 'shape': (${rows.length}, ${rows[0]!.length}), }`;
+async function writeUnmappable(path: string, sequences: PlannedSequences, bins: number): Promise<void> {
+  const header = `{'descr': '|b1', 'fortran_order': False, 'shape': (${sequences.length}, ${bins}), }`;
   const padded = `${header.padEnd(Math.ceil((header.length + 11) / 64) * 64 - 11)}\n`;
   const head = Buffer.alloc(10);
   head.write('\x93NUMPY\x01\x00', 'latin1');
   head.writeUInt16LE(padded.length, 8);
-  return Buffer.concat([head, Buffer.from(padded, 'latin1'), ...rows]);
+  async function* parts(): AsyncGenerator<Uint8Array> {
+    yield Buffer.concat([head, Buffer.from(padded, 'latin1')]);
+    for (const { unmappable } of sequences) yield unmappable!;
+  }
+  await pipeline(Readable.from(parts()), createWriteStream(path, { flush: true }));
 }
 
 /** The columns of basenji's targets.txt, and where there are control tracks `role`. */
@@ -139,49 +145,37 @@ interface Reading {
   readonly counts: readonly TrackCount[];
   /** What each track is held to, if anything. */
   readonly limits: readonly number[] | undefined;
-  /** Sequences left out. */
-  readonly filtered: PlannedSequence[];
-  /** Of the sequences written, in their order. */
-  readonly unmappable: Uint8Array[];
 }
 
-/** Sequences with a contact map that has no valid contact are left out and counted. */
 async function* examples(reading: Reading, progress: PrepareProgress): AsyncGenerator<DatasetExample> {
-  const { plan, filtered } = reading;
-  const { sequences, groupSize, genome, options } = plan;
+  const { sequences, memory, genome, options, targetLength } = reading.plan;
   const { tracks } = options;
   const beyond = beyondBp(options);
   const total = sequences.length * tracks.length;
-  for (let from = 0; from < sequences.length; from += groupSize) {
-    const group = sequences.slice(from, from + groupSize);
-    const targets = await readGroup(reading, group, (done) => progress(from * tracks.length + done, total));
-    for (const [i, place] of group.entries()) {
-      const { chrom, startBp, endBp, split, unmappable } = place;
-      const data = targets[i];
-      if (data === undefined) {
-        filtered.push(place);
-        continue;
-      }
+  const perSequence = targetLength * tracks.length;
+  const held = new Uint16Array(Math.min(memory.groupSize, sequences.length) * perSequence);
+  for (let from = 0; from < sequences.length; from += memory.groupSize) {
+    const group = sequences.slice(from, from + memory.groupSize);
+    await readGroup(reading, group, held, (done) => progress(from * tracks.length + done, total));
+    for (const [i, { chrom, startBp, endBp, split, unmappable }] of group.entries()) {
       const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
+      const data = held.subarray(i * perSequence, (i + 1) * perSequence);
       const stored = options.storeUnmappable && unmappable ? { unmappable } : {};
-      if (unmappable) reading.unmappable.push(unmappable);
       yield { split, chrom, startBp, endBp, sequence, targets: { dtype: 'f16', data }, ...stored };
     }
   }
 }
 
-/** Sequences of a job: enough that a thread is not waiting, few enough that progress shows. */
-const PLACES_PER_JOB = 32;
-
 /** The jobs of all tracks in some sequences, in order, with several under way. Nothing depends on the number of threads. */
 async function* readJobs(
   { plan, source }: Pick<Reading, 'plan' | 'source'>,
-  places: readonly PlannedSequence[],
-): AsyncGenerator<{ column: number; from: number; found: readonly (TrackTargets | undefined)[] }> {
+  places: Places,
+): AsyncGenerator<{ column: number; from: number; found: readonly TrackTargets[] }> {
+  const { placesPerJob } = plan.memory;
   const underWay: { column: number; from: number; reading: ReturnType<TargetSource['read']> }[] = [];
   for (const column of plan.options.tracks.keys()) {
-    for (let from = 0; from < places.length; from += PLACES_PER_JOB) {
-      const reading = source.read({ column, places: places.slice(from, from + PLACES_PER_JOB) });
+    for (let from = 0; from < places.length; from += placesPerJob) {
+      const reading = source.read({ column, places: places.slice(from, from + placesPerJob) });
       reading.catch(() => {}); // thrown when its turn comes
       underWay.push({ column, from, reading });
       if (underWay.length < source.width) continue;
@@ -191,6 +185,8 @@ async function* readJobs(
   }
   for (const { reading, ...job } of underWay) yield { ...job, found: await reading };
 }
+
+type Places = Pick<PlannedSequences, 'length' | 'slice'>;
 
 /** What each track is held to, after all of it was read once. */
 async function findLimits(
@@ -202,8 +198,8 @@ async function findLimits(
   const limits: number[] = [];
   let counts = new ValueCounts();
   for await (const { column, from, found } of readJobs(reading, sequences)) {
-    for (const targets of found) if (targets) counts.add(targets.bits);
-    const done = Math.min(from + PLACES_PER_JOB, sequences.length);
+    for (const { bits } of found) counts.add(bits);
+    const done = from + found.length;
     progress(column * sequences.length + done, 2 * sequences.length * options.tracks.length);
     if (done < sequences.length) continue;
     limits.push(Math.abs(counts.quantile(quantile)));
@@ -212,30 +208,25 @@ async function findLimits(
   return limits;
 }
 
-/** Targets of a group of sequences, each `[bins, tracks]`, track by track. */
+/** Targets of a group of sequences, each `[bins, tracks]`, track by track, into `held`. */
 async function readGroup(
   reading: Reading,
   group: readonly PlannedSequence[],
+  held: Uint16Array,
   progress: (done: number) => void,
-): Promise<(Uint16Array | undefined)[]> {
+): Promise<void> {
   const { plan, counts, limits } = reading;
   const { options, targetLength } = plan;
   const count = options.tracks.length;
-  const targets: (Uint16Array | undefined)[] = group.map(() => new Uint16Array(targetLength * count));
   for await (const { column, from, found } of readJobs(reading, group)) {
     const limit = limits?.[column];
     for (const [i, values] of found.entries()) {
-      const row = targets[from + i];
-      if (values === undefined) {
-        targets[from + i] = undefined;
-        continue;
-      }
-      const held = limit === undefined ? 0 : holdTo(values.bits, limit);
+      const beyond = limit === undefined ? 0 : holdTo(values.bits, limit);
       clipUnmappable(values.bits, group[from + i]!, options);
-      if (row) for (let at = 0; at < targetLength; at++) row[at * count + column] = values.bits[at]!;
-      counts[column]!.add({ ...values, clipped: values.clipped + held }, group[from + i]!);
+      const first = (from + i) * targetLength * count + column;
+      for (let at = 0; at < targetLength; at++) held[first + at * count] = values.bits[at]!;
+      counts[column]!.add({ ...values, clipped: values.clipped + beyond }, group[from + i]!);
     }
-    progress(column * group.length + Math.min(from + PLACES_PER_JOB, group.length));
+    progress(column * group.length + from + found.length);
   }
-  return targets;
 }

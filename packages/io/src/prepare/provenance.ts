@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { explain } from '@cohesin/core';
 import type { PrepareOptions } from './options.ts';
 import type { PreparePlan } from './plan.ts';
+import type { Dropped } from './select.ts';
 import { type TrackSummary, trackWarnings } from './track-summary.ts';
 
 export interface InputFile {
@@ -25,8 +26,8 @@ export interface Provenance {
   /** The tracks' own names of chromosomes, where they differ. */
   readonly renamed: Readonly<Record<string, Readonly<Record<string, string>>>>;
   readonly records: Readonly<Record<string, number>>;
-  /** Sequences left out, by why; `filtered`: a contact map has no valid contact there. */
-  readonly dropped: Readonly<Record<'unmappable' | 'sampled' | 'filtered', number>>;
+  /** Sequences left out, by why. */
+  readonly dropped: Dropped;
   readonly targetLength: number;
   readonly tracks: readonly TrackSummary[];
   readonly warnings: readonly string[];
@@ -75,10 +76,10 @@ export async function provenanceOf(
   inputs: readonly InputFile[],
   records: Readonly<Record<string, number>>,
   tracks: readonly TrackSummary[],
-  filtered: number,
 ): Promise<Provenance> {
   const { options, genome, trackNames, sequences, dropped, targetLength } = plan;
-  const used = new Set(sequences.map(({ chrom }) => chrom));
+  const used = new Set<string>();
+  for (const { chrom } of sequences) used.add(chrom);
   const renamed = options.tracks.flatMap(({ file }, i) => {
     const other = [...trackNames[i]!].filter(([chrom, name]) => chrom !== name);
     return other.length === 0 ? [] : [[file, Object.fromEntries(other)] as const];
@@ -91,19 +92,10 @@ export async function provenanceOf(
     chromosomes: Object.fromEntries([...genome.chromosomes].filter(([chrom]) => used.has(chrom))),
     renamed: Object.fromEntries(renamed),
     records,
-    dropped: { ...dropped, filtered },
+    dropped,
     targetLength,
     tracks,
-    warnings: [
-      ...plan.warnings,
-      ...(filtered > 0
-        ? [`${filtered} sequences were left out: a contact map has no valid contact there`]
-        : []),
-      ...[...new Set(sequences.map(({ split }) => split))]
-        .filter((split) => records[split] === undefined)
-        .map((split) => `no sequences are left in ${split}`),
-      ...trackWarnings(tracks, options.contacts !== undefined),
-    ],
+    warnings: [...plan.warnings, ...trackWarnings(tracks, options.contacts !== undefined)],
   };
 }
 

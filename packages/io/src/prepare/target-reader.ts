@@ -1,8 +1,8 @@
 /** The targets of one track, sequence by sequence, whether it is a bigWig or a contact map. */
 import { type ContactMap, openContacts } from '../contacts/contact-map.ts';
-import { contactTargets, FilteredWindowError } from '../contacts/contact-target.ts';
-
+import { type ContactTransform, type ContactWindow, contactTargets } from '../contacts/contact-target.ts';
 import { f16ToF32, f32ToF16 } from '../float16.ts';
+import { isFragments } from '../fragment-ends.ts';
 import { openFragments } from '../fragments.ts';
 import { type Interval, type Span, within } from '../intervals.ts';
 import { openBigWig, type Track } from '../track.ts';
@@ -28,15 +28,12 @@ export interface TrackTargets extends Omit<BinnedTargets, 'values'> {
 
 /** Close it. */
 export interface TargetReader {
-  /**
-   * @throws FilteredWindowError for a contact map without a valid contact there; Error when the track is damaged there or
-   *   a target is no number
-   */
+  /** @throws when the track is damaged there, a target is no number, or a contact map has no valid contact there */
   read(place: Place): Promise<TrackTargets>;
   close(): Promise<void>;
 }
 
-/** Opens a track by its place in the list, unless it is `held` in memory. */
+/** Opens a track by its place in the list, unless it is `held` open by the plan. */
 export async function openTargets(inputs: TargetInputs, column: number, held?: Track): Promise<TargetReader> {
   const { options, trackNames, chromosomes } = inputs;
   const source = options.tracks[column]!;
@@ -47,7 +44,10 @@ export async function openTargets(inputs: TargetInputs, column: number, held?: T
     return { read: (place) => readContacts(map, names, place, inputs, contacts), close: () => map.close() };
   }
   const track = held ?? (await openSignal(source, chromosomes));
-  return { read: (place) => readBins(track, names, place, source, inputs), close: () => track.close() };
+  const close = async (): Promise<void> => {
+    if (held === undefined) await track.close();
+  };
+  return { read: (place) => readBins(track, names, place, source, inputs), close };
 }
 
 /** Reads jobs one after the other; the track of the last one stays open. Close it. */
@@ -61,15 +61,15 @@ export class LocalTargets {
     this.#held = held;
   }
 
-  /** Of each place; undefined where a contact map has no valid contact. @throws as `TargetReader.read` */
-  async read({ column, places }: TargetJob): Promise<(TrackTargets | undefined)[]> {
+  /** Of each place. @throws as `TargetReader.read` */
+  async read({ column, places }: TargetJob): Promise<TrackTargets[]> {
     if (this.#open?.column !== column) {
       await this.close();
       this.#open = { column, reader: await openTargets(this.#inputs, column, this.#held.get(column)) };
     }
     const { reader } = this.#open;
-    const found: (TrackTargets | undefined)[] = [];
-    for (const place of places) found.push(await reader.read(place).catch(filteredOnly));
+    const found: TrackTargets[] = [];
+    for (const place of places) found.push(await reader.read(place));
     return found;
   }
 
@@ -79,18 +79,15 @@ export class LocalTargets {
   }
 }
 
-function filteredOnly(error: unknown): undefined {
-  if (error instanceof FilteredWindowError) return undefined;
-  throw error;
-}
-
-/** Files that are read as fragments. */
-const FRAGMENTS = /\.(bed|bedpe|tsv)(\.gz)?$/i;
-
-/** A bigWig, or fragments told by the name of their file. */
-export async function openSignal(source: TrackSource, genome: ReadonlyMap<string, number>): Promise<Track> {
+/** A bigWig, or fragments told by the name of their file, of whose ends `endsBytes` are held in memory. */
+export async function openSignal(
+  source: TrackSource,
+  genome: ReadonlyMap<string, number>,
+  endsBytes?: number,
+): Promise<Track> {
   const { file, fragments } = source;
-  if (FRAGMENTS.test(file)) return await openFragments(file, genome, fragments);
+  if (isFragments(file))
+    return await openFragments(file, genome, { ...fragments, ...(endsBytes !== undefined && { endsBytes }) });
   if (fragments)
     throw new Error(`${file}: strands and shifts are of fragments, files named .bed, .bedpe or .tsv (.gz)`);
   return await openBigWig(file);
@@ -112,10 +109,23 @@ async function readContacts(
   for (let i = 0; i < balanced.length; i++)
     if (blocked[Math.floor(i / bins)] || blocked[i % bins]) balanced[i] = Number.NaN;
   const cropBins = options.cropBp / map.binBp;
-  const targets = contactTargets(window, { diagonalOffset, clip, smoothing, cropBins });
-  const bits = f32ToF16(targets);
+  const bits = f32ToF16(
+    targetsOf(
+      window,
+      { diagonalOffset, clip, smoothing, cropBins },
+      `${map.path}: ${chrom}:${startBp}-${endBp}`,
+    ),
+  );
   const missing = balanced.reduce((sum, value) => sum + (Number.isNaN(value) ? 1 : 0), 0) / balanced.length;
   return { bits, clipped: 0, overflowed: 0, missingBp: missing * (endBp - startBp) };
+}
+
+function targetsOf(window: ContactWindow, transform: ContactTransform, where: string): Float64Array {
+  try {
+    return contactTargets(window, transform);
+  } catch (cause) {
+    throw new Error(`${where}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** A chromosome that the track lacks has no values. */

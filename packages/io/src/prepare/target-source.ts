@@ -1,7 +1,8 @@
 /** Targets of many tracks and sequences, read by this thread or by several. */
 import { Worker } from 'node:worker_threads';
 import type { TargetReply, TargetRequest } from '../target-worker.ts';
-import type { PlannedSequence, PreparePlan } from './plan.ts';
+import type { PreparePlan } from './plan.ts';
+import type { PlannedSequence } from './select.ts';
 import { LocalTargets, type TargetInputs, type TrackTargets } from './target-reader.ts';
 
 /** One track in some sequences. */
@@ -15,12 +16,12 @@ export interface TargetJob {
 export interface TargetSource {
   /** Jobs that are worth having under way. */
   readonly width: number;
-  /** Of each place; undefined where a contact map has no valid contact. @throws as `TargetReader.read` */
-  read(job: TargetJob): Promise<readonly (TrackTargets | undefined)[]>;
+  /** Of each place. @throws as `TargetReader.read` */
+  read(job: TargetJob): Promise<readonly TrackTargets[]>;
   close(): Promise<void>;
 }
 
-/** Fragments, which are held in memory, are read by this thread in any case. */
+/** Fragments without an index, which the plan holds open, are read by this thread in any case. */
 export function openTargetSource(plan: PreparePlan, threads: number): TargetSource {
   const { options, trackNames, blacklist, genome, fragments } = plan;
   const inputs = { options, trackNames, blacklist, chromosomes: genome.chromosomes };
@@ -40,9 +41,12 @@ export function openTargetSource(plan: PreparePlan, threads: number): TargetSour
 // Workers always run the built file. `../../dist` is the same place seen from `src/` (tests) and from `dist/` (users).
 const workerUrl = new URL('../../dist/target-worker.js', import.meta.url);
 
+/** Of a thread, for what it has just made: by default 48, which fills with garbage before it is cleared. */
+const YOUNG_MIB = 8;
+
 interface Waiting {
   readonly job: TargetJob;
-  readonly resolve: (targets: readonly (TrackTargets | undefined)[]) => void;
+  readonly resolve: (targets: readonly TrackTargets[]) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -60,7 +64,7 @@ class ThreadTargets {
     this.#idle = [...this.#workers];
   }
 
-  read(job: TargetJob): Promise<readonly (TrackTargets | undefined)[]> {
+  read(job: TargetJob): Promise<readonly TrackTargets[]> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ job, resolve, reject });
       this.#next();
@@ -73,7 +77,10 @@ class ThreadTargets {
   }
 
   #start(index: number, inputs: TargetInputs): Worker {
-    const worker = new Worker(workerUrl, { name: `targets-${index}`, workerData: inputs, execArgv: [] });
+    const worker = new Worker(workerUrl, {
+      ...{ name: `targets-${index}`, workerData: inputs, execArgv: [] },
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+    });
     worker.on('message', (reply: TargetReply) => this.#settle(reply));
     worker.on('error', (error) =>
       this.#fail(new Error(`reading thread ${index} failed: ${error.message}`, { cause: error })),

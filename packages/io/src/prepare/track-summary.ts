@@ -1,6 +1,7 @@
 /** What a track came to, counted while it is read. */
 import { f16ToF32 } from '../float16.ts';
 import type { Interval } from '../intervals.ts';
+import { percent } from '../page-parts.ts';
 import type { TrackSource } from './options.ts';
 import type { TrackTargets } from './target-reader.ts';
 
@@ -78,7 +79,6 @@ export function trackWarnings(tracks: readonly TrackSummary[], signed: boolean):
   return tracks.flatMap(
     ({ identifier, file, min, max, zeroFraction, clippedFraction, overflowed, missingFraction }) => {
       const said: string[] = [];
-      const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
       if (zeroFraction === 1)
         said.push(`is zero everywhere (${percent(missingFraction)} of its bp have no value)`);
       if (min < 0 && !signed) said.push(`has values below 0 (least ${min}); Poisson losses need none`);
