@@ -1,6 +1,7 @@
 /** Small sound files of every format that is read. */
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import type { HostTensor } from '@cohesin/core';
 import { saveCheckpoint } from '@cohesin/distributed';
@@ -8,6 +9,7 @@ import { encodeRecord, frameRecord, writeDataset, writeRecords, writeWeights } f
 import { writeBigWig } from '../bigwig.ts';
 import { toyContacts, writeCooler } from '../toy-cooler.ts';
 import { bgzf, fastaText, toyLetters, toyValues } from '../toy-genome.ts';
+import { writeHic } from '../toy-hic.ts';
 
 export interface Format {
   readonly name: string;
@@ -162,13 +164,34 @@ async function tables(at: At): Promise<Format[]> {
   );
   writeFileSync(at('toy.bed'), fragments.join(''));
   writeFileSync(at('toy.bed.gz'), gzipSync(fragments.join('')));
-  await writeCooler(at('toy.cool'), toyContacts(100, LENGTHS, 3));
+  const contacts = toyContacts(100, LENGTHS, 3);
+  await writeCooler(at('toy.cool'), contacts);
+  writeHic(at('toy.hic'), contacts);
   return [
     { name: 'bigWig', reader: 'bigWig', file: at('toy.bw'), guarded: false },
     { name: 'BED', reader: 'bed', file: at('toy.bed'), guarded: false },
     { name: 'BED, gzip', reader: 'bed', file: at('toy.bed.gz'), guarded: true },
     { name: 'fragments', reader: 'fragments', file: at('toy.bed'), guarded: false },
-    { name: 'cooler', reader: 'cooler', file: at('toy.cool'), guarded: false },
+    { name: 'cooler', reader: 'contacts', file: at('toy.cool'), guarded: false },
+    { name: '.hic', reader: 'contacts', file: at('toy.hic'), guarded: false },
+    ...indexed(at),
+  ];
+}
+
+const INDEXED = fileURLToPath(new URL('../fixtures/io/fragments/fragments.tsv.gz', import.meta.url));
+
+/** Fragments with each kind of index, and each index. */
+function indexed(at: At): Format[] {
+  const open = (name: string, index: string): string => {
+    copyFileSync(INDEXED, at(name));
+    copyFileSync(`${INDEXED}${index}`, at(`${name}${index}`));
+    return at(name);
+  };
+  const [tbi, csi] = [open('tbi.tsv.gz', '.tbi'), open('csi.tsv.gz', '.csi')];
+  return [
+    { name: 'fragments, indexed', reader: 'indexed', file: open('place.tsv.gz', '.tbi'), guarded: true },
+    { name: '.tbi', reader: 'indexed', file: `${tbi}.tbi`, open: tbi, guarded: true },
+    { name: '.csi', reader: 'indexed', file: `${csi}.csi`, open: csi, guarded: true },
   ];
 }
 

@@ -55,6 +55,7 @@ const READERS = {
   },
   async bigWig(path, add) {
     const track = await io.openBigWig(path);
+    add(JSON.stringify(await track.summary([...track.chromosomes.keys()].slice(0, 8))));
     await reading(track, async (chrom, length) => add(chrom, await track.read(chrom, 0, length)));
   },
   async bed(path, add) {
@@ -70,11 +71,21 @@ const READERS = {
     );
     await reading(track, async (chrom, length) => add(chrom, await track.read(chrom, 0, length)));
   },
-  async cooler(path, add) {
+  async indexed(path, add) {
+    const lengths = { chrI: 6000, chrII: 4001, chrIII: 5000 };
+    const track = await io.openFragments(path, new Map(Object.entries(lengths)));
+    if (track.keepOpen) throw new Error(`${path}: read without its index`);
+    await reading(track, async (chrom, length) => add(chrom, await track.read(chrom, 0, length)));
+  },
+  async contacts(path, add) {
     const map = await io.openContacts(path, { binBp: 100 });
     await reading(map, async (chrom, length) => {
       const end = Math.floor(length / 100) * 100;
-      add(chrom, (await map.read(chrom, 0, end)).balanced);
+      add(
+        chrom,
+        (await map.read(chrom, 0, end)).balanced,
+        (await map.filtered(chrom)).subarray(0, end / 100),
+      );
     });
   },
   async weights(path, add) {

@@ -1,12 +1,14 @@
 /** Fragments in a BED file that tabix has indexed: ends are read by place, and nothing is held in memory. */
 import { stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { gunzip } from 'node:zlib';
 import { explain } from '@cohesin/core';
 import { TabixIndexedFile } from '@gmod/tabix';
 import { checkPlace } from './bases.ts';
-import { checkedBgzf } from './checked-file.ts';
+import { checkedBgzf, MAX_INFLATION } from './checked-file.ts';
 import { endOutside, endsOf, type FragmentOptions, noFragments, passedOver } from './fragment-ends.ts';
 import { parseBedRow } from './intervals.ts';
-import { OpenFile } from './open-file.ts';
+import { MemoryFile, OpenFile } from './open-file.ts';
 import { nameIn } from './prepare/names.ts';
 import type { Track } from './track.ts';
 
@@ -34,11 +36,8 @@ export async function openIndexedFragments(
   genome: ReadonlyMap<string, number>,
   options: FragmentOptions,
 ): Promise<Track> {
-  const [file, index] = [await OpenFile.open(path), await OpenFile.open(indexPath)];
-  const close = async (): Promise<void> => {
-    await file.close();
-    await index.close();
-  };
+  const index = await readIndex(path, indexPath);
+  const file = await OpenFile.open(path);
   try {
     const reader = new WholeLines(
       indexPath.endsWith('.tbi')
@@ -55,10 +54,10 @@ export async function openIndexedFragments(
       chromosomes: track.chromosomes,
       warnings: await unknownNames(reader, path, names, own),
       read: (chrom, startBp, endBp) => track.read(chrom, startBp, endBp),
-      close,
+      close: () => file.close(),
     };
   } catch (error) {
-    await close();
+    await file.close();
     throw error;
   }
 }
@@ -81,6 +80,31 @@ class WholeLines extends TabixIndexedFile {
   }
 }
 
+/** The index in memory, after its checksums were checked: the reader believes what it states of its size. */
+async function readIndex(path: string, indexPath: string): Promise<MemoryFile> {
+  const file = await OpenFile.open(indexPath);
+  try {
+    const bytes = await file.read(file.bytes);
+    const most = Math.min(bytes.length * MAX_INFLATION, MOST_INDEX_BYTES);
+    await unpacked(bytes, { maxOutputLength: most }).catch((cause: Error) => {
+      throw noIndex(path, indexPath, cause);
+    });
+    return new MemoryFile(bytes);
+  } finally {
+    await file.close();
+  }
+}
+
+const unpacked = promisify<Uint8Array, { maxOutputLength: number }, Buffer>(gunzip);
+const MOST_INDEX_BYTES = 2 ** 28; // of a human genome it has a few million
+
+function noIndex(path: string, indexPath: string, cause: Error): Error {
+  return new Error(
+    `${indexPath}: no sound index: ${cause.message}; make it again with \`tabix -p bed ${path}\``,
+    { cause },
+  );
+}
+
 /** The file's names of chromosomes. */
 async function checkIndex(
   reader: TabixIndexedFile,
@@ -88,12 +112,7 @@ async function checkIndex(
   indexPath: string,
 ): Promise<readonly string[]> {
   const { columnNumbers, coordinateType, refIdToName } = await reader.getMetadata().catch((cause: Error) => {
-    throw new Error(
-      `${indexPath}: no sound index: ${cause.message}; make it again with \`tabix -p bed ${path}\``,
-      {
-        cause,
-      },
-    );
+    throw noIndex(path, indexPath, cause);
   });
   const { ref, start, end } = columnNumbers;
   if (ref !== 1 || start !== 2 || end !== 3 || coordinateType !== 'zero-based-half-open')
@@ -193,9 +212,11 @@ class IndexedEnds {
   ): Promise<void> {
     if (startBp >= endBp) return;
     const [from, to] = [Math.max(0, startBp - this.#reachBp), endBp + this.#reachBp];
-    const lines: string[] = [];
+    const where = `${this.#path}: near ${chrom}:${startBp}-${endBp}`;
     await this.#reader
-      .getLines(this.#names.get(chrom)!, from, to, (line) => lines.push(line))
+      .getLines(this.#names.get(chrom)!, from, to, (line) => {
+        for (const place of endsOf(parseBedRow(line, where), where, this.#options)) body(place, line);
+      })
       .catch((cause: Error) => {
         if (cause.message.startsWith(this.#path)) throw cause;
         throw new Error(
@@ -203,8 +224,5 @@ class IndexedEnds {
           { cause },
         );
       });
-    const where = `${this.#path}: near ${chrom}:${startBp}-${endBp}`;
-    for (const line of lines)
-      for (const place of endsOf(parseBedRow(line, where), where, this.#options)) body(place, line);
   }
 }
