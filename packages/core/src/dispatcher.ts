@@ -68,17 +68,22 @@ export class Dispatcher {
 
   /** All of a segment for some leaves of a round: what runs once, then each leaf with what it publishes. */
   segment({ segment, once, leaves }: PreparedSegment, frame: Frame, own: readonly For[]): void {
+    this.once({ segment, once }, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
     const encoder = this.device.encoder('segment');
-    if (once.length > 0) {
-      const all = { ...own[0]!, leaf: 0 }; // the same on every rank
-      this.pass(encoder, once, frame, all);
-      this.publish(encoder, segment.publishOnce, all);
-    }
     for (const of of own) {
       const steps = leaves.get(of.leaf)!;
       if (steps.length > 0) this.pass(encoder, steps, frame, of);
       this.publish(encoder, segment.publish, of);
     }
+    this.device.submit(encoder);
+  }
+
+  /** What runs once. */
+  once({ segment, once }: Pick<PreparedSegment, 'segment' | 'once'>, frame: Frame, of: For): void {
+    if (once.length === 0) return;
+    const encoder = this.device.encoder('segment');
+    this.pass(encoder, once, frame, of);
+    this.publish(encoder, segment.publishOnce, of);
     this.device.submit(encoder);
   }
 

@@ -6,10 +6,11 @@ import { alone, type Exchange } from './exchange.ts';
 import { gather, gatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
-import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
-import { comparePlaces, type Found } from './not-finite.ts';
+import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
+import { type Found, findNotFinite } from './not-finite.ts';
 import { allLeaves, type Program, type Publish, rounds, type Share, type Step } from './program.ts';
 import type { StateStore } from './state.ts';
+import { type Visit, visitSegment } from './visit.ts';
 
 /** Some of a run's steps; what they publish to other leaves is copied by `finish`. */
 export interface ProfiledPart {
@@ -83,26 +84,24 @@ export class Executor {
 
   /**
    * Runs the program once. A program with gradient sums ends in a commit of the new state; when a gradient does not fit
-   * its scale, nothing commits and the decision is `repeat` with the scales to use.
+   * its scale, nothing commits and the decision is `repeat` with the scales to use. With `visit` it runs kernel by kernel.
    *
    * @throws NotFiniteError when a gradient is NaN or infinite; the state is unchanged.
    */
-  async run(frame: Frame, exchange: Exchange = alone, q?: Int32Array): Promise<SumDecision | undefined> {
+  async run(
+    frame: Frame,
+    exchange: Exchange = alone,
+    q?: Int32Array,
+    visit?: Visit,
+  ): Promise<SumDecision | undefined> {
     const { program } = this;
     this.startSums(q);
-    const update = program.update ?? this.segments.length;
-    for (const share of this.shares) {
-      this.startRound(share);
-      for (const prepared of this.segments.slice(0, update)) {
-        this.dispatcher.segment(prepared, frame, leavesOf(share));
-        await this.gatherRound(prepared, share, exchange);
-      }
-    }
+    await this.beforeUpdate(frame, exchange, visit);
     await this.gatherKept(exchange);
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
-    for (const prepared of this.segments.slice(update))
-      this.dispatcher.segment(prepared, frame, leavesOf({ round: 0, leaves: this.leaves }));
+    for (let index = this.updateFrom; index < this.segments.length; index++)
+      await this.segment(index, { round: 0, leaves: this.leaves }, frame, visit);
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
     return decision;
   }
@@ -123,31 +122,29 @@ export class Executor {
    */
   async firstNotFinite(frame: Frame, exchange: Exchange = alone): Promise<Found | undefined> {
     this.setInputs(this.inputs);
-    let found: Found | undefined;
-    const update = this.program.update ?? this.segments.length;
-    for (const share of this.shares) {
-      const { round } = share;
-      this.startRound(share);
-      for (const [index, prepared] of this.segments.slice(0, update).entries()) {
-        for (const { steps, leaf, encode, finish } of this.segmentParts(prepared, frame, share)) {
-          for (const [i, step] of steps.entries()) {
-            this.submit((encoder) => encode(encoder, i, {}));
-            const place = [round, index, leaf] as const;
-            if (found !== undefined && comparePlaces(found.place, place) <= 0) continue;
-            if (!(await wroteFinite(this.memory, step, leaf))) found = { step, place };
-          }
-          this.submit(finish);
-        }
-        await this.gatherRound(prepared, share, exchange);
-      }
-    }
-    return found;
+    return findNotFinite((visit) => this.beforeUpdate(frame, exchange, visit));
   }
 
-  private submit(encode: (encoder: GPUCommandEncoder) => void): void {
-    const encoder = this.device.encoder('inspect');
-    encode(encoder);
-    this.device.submit(encoder);
+  /** The first segment of the update. */
+  private get updateFrom(): number {
+    return this.program.update ?? this.segments.length;
+  }
+
+  private async beforeUpdate(frame: Frame, exchange: Exchange, visit: Visit | undefined): Promise<void> {
+    for (const share of this.shares) {
+      this.startRound(share);
+      for (let index = 0; index < this.updateFrom; index++) {
+        await this.segment(index, share, frame, visit);
+        await this.gatherRound(this.segments[index]!, share, exchange);
+      }
+    }
+  }
+
+  private async segment(index: number, share: Share, frame: Frame, visit: Visit | undefined): Promise<void> {
+    const { dispatcher, memory } = this;
+    const [prepared, own] = [this.segments[index]!, leavesOf(share)];
+    if (visit === undefined) dispatcher.segment(prepared, frame, own);
+    else await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [share.round, index, 0]);
   }
 
   /**
@@ -156,12 +153,12 @@ export class Executor {
    */
   *parts(frame: Frame, q?: Int32Array): Generator<ProfiledPart> {
     this.startSums(q);
-    const update = this.program.update ?? this.segments.length;
     for (const share of this.shares) {
       this.startRound(share);
-      for (const prepared of this.segments.slice(0, update)) yield* this.segmentParts(prepared, frame, share);
+      for (const prepared of this.segments.slice(0, this.updateFrom))
+        yield* this.segmentParts(prepared, frame, share);
     }
-    for (const prepared of this.segments.slice(update))
+    for (const prepared of this.segments.slice(this.updateFrom))
       yield* this.segmentParts(prepared, frame, { round: 0, leaves: this.leaves });
   }
 

@@ -156,4 +156,5 @@ export { StateStore } from './state.ts';
 export { byteLength, type DType, type Spec, sameShape, shapeText, Tensor } from './tensor.ts';
 export { assign } from './trace.ts';
 export { type Example, predictStep, type TrainStepOptions, trainStep } from './train-step.ts';
+export { isHalf, type Visit, type Visited } from './visit.ts';
 export { wgsl } from './wgsl.ts';

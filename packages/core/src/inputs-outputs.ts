@@ -3,8 +3,7 @@
 import type { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import { elementCount, type HostTensor, type TypedArray } from './host-tensor.ts';
-import { allFinite } from './not-finite.ts';
-import { type Program, type ProgramOutput, piecesOf, rounds, type Share, type Step } from './program.ts';
+import { type Program, type ProgramOutput, piecesOf, rounds, type Share } from './program.ts';
 import { byteLength } from './tensor.ts';
 
 /** A program in the memory of a device. */
@@ -71,19 +70,6 @@ export async function readOutputs(
       return [output.name, { shape, dtype: 'f32', data: new Float32Array(join(own).buffer) }];
     }),
   );
-}
-
-/** Whether what a step wrote is finite; a window that is not the last, and gradient sums, are not looked at. */
-export async function wroteFinite(
-  { device, buffers }: ProgramMemory,
-  { label, window, bindings }: Step,
-  set: number,
-): Promise<boolean> {
-  if (label.endsWith('add gradient') || (window !== undefined && window.index + 1 < window.count))
-    return true;
-  const { slot, offset = 0, bytes = 0, half } = window?.output ?? bindings.at(-1)!;
-  const [read] = await device.read([{ buffer: buffers.of(slot, set), offset, bytes }]);
-  return allFinite(read!.slice(), half === true);
 }
 
 function outputOf({ outputs }: Program, name: string): ProgramOutput {

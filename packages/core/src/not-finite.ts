@@ -1,4 +1,5 @@
 import type { Step } from './program.ts';
+import { isHalf, type Visit } from './visit.ts';
 
 /** A step in which a gradient or the loss is NaN or infinite. The state is as before the step. */
 export class NotFiniteError extends Error {
@@ -29,8 +30,19 @@ export interface Found {
   readonly place: Place;
 }
 
+/** The earliest kernel of a run that writes what is not finite. */
+export async function findNotFinite(run: (visit: Visit) => Promise<void>): Promise<Found | undefined> {
+  let found: Found | undefined;
+  await run(async ({ step, place, read }) => {
+    if (found !== undefined && comparePlaces(found.place, place) <= 0) return;
+    const written = await read();
+    if (written !== undefined && !allFinite(written, isHalf(step))) found = { step, place };
+  });
+  return found;
+}
+
 /** Whether all values of a tensor, f32 or `half` f16, are finite. */
-export function allFinite({ buffer }: Uint8Array, half: boolean): boolean {
+function allFinite({ buffer }: Uint8Array, half: boolean): boolean {
   return half
     ? new Uint16Array(buffer).every((bits) => (bits & 0x7c00) !== 0x7c00) // exponent all ones: infinite or NaN
     : new Float32Array(buffer).every(Number.isFinite);

@@ -40,6 +40,8 @@ export interface Step {
   readonly label: string;
   readonly path: string;
   readonly phase: Phase;
+  /** Its place among the kernels of the whole step, the same in every placement. */
+  readonly ordinal: number;
   readonly shader: number;
   readonly bindings: readonly Binding[];
   readonly workgroups: readonly [x: number, y: number];

@@ -1,16 +1,17 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
-import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
+import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
 import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
 import { type Gathered, gather, gatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
-import { checkInputs, type ProgramMemory, readOutputs, uploadShare, wroteFinite } from './inputs-outputs.ts';
-import { comparePlaces, type Found, type Place } from './not-finite.ts';
+import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
+import { type Found, findNotFinite, type Place } from './not-finite.ts';
 import { allLeaves, type Share } from './program.ts';
 import type { ActionKind, HandOver, Link, LinkPiece, StageProgram } from './stage-program.ts';
 import type { StateStore } from './state.ts';
+import { type Visit, visitOnce, visitSegment } from './visit.ts';
 
 /** What a rank does with one microbatch at a time: a leaf of whole sequences, or its parts of one sequence. */
 export interface StageAction {
@@ -110,19 +111,23 @@ export class StageExecutor {
   }
 
   /**
-   * Runs a step, together with all other ranks. `q` has the scales of the gradient sums of all stages.
+   * Runs a step, together with all other ranks. `q` has the scales of the gradient sums of all stages. With `visit` it runs
+   * kernel by kernel.
    *
    * @throws when another rank fails or does not answer.
    */
-  async run(frame: Frame, exchange: PipelineExchange, q?: Int32Array): Promise<SumDecision | undefined> {
+  async run(
+    frame: Frame,
+    exchange: PipelineExchange,
+    q?: Int32Array,
+    visit?: Visit,
+  ): Promise<SumDecision | undefined> {
     if (this.sums !== undefined) this.sums.start(this.ownScales(q!));
-    this.once(this.segments[0]!, frame); // what all microbatches share
-    const run: RunSegment = async (prepared, leaves) => this.dispatcher.segment(prepared, frame, leaves);
-    for (const action of this.actions) await this.act(action, exchange, run);
+    await this.beforeUpdate(frame, exchange, visit);
     await gather(this.device, exchange.stage, this.gatheredPieces(exchange.stage));
     const decision = await this.decide(exchange, q);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
-    await this.update(frame, exchange);
+    await this.update(frame, exchange, visit);
     return decision;
   }
 
@@ -132,27 +137,8 @@ export class StageExecutor {
   }
 
   /** As `Executor.firstNotFinite`, for the work of this rank. */
-  async firstNotFinite(frame: Frame, exchange: PipelineExchange): Promise<Found | undefined> {
-    let found: Found | undefined;
-    this.once(this.segments[0]!, frame);
-    const inspect = async (steps: readonly Prepared[], of: For, place: Place): Promise<void> => {
-      for (const prepared of steps) {
-        this.submit((encoder) => this.dispatcher.pass(encoder, [prepared], frame, of));
-        if (found !== undefined && comparePlaces(found.place, place) <= 0) continue;
-        if (!(await wroteFinite(this.memory, prepared.step, of.set))) found = { step: prepared.step, place };
-      }
-    };
-    const run: RunSegment = async ({ once, leaves, segment }, own, [round, index]) => {
-      const all = { ...own[0]!, leaf: 0 };
-      await inspect(once, all, [round, index, own[0]!.leaf]);
-      this.submit((encoder) => this.dispatcher.publish(encoder, segment.publishOnce, all));
-      for (const of of own) {
-        await inspect(leaves.get(of.leaf)!, of, [round, index, of.leaf]);
-        this.submit((encoder) => this.dispatcher.publish(encoder, segment.publish, of));
-      }
-    };
-    for (const action of this.actions) await this.act(action, exchange, run);
-    return found;
+  firstNotFinite(frame: Frame, exchange: PipelineExchange): Promise<Found | undefined> {
+    return findNotFinite((visit) => this.beforeUpdate(frame, exchange, visit));
   }
 
   /** As `Executor.poison`. */
@@ -164,19 +150,28 @@ export class StageExecutor {
     this.buffers.close();
   }
 
-  private submit(encode: (encoder: GPUCommandEncoder) => void): void {
-    const encoder = this.device.encoder(`stage ${this.program.stage}`);
-    encode(encoder);
-    this.device.submit(encoder);
+  /** What all microbatches share, then the actions. */
+  private async beforeUpdate(
+    frame: Frame,
+    exchange: PipelineExchange,
+    visit: Visit | undefined,
+  ): Promise<void> {
+    const { dispatcher, memory } = this;
+    await this.once(0, frame, visit);
+    const run: RunSegment =
+      visit === undefined
+        ? async (prepared, leaves) => dispatcher.segment(prepared, frame, leaves)
+        : (...of) => visitSegment({ dispatcher, memory, frame, visit }, ...of);
+    for (const action of this.actions) await this.act(action, exchange, run);
   }
 
-  private once({ once, segment }: PreparedSegment, frame: Frame): void {
-    if (once.length === 0) return;
+  private async once(index: number, frame: Frame, visit: Visit | undefined): Promise<void> {
+    const { dispatcher, memory } = this;
+    const prepared = this.segments[index]!;
     const all = { round: 0, leaf: 0, set: 0 };
-    this.submit((encoder) => {
-      this.dispatcher.pass(encoder, once, frame, all);
-      this.dispatcher.publish(encoder, segment.publishOnce, all);
-    });
+    if (visit === undefined) return dispatcher.once(prepared, frame, all);
+    const place = [0, index === 0 ? -1 : Number.POSITIVE_INFINITY, 0] as const; // before all leaves, or after
+    await visitOnce({ dispatcher, memory, frame, visit }, prepared, all, place);
   }
 
   /** The leaves of a microbatch that are this rank's, with their sets of buffers. */
@@ -291,10 +286,10 @@ export class StageExecutor {
     );
   }
 
-  private async update(frame: Frame, exchange: PipelineExchange): Promise<void> {
+  private async update(frame: Frame, exchange: PipelineExchange, visit: Visit | undefined): Promise<void> {
     const { program } = this;
     for (const [level, handOvers] of program.handOvers.entries()) {
-      this.once(this.segments[program.update! + level]!, frame);
+      await this.once(program.update! + level, frame, visit);
       await this.handOver(handOvers, exchange.all);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));

@@ -20,10 +20,12 @@ import {
   StateStore,
   type SumDecision,
   type TypedArray,
+  type Visit,
 } from '@cohesin/core';
 import { expose } from 'comlink';
 import { threadEndpoint } from './endpoint.ts';
 import { type ExchangeMemory, ThreadExchange } from './exchange.ts';
+import { type Inspection, Recorder, type Written } from './inspect.ts';
 import { type Action, Rendezvous, type RendezvousMemory } from './rendezvous.ts';
 import { type StageMemory, ThreadPipeline } from './stage-exchange.ts';
 
@@ -66,7 +68,13 @@ export interface StageJob extends Shared {
 
 /** What came of a step on this rank. */
 export type StepReport =
-  | { readonly kind: 'done'; readonly q: Int32Array | undefined; readonly repeats: number }
+  | {
+      readonly kind: 'done';
+      readonly q: Int32Array | undefined;
+      readonly repeats: number;
+      /** Of a step that is inspected. */
+      readonly written: readonly Written[];
+    }
   /** The gradient of `tensor` is not finite: every rank knows, nothing was updated. */
   | { readonly kind: 'not-finite'; readonly tensor: string };
 
@@ -82,7 +90,7 @@ interface Running {
   readonly program: Program;
   readonly shares: readonly Share[];
   setInputs(inputs: Readonly<Record<string, TypedArray>>): void;
-  run(frame: Frame, q: Int32Array | undefined): Promise<SumDecision | undefined>;
+  run(frame: Frame, q: Int32Array | undefined, visit: Visit | undefined): Promise<SumDecision | undefined>;
   outputs(): Promise<Record<string, HostTensor>>;
   explain(frame: Frame, gradient: string): Promise<NotFiniteError>;
   close(): void;
@@ -121,10 +129,15 @@ const api = {
     jobs.delete(id);
   },
 
-  step: async (id: number, frame: Frame, q: Int32Array | undefined): Promise<StepReport> => {
+  step: async (
+    id: number,
+    frame: Frame,
+    q: Int32Array | undefined,
+    inspection?: Inspection,
+  ): Promise<StepReport> => {
     const loaded = jobs.get(id)!;
     loaded.step = frame.step;
-    return runStep(loaded, frame, q);
+    return runStep(loaded, frame, q, inspection);
   },
 
   /** Runs the leaves of a step again, to find the first tensor that is not finite. */
@@ -176,7 +189,7 @@ async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezv
     program,
     shares,
     setInputs: (inputs) => executor.setInputs(inputs),
-    run: (frame, q) => executor.run(frame, exchange, q),
+    run: (frame, q, visit) => executor.run(frame, exchange, q, visit),
     outputs: () => executor.outputs(),
     explain: (frame, gradient) =>
       notFinite(program, frame, gradient, () => executor.firstNotFinite(frame, exchange)),
@@ -193,7 +206,7 @@ async function openStage(job: StageJob, store: StateStore, rendezvous: Rendezvou
     program,
     shares: executor.shares,
     setInputs: (inputs) => executor.setInputs(inputs),
-    run: (frame, q) => executor.run(frame, exchange, q),
+    run: (frame, q, visit) => executor.run(frame, exchange, q, visit),
     outputs: () => executor.outputs(),
     explain: (frame, gradient) =>
       notFinite(program, frame, gradient, () => executor.firstNotFinite(frame, exchange)),
@@ -203,21 +216,27 @@ async function openStage(job: StageJob, store: StateStore, rendezvous: Rendezvou
 
 const stepOf = ({ id }: Job): number => jobs.get(id)?.step ?? 0;
 
-async function runStep(loaded: Loaded, frame: Frame, q: Int32Array | undefined): Promise<StepReport> {
+async function runStep(
+  loaded: Loaded,
+  frame: Frame,
+  q: Int32Array | undefined,
+  inspection: Inspection | undefined,
+): Promise<StepReport> {
   const { running, rendezvous } = loaded;
   rendezvous.enter(frame.step, 'uploading inputs');
   running.setInputs(inputsOf(loaded.job));
   let unit = q;
   for (let repeats = 0; ; repeats++) {
     rendezvous.enter(frame.step, 'forward and backward');
-    const decision = await running.run(frame, unit);
+    const recorder = inspection && new Recorder(inspection);
+    const decision = await running.run(frame, unit, recorder?.visit);
     if (decision?.kind === 'not-finite') return decision;
     unit = decision?.q;
     if (decision?.kind === 'repeat') continue;
     rendezvous.enter(frame.step, 'reading outputs');
     await writeOutputs(loaded);
     rendezvous.enter(frame.step, 'idle');
-    return { kind: 'done', q: unit, repeats };
+    return { kind: 'done', q: unit, repeats, written: recorder?.written ?? [] };
   }
 }
 

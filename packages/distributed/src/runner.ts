@@ -14,6 +14,7 @@ import {
   type StepCounters,
   type TypedArray,
 } from '@cohesin/core';
+import type { Inspection, Written } from './inspect.ts';
 import type { Mesh } from './mesh.ts';
 import type { Explanation, SharedTensor, StepReport } from './rank-worker.ts';
 import { abort } from './rendezvous.ts';
@@ -39,6 +40,8 @@ export interface DistributedProgram
 /** A function that runs on all devices of a mesh: the same signature as a compiled one. */
 export interface Distributed<P extends DistributedProgram = DistributedProgram> {
   (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
+  /** Runs it kernel by kernel, and says what each rank wrote; slow, and with the same bits. */
+  inspect(inputs: Readonly<Record<string, TypedArray>>, inspection?: Inspection): Promise<Inspected>;
   readonly program: P;
   /** Bytes of host memory for inputs, outputs and exchanges, over all ranks. */
   readonly hostBytes: number;
@@ -48,6 +51,13 @@ export interface Distributed<P extends DistributedProgram = DistributedProgram> 
   readonly host: HostState;
   restoreHost(host: HostState): void;
   close(): Promise<void>;
+}
+
+/** A step that was run kernel by kernel. */
+export interface Inspected {
+  readonly outputs: Record<string, HostTensor>;
+  /** By rank. */
+  readonly written: readonly (readonly Written[])[];
 }
 
 /** A function that all ranks have loaded. */
@@ -95,7 +105,10 @@ export function runner(
   const { program } = job;
   let host: HostState = { step: 0, counters: rules?.counters() ?? {}, q: namedScales(job.sums, undefined) };
   let repeats = 0;
-  const run = async (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> => {
+  const run = async (
+    inputs: Readonly<Record<string, TypedArray>>,
+    inspection?: Inspection,
+  ): Promise<Inspected> => {
     fillInputs(program, job.inputs, inputs);
     if (!job.assigns) await state.refresh();
     const sequence = host.step * program.sequences;
@@ -103,7 +116,8 @@ export function runner(
     let { counters } = host;
     for (;;) {
       const frame: Frame = { seed, step: host.step, sequence, scalars: rules?.scalars(counters) ?? {} };
-      const [report] = await stepAll(mesh, job, frame, q); // they differ in nothing: the ranks decided together
+      const reports = await stepAll(mesh, job, frame, q, inspection);
+      const [report] = reports; // they differ in nothing that matters here: the ranks decided together
       if (report!.kind === 'not-finite') {
         const next = rules?.afterOverflow?.(counters);
         if (next === undefined) throw await explainAll(mesh, job, frame, report!.tensor);
@@ -118,10 +132,17 @@ export function runner(
         q: namedScales(job.sums, report!.q),
       };
       if (job.assigns) state.changed();
-      return collect(program, job.outputs);
+      const written = reports.map((one) => (one.kind === 'done' ? one.written : []));
+      return { outputs: collect(program, job.outputs), written };
     }
   };
-  return Object.defineProperties(run as Distributed, {
+  const step = async (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>> =>
+    (await run(inputs)).outputs;
+  return Object.defineProperties(step as Distributed, {
+    inspect: {
+      value: (inputs: Readonly<Record<string, TypedArray>>, inspection: Inspection = {}) =>
+        run(inputs, inspection),
+    },
     program: {
       value: {
         ...program,
@@ -154,12 +175,13 @@ async function stepAll(
   job: LoadedJob,
   frame: Frame,
   q: Int32Array | undefined,
+  inspection: Inspection | undefined,
 ): Promise<StepReport[]> {
   let failure: unknown;
   const settled = await Promise.allSettled(
     mesh.ranks.map(async (rank) => {
       try {
-        return await rank.call<StepReport>((api) => api.step(job.id, frame, q));
+        return await rank.call<StepReport>((api) => api.step(job.id, frame, q, inspection));
       } catch (error) {
         failure ??= new Error(`step ${frame.step}, rank ${rank.index}: ${(error as Error).message}`, {
           cause: error,

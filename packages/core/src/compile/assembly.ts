@@ -140,7 +140,7 @@ export class Assembly {
   }
 
   private steps(work: Work): Step[] {
-    if (work.kind !== 'kernel') return this.sumSteps(work.kind, work.sum);
+    if (work.kind !== 'kernel') return this.sumSteps(work.kind, work.sum, work.ordinal!);
     const step = this.kernelStep(work.kernel);
     return step.bindings.every(({ bytes }) => bytes! <= this.parts.bindingLimit)
       ? [step]
@@ -176,6 +176,7 @@ export class Assembly {
       label: kernel.label,
       path: kernel.node.path,
       phase: kernel.node.phase,
+      ordinal: kernel.ordinal!,
       shader: this.shader(kernel.code),
       bindings: [
         ...kernel.reads.map((x) => this.binding(x, 'read')),
@@ -188,16 +189,22 @@ export class Assembly {
   }
 
   /** Gradient sums are divided into ranges of values: each is a piece of work of its own. */
-  private sumSteps(kind: 'accumulate' | 'finish', sum: Tensor): Step[] {
+  private sumSteps(kind: 'accumulate' | 'finish', sum: Tensor, ordinal: number): Step[] {
     const count = elementCount(sum.shape);
     const unit = 64; // values of 4 bytes: the default alignment of a binding
     const piece = Math.min(count, Math.max(Math.floor(this.parts.bindingLimit / 8 / unit), 1) * unit);
-    return Array.from({ length: Math.ceil(count / piece) }, (_, i) =>
-      this.sumStep(kind, sum, i * piece, Math.min(piece, count - i * piece)),
-    );
+    return Array.from({ length: Math.ceil(count / piece) }, (_, i) => ({
+      ...this.sumStep(kind, sum, i * piece, Math.min(piece, count - i * piece)),
+      ordinal,
+    }));
   }
 
-  private sumStep(kind: 'accumulate' | 'finish', sum: Tensor, from: number, count: number): Step {
+  private sumStep(
+    kind: 'accumulate' | 'finish',
+    sum: Tensor,
+    from: number,
+    count: number,
+  ): Omit<Step, 'ordinal'> {
     const index = this.parts.sumLayout.sums.indexOf(sum);
     const groups = kind === 'accumulate' ? accumulateWorkgroups(count) : finishWorkgroups(count);
     const x = Math.min(groups, 65_535);

@@ -10,7 +10,7 @@ import { fuse } from './fuse.ts';
 import { storeHalves } from './halves.ts';
 import { updateInPlace } from './in-place.ts';
 import type { Sharded } from './layout.ts';
-import { shortenLives } from './order.ts';
+import { numbered, shortenLives } from './order.ts';
 import { shard } from './shard.ts';
 import { shardRows } from './shard-rows.ts';
 import { simplify } from './simplify.ts';
@@ -95,7 +95,7 @@ export function logicalStep(graph: Graph, plan: LogicalPlan): LogicalStep {
       bitsId: bitsId({ plan, scalars, inputs, stages }),
     },
     outputShapes: Object.fromEntries(Object.entries(graph.outputs).map(([name, { shape }]) => [name, shape])),
-    ordered: shortenLives(stages, sharded),
+    ordered: numbered(shortenLives(stages, sharded)),
   };
 }
 

@@ -14,6 +14,8 @@ export interface Lowered {
   readonly node: Tensor;
   /** The node whose layer it belongs to: the reduction or shader at its heart, or else `node`. */
   readonly main: Tensor;
+  /** Its place among the kernels of the whole step, once these are in order. */
+  readonly ordinal?: number;
   /** Whether it runs a second time, for the backward pass. */
   readonly again?: boolean;
   readonly code: string;

@@ -21,6 +21,23 @@ export function shortenLives(stages: Stages, { graph }: Sharded): Stages {
   };
 }
 
+/** The same work, numbered in this order: by its number a kernel is known in every placement. */
+export function numbered(stages: Stages): Stages {
+  let next = 0;
+  const number = (work: Work): Work =>
+    work.kind === 'kernel'
+      ? { ...work, kernel: { ...work.kernel, ordinal: next++ } }
+      : { ...work, ordinal: next++ };
+  return {
+    ...stages,
+    stages: stages.stages.map((stage) => ({
+      ...stage,
+      once: stage.once.map(number),
+      leaf: stage.leaf.map(number),
+    })),
+  };
+}
+
 /** Additions right after the last kernel that writes what they add. */
 function early(list: readonly Work[]): Work[] {
   const additions = list.filter(({ kind }) => kind === 'accumulate');

@@ -9,7 +9,7 @@ import { type Stored, stored } from './stored.ts';
 /** A kernel, or the addition of a leaf's gradient to the sums over leaves, or the end of those sums. */
 export type Work =
   | { readonly kind: 'kernel'; readonly kernel: Lowered }
-  | { readonly kind: 'accumulate' | 'finish'; readonly sum: Tensor };
+  | { readonly kind: 'accumulate' | 'finish'; readonly sum: Tensor; readonly ordinal?: number };
 
 /** Work between two exchanges. */
 export interface Stage {
