@@ -28,7 +28,9 @@ test('plan compares ways to train, says that they are simulated, and writes the 
     expect(efficiency).toBeLessThanOrEqual(1);
     expect(stages.reduce((sum: number, { devices }: { devices: number }) => sum + devices, 0)).toBe(4);
   }
-  expect(JSON.parse(readFileSync(join(folder, 'plan.json'), 'utf8')).stages[0].layers).toContain('trunk');
+  expect(JSON.parse(readFileSync(join(folder, 'plan.json'), 'utf8')).placement.stages[0].layers).toContain(
+    'trunk',
+  );
   expect(JSON.parse(readFileSync(join(folder, 'trace.json'), 'utf8')).traceEvents.length).toBeGreaterThan(4);
 });
 

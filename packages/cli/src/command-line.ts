@@ -10,8 +10,8 @@ export interface OptionSpec {
 export interface Command {
   readonly name: string;
   readonly about: string;
-  /** What the command takes besides options, if anything, in capitals. */
-  readonly argument?: string;
+  /** What the command takes besides options, if anything, in capitals, and how many of them. */
+  readonly arguments?: { readonly about: string; readonly least: number; readonly most: number };
   /** Complete lines to copy. */
   readonly examples: readonly string[];
   readonly options: Readonly<Record<string, OptionSpec>>;
@@ -27,17 +27,17 @@ export class UsageError extends Error {
 export class Options {
   private readonly values: Readonly<Record<string, string | boolean | undefined>>;
   private readonly command: string;
-  /** What was given besides options; empty for a command that takes nothing. */
-  readonly argument: string;
+  /** What was given besides options. */
+  readonly arguments: readonly string[];
 
   constructor(
     command: string,
     values: Readonly<Record<string, string | boolean | undefined>>,
-    argument = '',
+    given: readonly string[] = [],
   ) {
     this.command = command;
     this.values = values;
-    this.argument = argument;
+    this.arguments = given;
   }
 
   flag(name: string): boolean {
@@ -115,15 +115,14 @@ export function parseOptions(command: Command, args: readonly string[]): Options
     ]),
   );
   try {
-    const allowPositionals = command.argument !== undefined;
+    const { about, least, most } = command.arguments ?? { about: 'argument', least: 0, most: 0 };
+    const allowPositionals = most > 0;
     const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals });
-    if (allowPositionals && positionals.length !== 1)
-      throw new Error(`one ${command.argument} is expected, found ${positionals.length}`);
-    return new Options(
-      command.name,
-      values as Record<string, string | boolean | undefined>,
-      positionals[0] ?? '',
-    );
+    if (positionals.length < least || positionals.length > most) {
+      const expected = least === most ? `one ${about} is` : `${least} to ${most} of ${about} are`;
+      throw new Error(`${expected} expected, found ${positionals.length}`);
+    }
+    return new Options(command.name, values as Record<string, string | boolean | undefined>, positionals);
   } catch (cause) {
     const names = Object.keys(command.options).map((name) => `--${name}`);
     throw new UsageError(
@@ -134,14 +133,15 @@ export function parseOptions(command: Command, args: readonly string[]): Options
 }
 
 /** A command's help page. */
-export function helpText({ name, argument, about, options, examples }: Command): string {
+export function helpText(command: Command): string {
+  const { name, about, options, examples } = command;
   const left = Object.entries(options).map(
     ([option, { value }]) => `--${option}${value === undefined ? '' : ` ${value}`}`,
   );
   const width = Math.max(...left.map(({ length }) => length)) + 2;
   const lines = Object.values(options).map(({ about: text }, i) => `  ${left[i]!.padEnd(width)}${text}`);
   return [
-    `cohesin ${name}${argument === undefined ? '' : ` ${argument}`}: ${about}`,
+    `cohesin ${name}${command.arguments === undefined ? '' : ` ${command.arguments.about}`}: ${about}`,
     '',
     'Options:',
     ...lines,

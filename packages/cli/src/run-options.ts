@@ -2,6 +2,8 @@ import type { Precision } from '@cohesin/core';
 import type { DeviceChoice, StagesOptions } from '@cohesin/distributed';
 import { type OptionSpec, type Options, UsageError } from './command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from './device-options.ts';
+import type { NamedPlan } from './plan-file.ts';
+import { plannedOptions } from './planned-options.ts';
 import { readStages, STAGE_OPTIONS, stageDevices } from './stage-options.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
@@ -35,6 +37,10 @@ export interface RunOptions {
   readonly negatives?: string | undefined;
   readonly negativeRatio?: number | undefined;
   readonly bias?: string | undefined;
+  /** A plan that the options agree with. */
+  readonly plan?: NamedPlan | undefined;
+  /** Layers that are computed again in the backward pass. */
+  readonly recompute?: readonly string[] | undefined;
 }
 
 /** Weights that a run begins with. */
@@ -67,6 +73,11 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
       'of chrombpnet: its bias model, a run of --model chrombpnet-bias or a weight file; it stays as it is',
   },
   out: { value: 'DIR', about: 'where checkpoints and TensorBoard events go; a new folder, unless resumed' },
+  plan: {
+    value: 'FILE.json',
+    about:
+      'train on exactly this plan, of cohesin plan --out or of another run (OUT/plan.json), in place of the options for devices, stages, batch and parts',
+  },
   ...DEVICE_OPTIONS,
   ...STAGE_OPTIONS,
   steps: { value: 'TOTAL', about: 'steps in all, counted from the start of the run (default: --epochs)' },
@@ -130,13 +141,25 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   json: { about: 'one JSON object a line instead of text' },
 };
 
-export function readRunOptions(options: Options): RunOptions {
+/** @throws UsageError when options exclude each other, or contradict the plan. */
+export function readRunOptions(
+  options: Options,
+  {
+    plan,
+    out = options.required('out'),
+  }: { readonly plan?: NamedPlan | undefined; readonly out?: string } = {},
+): RunOptions {
+  const given = givenOptions(options, out);
+  return plan === undefined ? given : plannedOptions(given, plan, options.text('devices') !== undefined);
+}
+
+function givenOptions(options: Options, out: string): RunOptions {
   const pipeline = readStages(options);
   const isOpen = pipeline !== undefined && options.text('devices') === undefined;
   return {
     model: options.required('model'),
     data: options.required('data'),
-    out: options.required('out'),
+    out,
     devices: isOpen ? stageDevices(pipeline) : deviceChoice(options),
     pipeline,
     shareDevices: options.flag('share-devices'),

@@ -10,6 +10,7 @@ import {
 import type { TrainConfig } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
 import type { Stopping } from './early-stopping.ts';
+import type { NamedPlan } from './plan-file.ts';
 import type { RunOptions } from './run-options.ts';
 import { recordsPerEpoch } from './source.ts';
 import type { Study } from './study.ts';
@@ -38,6 +39,8 @@ export interface RunPlan {
   readonly devices: DeviceChoice;
   readonly shareDevices: boolean;
   readonly pipeline: StagesOptions | undefined;
+  /** Layers that are computed again in the backward pass; what is large and cheap always is. */
+  readonly recompute: readonly string[] | undefined;
   readonly shuffleBuffer: number;
   readonly train: TrainConfig;
   /** Patterns of the parameters that keep their values. */
@@ -62,7 +65,8 @@ export async function planRun(
   const { train, tasks } = study;
   const batch = agree('batch', options.batch, resumed?.plan.batch) ?? train.batchSize;
   const parts = agree('parts', options.parts, resumed?.plan.parts) ?? 1;
-  const leaves = resumed?.plan.leaves ?? (parts > 1 ? batch : leavesOf(batch, tasks[0]!.sequenceLengthBp));
+  const leaves =
+    plannedLeaves(options.plan, resumed) ?? (parts > 1 ? batch : leavesOf(batch, tasks[0]!.sequenceLengthBp));
   const { replicas, pipeline } = options;
   await checkDevices(deviceCount(options.devices), { batch, leaves, parts, replicas }, pipeline);
   const batchesPerEpoch = await Promise.all(tasks.map((task) => countBatches(task, batch)));
@@ -77,7 +81,7 @@ export async function planRun(
       'sequence',
     precision:
       agree('precision', options.precision, resumed?.plan.precision as RunOptions['precision']) ?? 'f32',
-    kernelTable: await kernelTableOf(options.kernelTable, resumed),
+    kernelTable: checkTable(await kernelTableOf(options.kernelTable, resumed), options.plan),
     seed: agree('seed', options.seed, resumed?.seed) ?? 0,
     steps: options.steps ?? (options.epochs ?? train.maxEpochs ?? EPOCHS) * stepsPerEpoch,
     stepsPerEpoch,
@@ -90,10 +94,20 @@ export async function planRun(
     devices: options.devices,
     shareDevices: options.shareDevices,
     pipeline: options.pipeline,
+    recompute: options.recompute,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
     ...layersOf(study, options, resumed),
   };
+}
+
+/** @throws UsageError when the plan and the checkpoint differ. */
+function plannedLeaves(plan: NamedPlan | undefined, resumed: Checkpoint | undefined): number | undefined {
+  const [planned, saved] = [plan?.logical.leaves, resumed?.plan.leaves];
+  if (planned === undefined || saved === undefined || planned === saved) return planned ?? saved;
+  throw new UsageError(
+    `${plan!.path} has ${planned} leaves but the run was started with ${saved}; leave --plan out, or start a new run`,
+  );
 }
 
 async function countBatches(task: Task, batch: number): Promise<number> {
@@ -179,6 +193,17 @@ async function kernelTableOf(
   if (own === other) return given;
   throw new UsageError(
     `--kernel-table is ${path} (${own}) but the run was started with ${other ?? 'the shipped table'}; leave --kernel-table out, or start a new run`,
+  );
+}
+
+/** @throws UsageError when a plan was made with another table. */
+function checkTable(table: KernelTable | undefined, plan: NamedPlan | undefined): KernelTable | undefined {
+  if (plan === undefined) return table;
+  const [own, planned] = [table && kernelTableHash(table), plan.logical.kernelTable];
+  if (own === planned) return table;
+  const text = (hash: string | undefined): string => hash?.slice(0, 12) ?? 'the shipped one';
+  throw new UsageError(
+    `${plan.path} is for the kernel table ${text(planned)} but this run has ${text(own)}; ${planned === undefined ? 'leave --kernel-table out' : 'give that one with --kernel-table'}`,
   );
 }
 

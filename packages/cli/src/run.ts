@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type HostTensor, kernelTableHash } from '@cohesin/core';
 import { type Checkpoint, loadCheckpoint, type Validations } from '@cohesin/distributed';
@@ -9,9 +9,11 @@ import { describeMesh } from './device-options.ts';
 import { isOver } from './early-stopping.ts';
 import { type Evaluator, headline, inWords, openEvaluator } from './evaluation.ts';
 import { announceWeights, type InitialWeights, readInitialWeights } from './initial-weights.ts';
+import { writePlanFile } from './plan-file.ts';
 import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
+import { checkBits, checkModel, planFileOf } from './run-plan-file.ts';
 import { biasWeights, openStudy, type Study } from './study.ts';
 import { type Evaluation, type Task, usage } from './task.ts';
 import { openTraining, type Training } from './training.ts';
@@ -46,12 +48,15 @@ export async function runTraining(
   output: Output,
   { hashAt = [], atEnd }: RunHooks = {},
 ): Promise<RunResult> {
-  const { study, plan, resumed, initial, bias } = await prepare(options);
+  if (options.resume === undefined) await refuseToOverwrite(options.out);
+  const { study, plan, resumed, initial, weights } = await prepareRun(options);
   introduce(study, plan, resumed, output);
   if (initial !== undefined) announceWeights(study.weights, initial, output);
-  const weights = new Map([...(initial?.weights ?? []), ...bias]);
   const training = await openTraining(study, plan, { resumed, weights });
   try {
+    if (options.plan !== undefined) checkBits(training, options.plan, output);
+    await mkdir(options.out, { recursive: true });
+    await writePlanFile(join(options.out, 'plan.json'), planFileOf(training));
     output.say(describeMesh(training.mesh));
     for (const line of describeStages(training)) output.say(line);
     const result = await new Run(training, options.out, output, hashAt).toEnd();
@@ -62,25 +67,27 @@ export async function runTraining(
   }
 }
 
-interface Prepared {
+/** All of a run but its devices. */
+export interface Prepared {
   readonly study: Study;
   readonly plan: RunPlan;
   readonly resumed: Checkpoint | undefined;
   readonly initial: InitialWeights | undefined;
-  /** Of the bias model that a new ChromBPNet keeps. */
-  readonly bias: ReadonlyMap<string, HostTensor>;
+  /** Those to begin with, with those of the bias model that a new ChromBPNet keeps. */
+  readonly weights: ReadonlyMap<string, HostTensor>;
 }
 
-async function prepare(options: RunOptions): Promise<Prepared> {
+/** @throws UsageError when options, model, data, plan and checkpoint do not fit together. */
+export async function prepareRun(options: RunOptions): Promise<Prepared> {
   return usage(async () => {
     const study = await openStudy(options.model, options);
     const resumed = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
     if (resumed !== undefined) checkSameModel(study, resumed);
-    else await refuseToOverwrite(options.out);
+    if (options.plan !== undefined) checkModel(study, options.plan);
     const plan = await planRun(study, options, resumed);
     const initial = options.from && (await readInitialWeights(study.weights, options.from));
     const bias = resumed === undefined ? await biasWeights(study, options.bias) : new Map();
-    return { study, plan, resumed, initial, bias };
+    return { study, plan, resumed, initial, weights: new Map([...(initial?.weights ?? []), ...bias]) };
   });
 }
 

@@ -103,6 +103,12 @@ async function openGenomes({ data, decodeThreads }: DataOptions): Promise<Map<st
   return genomes;
 }
 
+/** `Study.id` of a model that is planned without its data: of Enformer, the one with the human head. */
+export async function plannedModelId(model: string): Promise<string> {
+  const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
+  return idOf(isEnformer(params) ? { params, heads: ['human'] } : params);
+}
+
 /** A published model by name, or that of a parameter file. @throws when the model is unknown. */
 export async function openModel(model: string): Promise<BuiltModel> {
   return builtOf(model.endsWith('.json') ? JSON.parse(await readParams(model)) : model);

@@ -16,6 +16,8 @@ import {
   type HostState,
   hashState,
   hostTensors,
+  type Inspected,
+  type Inspection,
   type Mesh,
   openMesh,
   saveBestCheckpoint,
@@ -49,6 +51,8 @@ export interface Training {
   readonly plan: RunPlan;
   readonly mesh: Mesh;
   readonly host: HostState;
+  /** Hash of all that decides the bits of its steps. */
+  readonly bitsId: string;
   /** Parameters, running statistics and moments, shared by the steps of all genomes. */
   readonly weights: DistributedState;
   /** What the first genome's step takes, in words. */
@@ -57,6 +61,10 @@ export interface Training {
   batches(): AsyncGenerator<TrainingBatch>;
   /** One step on a batch; gives the loss. */
   train(batch: TrainingBatch): Promise<number>;
+  /** One step on a batch, kernel by kernel; gives what each rank wrote. */
+  inspect(batch: TrainingBatch, inspection?: Inspection): Promise<Inspected['written']>;
+  /** Puts back what `state` and `host` were. */
+  restore(state: ReadonlyMap<string, HostTensor>, host: HostState): Promise<void>;
   /** Writes a checkpoint; gives its folder. */
   save(out: string): Promise<string>;
   readonly validations: Validations;
@@ -132,6 +140,7 @@ async function compileSteps({ tasks }: Study, plan: RunPlan, mesh: Mesh): Promis
       inputs: trainingInputs(plan.batch, task),
       ...(plan.replicas !== undefined && { replicas: plan.replicas }),
       ...(plan.pipeline && { pipeline: plan.pipeline }),
+      ...(plan.recompute && { recompute: plan.recompute }),
       ...(state && { state }),
     });
     state = step.state;
@@ -162,6 +171,8 @@ async function restore(
   await weights.write(state);
 }
 
+type RunStep<T> = (step: Distributed, inputs: Record<string, TypedArray>) => Promise<T>;
+
 interface Opened {
   readonly study: Study;
   readonly plan: RunPlan;
@@ -179,6 +190,14 @@ function training(opened: Opened, resumed: Checkpoint | undefined): Training {
   let host = resumed?.host ?? freshHost([...steps.values()]);
   let validations: Validations = { ...(resumed?.validations ?? { unimproved: 0 }), patience };
   const state = (): Promise<Map<string, HostTensor>> => weights.read();
+  const advance = async <T>(batch: TrainingBatch, run: RunStep<T>): Promise<T> => {
+    const step = steps.get(batch.task)!;
+    step.restoreHost(host);
+    const result = await run(step, inputsOf(batch, plan, host.step));
+    host = { ...step.host, q: { ...host.q, ...step.host.q } }; // scales of the other genomes' heads too
+    positions = batch.positions;
+    return result;
+  };
   const info = (): CheckpointInfo => ({
     host,
     seed: plan.seed,
@@ -199,18 +218,23 @@ function training(opened: Opened, resumed: Checkpoint | undefined): Training {
     plan,
     mesh,
     weights,
+    bitsId,
     get host() {
       return host;
     },
     memory: () => program.memory(),
     batches: () => batches(study, plan, host.step, from),
     train: async (batch) => {
-      const step = steps.get(batch.task)!;
-      step.restoreHost(host);
-      const { loss } = await step(inputsOf(batch, plan, host.step));
-      host = { ...step.host, q: { ...host.q, ...step.host.q } }; // scales of the other genomes' heads too
-      positions = batch.positions;
+      const { loss } = await advance(batch, (step, inputs) => step(inputs));
       return loss!.data[0] as number;
+    },
+    inspect: async (batch, inspection) => {
+      const { written } = await advance(batch, (step, inputs) => step.inspect(inputs, inspection));
+      return written;
+    },
+    restore: async (values, saved) => {
+      await weights.write(values);
+      host = saved;
     },
     save: async (out) => {
       await weights.checkEqual();

@@ -166,14 +166,19 @@ async function checkpointNames(parent: string): Promise<string[]> {
 }
 
 async function findCheckpoint(path: string): Promise<string> {
-  if (/^step-\d+$/.test(basename(path)) || (await isCheckpoint(path))) return path;
+  return (await checkpointPaths(path)).at(-1)!;
+}
+
+/** The checkpoints of a run, oldest first; a checkpoint alone if that is what the path leads to. @throws when there is none. */
+export async function checkpointPaths(path: string): Promise<[string, ...string[]]> {
+  if (/^step-\d+$/.test(basename(path)) || (await isCheckpoint(path))) return [path];
   const parent = join(path, 'checkpoints');
-  const newest = (await checkpointNames(parent)).at(-1);
-  if (newest === undefined)
+  const [oldest, ...others] = (await checkpointNames(parent)).map((name) => join(parent, name));
+  if (oldest === undefined)
     throw new Error(
       `${path}: no checkpoint found; give a folder that 'cohesin train --out' wrote, its best, or one of its checkpoints/step-N`,
     );
-  return join(parent, newest);
+  return [oldest, ...others];
 }
 
 function isCheckpoint(path: string): Promise<boolean> {

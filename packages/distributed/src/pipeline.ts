@@ -34,6 +34,7 @@ import {
   type Pipeline,
   rankCount,
   ranksOn,
+  type Schedule,
   type ScheduleName,
 } from './schedule/index.ts';
 import { type Channel, channel } from './stage-exchange.ts';
@@ -54,6 +55,8 @@ export interface StagesOptions {
   readonly within?: 'sequence' | 'data';
   /** Default `1f1b`. */
   readonly schedule?: ScheduleName;
+  /** Further leaves that a stage begins before it first goes backward, to hide transfers; none by default. */
+  readonly ahead?: number;
 }
 
 /**
@@ -67,9 +70,9 @@ export async function loadStages(
   const { mesh, state, pipeline: wanted } = options;
   const cut = cutOf(options);
   const pipeline = pipelineOf(wanted, mesh.ranks.length, cut);
-  const { schedule = '1f1b' } = wanted;
+  const { schedule = '1f1b', ahead = 0 } = wanted;
   const microbatches = cut.leavesPerSequence === 1 ? cut.leaves : cut.leaves / cut.leavesPerSequence;
-  const training = trainingActions(schedule, pipeline, microbatches);
+  const training = trainingActions(makeSchedule(schedule, pipeline, microbatches, { ahead }));
   const inFlight = pipeline.stages.map((ranks) => mostSets(ranks, training));
   const parts = pipeline.stages.map((_, stage) => partsOf(pipeline, stage, cut.leavesPerSequence));
   const partsOnDevice = parts.map((each) => Math.max(...each.map(({ length }) => length)));
@@ -167,8 +170,7 @@ function even(stages: number, stage: number, ranks: number): number {
 }
 
 /** What each rank computes in a step of a checked schedule. */
-function trainingActions(name: ScheduleName, pipeline: Pipeline, microbatches: number): StageAction[][] {
-  const schedule = makeSchedule(name, pipeline, microbatches);
+function trainingActions(schedule: Schedule): StageAction[][] {
   checkSchedule(schedule);
   return schedule.actions.map((list) =>
     list.flatMap((action) =>

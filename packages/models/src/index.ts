@@ -29,6 +29,7 @@ export {
 } from './bpnet/model.ts';
 export * from './bpnet/original.ts';
 export { bpnetKerasWeights, bpnetTorchWeights, originalBpnetWeights } from './bpnet/weights.ts';
+export { type Fields, fields } from './builder/fields.ts';
 export {
   type BuilderOptions,
   type BuiltModel,

@@ -7,7 +7,7 @@ import { usage } from '../task.ts';
 
 export const inspect: Command = {
   name: 'inspect',
-  argument: 'PATH',
+  arguments: { about: 'PATH', least: 1, most: 1 },
   about: 'say what a file or a data set is, and whether all of it can be read',
   examples: [
     'cohesin inspect data/hg38',
@@ -23,7 +23,7 @@ export const inspect: Command = {
   },
   run: async (options) => {
     const output = openOutput(options.flag('json'));
-    const found = await usage(() => look(options.argument, { quick: options.flag('quick') }));
+    const found = await usage(() => look(options.arguments[0]!, { quick: options.flag('quick') }));
     const { maps, ...rest } = found;
     output.event({
       ...rest,

@@ -14,8 +14,10 @@ import {
 } from '@cohesin/distributed';
 import { type ModelPlan, modelPlan } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
+import { type PlanFile, writePlanFile } from '../plan-file.ts';
 import { planReport } from '../plan-report.ts';
 import { openOutput } from '../progress.ts';
+import { plannedModelId } from '../study.ts';
 import { usage } from '../task.ts';
 
 export const plan: Command = {
@@ -46,7 +48,7 @@ export const plan: Command = {
       value: 'data|sequence|pipeline|stages',
       about: 'show and write this plan (default: the fastest)',
     },
-    out: { value: 'FILE.json', about: 'write the plan' },
+    out: { value: 'FILE.json', about: 'write the plan, for train --plan' },
     trace: { value: 'FILE.json', about: 'write its timeline, for ui.perfetto.dev' },
     json: { about: 'one JSON object instead of text' },
   },
@@ -72,7 +74,7 @@ export const plan: Command = {
       throw new UsageError(
         'there is no such plan; see the reasons above, use more devices or devices with more memory',
       );
-    await writeFiles(options, shown, blocks);
+    await writeFiles(options, shown, blocks, request);
   },
 };
 
@@ -171,14 +173,46 @@ function summary(
   };
 }
 
-async function writeFiles(options: Options, best: Prediction, blocks: readonly Blocks[]): Promise<void> {
+async function writeFiles(
+  options: Options,
+  best: Prediction,
+  blocks: readonly Blocks[],
+  request: Request,
+): Promise<void> {
   const [out, trace] = [options.text('out'), options.text('trace')];
   const cut = blocks.find(({ leaves }) => leaves === best.leaves)!;
-  const placement = placementOf(
-    best.plan,
-    cut,
-    best.stages.map(({ recompute }) => recompute),
-  );
-  if (out !== undefined) await writeFile(out, `${JSON.stringify(placement, undefined, 2)}\n`);
+  if (out !== undefined)
+    await writePlanFile(out, await planFileOf(options.required('model'), best, cut, request));
   if (trace !== undefined) await writeFile(trace, traceEvents(best));
+}
+
+/** The plan for `train --plan`. Its bitsId is known when devices are. */
+async function planFileOf(
+  model: string,
+  { plan, stages }: Prediction,
+  cut: Blocks,
+  { batch, lockstep, devices }: Request,
+): Promise<PlanFile> {
+  const recompute = stages.map((stage) => stage.recompute);
+  const { stages: placed, schedule, ahead, within } = placementOf(plan, cut, recompute);
+  const again = recompute.flat();
+  const parts = lockstep ? 1 : cut.leaves;
+  return {
+    logical: {
+      model: { name: model, id: await plannedModelId(model) },
+      batch,
+      leaves: batch,
+      parts,
+      batchNorm: lockstep ? 'step' : 'sequence',
+      precision: 'f32',
+    },
+    placement: {
+      stages: placed.map(({ layers, devices }) => ({ layers, devices })),
+      replicas: placed.length === 1 && parts > 1 ? (within === 'data' ? devices : 1) : undefined,
+      within: placed.length > 1 && parts > 1 ? within : undefined,
+      schedule,
+      ahead,
+      recompute: again.length === 0 ? undefined : again,
+    },
+  };
 }

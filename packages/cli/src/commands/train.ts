@@ -1,4 +1,5 @@
 import type { Command } from '../command-line.ts';
+import { readPlanFile } from '../plan-file.ts';
 import { openOutput } from '../progress.ts';
 import { runTraining } from '../run.ts';
 import { RUN_OPTIONS, readRunOptions } from '../run-options.ts';
@@ -9,13 +10,16 @@ export const train: Command = {
   examples: [
     'cohesin train --model params.json --data data/hg38 --out runs/first --devices 2',
     'cohesin train --model basset --data data/dnase --out runs/basset --steps 2000 --checkpoint-every 200',
+    'cohesin train --model params.json --data data/hg38 --out runs/again --plan runs/first/plan.json',
     'cohesin train --model params.json --data data/hg38 --out runs/first --resume runs/first --devices 4',
     "cohesin train --model akita.json --data data/hic --out runs/hic --from runs/tracks/best --from-layers 'trunk.*' --rate 'trunk.*=0.1'",
   ],
   options: RUN_OPTIONS,
   run: async (options) => {
     const output = openOutput(options.flag('json'));
-    const result = await runTraining(readRunOptions(options), output);
+    const path = options.text('plan');
+    const plan = path === undefined ? undefined : await readPlanFile(path);
+    const result = await runTraining(readRunOptions(options, { plan }), output);
     output.say(`checkpoint ${result.checkpoint}`);
     output.event({
       event: 'end',

@@ -1,0 +1,189 @@
+/**
+ * A plan as a file, in two parts: `logical` decides the bits of a run, `placement` where it runs. `cohesin plan --out` writes
+ * one for devices that need not be there, `cohesin train` one of each run beside its checkpoints; `train --plan` trains on it.
+ */
+import { readFile } from 'node:fs/promises';
+import { type DeviceInfo, explain, type Precision, replacePath, writeSynced } from '@cohesin/core';
+import { SCHEDULES, type ScheduleName } from '@cohesin/distributed';
+import { type Fields, fields } from '@cohesin/models';
+import { usage } from './task.ts';
+
+/** A plan, and the file it was read from. */
+export interface NamedPlan extends PlanFile {
+  readonly path: string;
+}
+
+export interface PlanFile {
+  readonly logical: LogicalPlan;
+  readonly placement: Placement;
+  /** What the devices of a run said of themselves; unknown of a plan for devices that were not there. */
+  readonly device?: DeviceInfo | undefined;
+}
+
+/** What decides the bits: equal in two files, on equal devices and drivers, the weights are equal too. */
+export interface LogicalPlan {
+  /** As it was called, and the hash of what defines it. */
+  readonly model: { readonly name: string; readonly id: string };
+  /** Sequences of a step. */
+  readonly batch: number;
+  /** Groups of whole sequences that the batch is cut into; one for each sequence where these are cut into parts. */
+  readonly leaves: number;
+  /** Parts of each sequence. */
+  readonly parts: number;
+  readonly batchNorm: 'sequence' | 'step';
+  readonly precision: Precision;
+  /** Hash of the kernel table; of the shipped one where undefined. */
+  readonly kernelTable?: string | undefined;
+  /** Hash of the kernel texts and of all that is above; known once devices were opened. */
+  readonly bitsId?: string | undefined;
+}
+
+/** Where a run takes place: changes its speed and memory, never a bit. */
+export interface Placement {
+  /** One that has all layers, or a pipeline. */
+  readonly stages: readonly StagePlacement[];
+  /** Of one stage: groups of devices that have sequences of their own; by default as few as give every device a part. */
+  readonly replicas?: number | undefined;
+  /** Of several stages, for sequences in parts: see `StagesOptions.within`. */
+  readonly within?: 'sequence' | 'data' | undefined;
+  readonly schedule: ScheduleName;
+  /** Further leaves that a stage begins before it first goes backward. */
+  readonly ahead: number;
+  /** Layers that are computed again in the backward pass. */
+  readonly recompute?: readonly string[] | undefined;
+}
+
+export interface StagePlacement {
+  /** Layer paths; `*` for all. */
+  readonly layers: readonly string[];
+  readonly devices: number;
+}
+
+const FORMAT = 'cohesin plan 1';
+
+/** @throws UsageError when the file cannot be read, has a field that is unknown, or lacks one. */
+export function readPlanFile(path: string): Promise<NamedPlan> {
+  return usage(async () => {
+    const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+      throw explain(path, cause);
+    });
+    return { ...planOf(parsed(text, path), path), path };
+  });
+}
+
+export function writePlanFile(path: string, { logical, placement, device }: PlanFile): Promise<void> {
+  const { kernelTable = null, bitsId = null } = logical; // said, so that a reader of the file knows of them
+  const file = { format: FORMAT, logical: { ...logical, kernelTable, bitsId }, placement, device };
+  const text = JSON.stringify(file, undefined, 2);
+  return replacePath(path, (aside) => writeSynced(aside, [new TextEncoder().encode(`${text}\n`)]));
+}
+
+function parsed(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new Error(`${path}: no JSON: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function planOf(value: unknown, path: string): PlanFile {
+  const file = fields(value, path);
+  const format = file.value('format');
+  if (format !== FORMAT)
+    throw new Error(
+      `${path}: the format is ${JSON.stringify(format) ?? 'not stated'} but this version reads '${FORMAT}'; give a file that cohesin plan --out or cohesin train wrote`,
+    );
+  const logical = logicalOf(fields(file.value('logical'), `${path}: logical`));
+  const placement = placementOf(fields(file.value('placement'), `${path}: placement`));
+  const device = file.value('device') as DeviceInfo | undefined;
+  file.finish();
+  return { logical, placement, device };
+}
+
+function logicalOf(logical: Fields): LogicalPlan {
+  const model = fields(logical.value('model'), `${logical.where}.model`);
+  const plan = {
+    model: { name: model.text('name'), id: model.text('id') },
+    batch: logical.integer('batch'),
+    leaves: logical.integer('leaves'),
+    parts: logical.integer('parts'),
+    batchNorm: logical.choice('batchNorm', ['sequence', 'step']),
+    precision: logical.choice('precision', ['f32', 'mixed']),
+    kernelTable: optionalText(logical, 'kernelTable'),
+    bitsId: optionalText(logical, 'bitsId'),
+  };
+  model.finish();
+  logical.finish();
+  const { batch, leaves, parts } = plan;
+  if (parts > 1 && leaves !== batch)
+    throw new Error(
+      `${logical.where}: ${leaves} leaves but a batch of ${batch} in ${parts} parts each; sequences in parts are a leaf each: make both equal`,
+    );
+  if (batch % leaves !== 0)
+    throw new Error(
+      `${logical.where}: a batch of ${batch} does not divide into ${leaves} leaves; change one of them`,
+    );
+  return plan;
+}
+
+function placementOf(placement: Fields): Placement {
+  const plan = {
+    stages: placement
+      .objects('stages')
+      .map((stage, i) => stageOf(fields(stage, `${placement.where}.stages[${i}]`))),
+    replicas: placement.has('replicas') ? placement.integer('replicas') : undefined,
+    within: placement.has('within') ? placement.choice('within', ['sequence', 'data']) : undefined,
+    schedule: placement.choice('schedule', SCHEDULES, '1f1b'),
+    ahead: placement.has('ahead') ? whole(placement, 'ahead') : 0,
+    recompute: placement.has('recompute') ? texts(placement, 'recompute') : undefined,
+  };
+  placement.finish();
+  if (plan.stages.length === 0)
+    throw new Error(`${placement.where}.stages: there is none; one has all layers`);
+  const [given, stages] = plan.stages.length > 1 ? ['replicas', 'one stage'] : ['within', 'several stages'];
+  if (placement.has(given!))
+    throw new Error(
+      `${placement.where}.${given} is for a plan of ${stages}; there are ${plan.stages.length}`,
+    );
+  return plan;
+}
+
+function stageOf(stage: Fields): StagePlacement {
+  const plan = { layers: texts(stage, 'layers'), devices: stage.integer('devices') };
+  stage.finish();
+  return plan;
+}
+
+const optionalText = (of: Fields, name: string): string | undefined =>
+  of.has(name) ? of.text(name) : undefined;
+
+function whole(of: Fields, name: string): number {
+  const value = of.number(name);
+  if (Number.isInteger(value) && value >= 0) return value;
+  throw new Error(`${of.where}.${name}: expected a whole number ≥ 0, found ${value}`);
+}
+
+function texts(of: Fields, name: string): string[] {
+  const value = of.value(name);
+  if (Array.isArray(value) && value.length > 0 && value.every((text) => typeof text === 'string'))
+    return value;
+  throw new Error(
+    `${of.where}.${name}: expected a list of texts, found ${JSON.stringify(value) ?? 'nothing'}`,
+  );
+}
+
+/** Fields in which two logical plans differ, with both values. */
+export function logicalDifferences(a: LogicalPlan, b: LogicalPlan): string[] {
+  const { model, ...rest } = a;
+  const { model: other, ...others } = b;
+  const known = (one: LogicalPlan): boolean => one.bitsId !== undefined;
+  const names = Object.keys({ ...rest, ...others }) as (keyof typeof rest)[];
+  return [
+    ...(model.id === other.id
+      ? []
+      : [`model: ${model.name} (${model.id.slice(0, 12)}) and ${other.name} (${other.id.slice(0, 12)})`]),
+    ...names
+      .filter((name) => rest[name] !== others[name] && (name !== 'bitsId' || (known(a) && known(b))))
+      .map((name) => `${name}: ${rest[name] ?? 'the shipped one'} and ${others[name] ?? 'the shipped one'}`),
+  ];
+}
