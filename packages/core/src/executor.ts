@@ -26,6 +26,8 @@ export class Executor {
   /** What this device works on, in this order. */
   readonly shares: readonly Share[];
   readonly device: Device;
+  /** How many sequences in parts it works on side by side. */
+  private readonly sequences: number;
   private readonly store: StateStore;
   private readonly buffers: ProgramBuffers;
   private readonly memory: ProgramMemory;
@@ -34,25 +36,38 @@ export class Executor {
   private segments: readonly PreparedSegment[] = [];
   private inputs: Readonly<Record<string, TypedArray>> = {};
 
-  private constructor(device: Device, program: Program, store: StateStore, shares: readonly Share[]) {
+  private constructor(
+    device: Device,
+    program: Program,
+    store: StateStore,
+    shares: readonly Share[],
+    sequences: number,
+  ) {
     this.device = device;
     this.program = program;
     this.store = store;
     this.shares = shares;
-    this.buffers = new ProgramBuffers(device, program, store, this.leaves);
+    this.sequences = sequences;
+    const { leaves } = rounds(program);
+    const sets = Array.from({ length: sequences }, (_, i) => this.leaves.map((leaf) => i * leaves + leaf));
+    this.buffers = new ProgramBuffers(device, program, store, sets.flat(), leaves);
     this.memory = { device, program, buffers: this.buffers };
     this.dispatcher = new Dispatcher(device, program, store, this.buffers);
     if (program.sums !== undefined) this.sums = new Accumulators(device, program, program.sums, this.buffers);
   }
 
-  /** Compiles all kernels and allocates all buffers. `shares` are this device's, all leaves by default. */
+  /**
+   * Compiles all kernels and allocates all buffers. `shares` are this device's, all leaves by default; `sequences` in parts
+   * go side by side, as the program was built for.
+   */
   static async create(
     device: Device,
     program: Program,
     store: StateStore,
     shares: readonly Share[] = allLeaves(program),
+    sequences = 1,
   ): Promise<Executor> {
-    const executor = new Executor(device, program, store, shares);
+    const executor = new Executor(device, program, store, shares, sequences);
     executor.segments = await Promise.all(
       program.segments.map((segment) => executor.dispatcher.prepare(segment, executor.leaves)),
     );
@@ -78,7 +93,8 @@ export class Executor {
   setInputs(inputs: Readonly<Record<string, TypedArray>>): void {
     checkInputs(this.program, inputs);
     this.inputs = inputs;
-    if (this.program.leavesPerSequence === 1) for (const leaf of this.leaves) this.upload(leaf);
+    if (this.program.leavesPerSequence === 1)
+      for (const leaf of this.leaves) uploadShare(this.memory, inputs, { share: leaf, set: leaf });
     this.device.check('uploading inputs');
   }
 
@@ -101,7 +117,7 @@ export class Executor {
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
     for (let index = this.updateFrom; index < this.segments.length; index++)
-      await this.segment(index, { round: 0, leaves: this.leaves }, frame, visit);
+      await this.segment(index, this.leavesOf({ round: 0, leaves: this.leaves }, 0), frame, visit);
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
     return decision;
   }
@@ -131,20 +147,26 @@ export class Executor {
   }
 
   private async beforeUpdate(frame: Frame, exchange: Exchange, visit: Visit | undefined): Promise<void> {
-    for (const share of this.shares) {
-      this.startRound(share);
+    for (const shares of this.sideBySide(exchange)) {
+      for (const [place, share] of shares.entries()) this.startRound(share, place);
       for (let index = 0; index < this.updateFrom; index++) {
-        await this.segment(index, share, frame, visit);
-        await this.gatherRound(this.segments[index]!, share, exchange);
+        for (const [place, share] of shares.entries())
+          await this.segment(index, this.leavesOf(share, place), frame, visit);
+        await this.gatherRounds(this.segments[index]!, shares, exchange);
       }
     }
   }
 
-  private async segment(index: number, share: Share, frame: Frame, visit: Visit | undefined): Promise<void> {
+  private async segment(
+    index: number,
+    own: readonly For[],
+    frame: Frame,
+    visit: Visit | undefined,
+  ): Promise<void> {
     const { dispatcher, memory } = this;
-    const [prepared, own] = [this.segments[index]!, leavesOf(share)];
+    const prepared = this.segments[index]!;
     if (visit === undefined) dispatcher.segment(prepared, frame, own);
-    else await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [share.round, index, 0]);
+    else await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [own[0]!.round, index, 0]);
   }
 
   /**
@@ -191,13 +213,28 @@ export class Executor {
     this.buffers.close();
   }
 
-  /** Uploads a leaf's share of the batch, or where leaves share a sequence, that sequence. */
-  private upload(share: number): void {
-    uploadShare(this.memory, this.inputs, { share, set: share });
+  /** Shares that go side by side, all with the same ranks. */
+  private sideBySide(exchange: Exchange): Share[][] {
+    const groups: Share[][] = [];
+    for (const share of this.shares) {
+      const last = groups.at(-1);
+      const fits = last !== undefined && last.length < this.sequences;
+      if (fits && exchange.round(last[0]!.round) === exchange.round(share.round)) last.push(share);
+      else groups.push([share]);
+    }
+    return groups;
   }
 
-  private startRound({ round }: Share): void {
-    if (this.program.leavesPerSequence > 1) this.upload(round);
+  /** A leaf's own tensors are in the set of its number, behind those of sequences at places before its own. */
+  private leavesOf({ round, leaves }: Share, place: number): For[] {
+    const first = place * rounds(this.program).leaves;
+    return leaves.map((leaf) => ({ round, leaf, set: first + leaf }));
+  }
+
+  /** Where leaves share a sequence, uploads it when its turn comes. */
+  private startRound({ round, leaves }: Share, place = 0): void {
+    const set = place * rounds(this.program).leaves + leaves[0]!;
+    if (this.program.leavesPerSequence > 1) uploadShare(this.memory, this.inputs, { share: round, set });
   }
 
   private startSums(q: Int32Array | undefined): void {
@@ -213,12 +250,16 @@ export class Executor {
     return decision;
   }
 
-  private gatherRound(
+  private gatherRounds(
     { segment }: PreparedSegment,
-    { round, leaves }: Share,
+    shares: readonly Share[],
     exchange: Exchange,
   ): Promise<void> {
-    return gatherLeaves(this.memory, segment.combine, { leaves, set: 0 }, exchange.round(round));
+    const own = shares.map(({ leaves }, place) => ({
+      leaves,
+      set: place * rounds(this.program).leaves + leaves[0]!,
+    }));
+    return gatherLeaves(this.memory, segment.combine, own, exchange.round(shares[0]!.round));
   }
 
   /** Makes the pieces of all sequences known here, of what the update needs of each: each from its first leaf's rank. */
@@ -232,9 +273,4 @@ export class Executor {
     );
     await gather(this.device, exchange, pieces);
   }
-}
-
-/** A leaf's own tensors are in the set of its number. */
-function leavesOf({ round, leaves }: Share): For[] {
-  return leaves.map((leaf) => ({ round, leaf, set: leaf }));
 }

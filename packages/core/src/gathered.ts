@@ -28,23 +28,34 @@ export async function gather(device: Device, exchange: Gathering, all: readonly 
     if (buffer !== undefined && !own) device.write(buffer, offset, values[i]!);
 }
 
-/** Makes the pieces of all leaves of a round known on every rank that works on some of them. */
+/** Leaves of a sequence that a rank has, and a set of its buffers. */
+interface Own {
+  readonly leaves: readonly number[];
+  readonly set: number;
+}
+
+/** Makes the pieces of all leaves of some sequences known on every rank that works on some of each. */
 export async function gatherLeaves(
   { device, buffers }: { readonly device: Device; readonly buffers: ProgramBuffers },
   gathered: readonly Combine[],
-  { leaves, set }: { readonly leaves: readonly number[]; readonly set: number },
+  sequences: readonly Own[],
   exchange: Gathering,
 ): Promise<void> {
   if (gathered.length === 0 || !exchange.remote) return;
-  const ranges = gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
-    const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
-    const first = Math.min(Math.max(leaves[0] ?? 0, from), to) - from;
-    return { buffer: buffers.of(slot, set), offset: first * bytesPerLeaf, bytes: own * bytesPerLeaf };
-  });
+  const ranges = sequences.flatMap(({ leaves, set }) =>
+    gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
+      const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
+      const offset = (Math.min(Math.max(leaves[0] ?? 0, from), to) - from) * bytesPerLeaf;
+      return {
+        buffer: buffers.of(slot, set),
+        offset,
+        bytes: own * bytesPerLeaf,
+        all: (to - from) * bytesPerLeaf,
+      };
+    }),
+  );
   const read = await device.read(ranges);
-  const pieces = gathered.map(({ bytesPerLeaf, parts: [from, to] }, i): GatherPart => {
-    return { own: read[i]!, offset: ranges[i]!.offset, bytes: (to - from) * bytesPerLeaf };
-  });
+  const pieces = ranges.map(({ offset, all }, i): GatherPart => ({ own: read[i]!, offset, bytes: all }));
   const all = await exchange.combine(pieces);
   for (const [i, bytes] of all.entries()) device.write(ranges[i]!.buffer, 0, bytes);
 }

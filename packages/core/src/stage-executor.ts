@@ -197,7 +197,7 @@ export class StageExecutor {
       if (this.parts === undefined) continue; // leaves of whole sequences only meet after the last
       const { combine } = prepared.segment;
       const own = { leaves: this.parts, set };
-      await gatherLeaves(this.memory, combine, own, exchange.stage.round(microbatch));
+      await gatherLeaves(this.memory, combine, [own], exchange.stage.round(microbatch));
     }
     for (const link of this.links(kind, 'from'))
       await exchange.send(link, microbatch, await this.parcels(link, microbatch, exchange));

@@ -127,17 +127,18 @@ test.each(['sequence', 'step'] as const)(
 test('sequences cut into rows give the same bits on 1 to 8 devices, shared by all or by groups of them', async () => {
   const hashes: string[] = [];
   const outputs: number[] = [];
-  for (const [devices, replicas] of [
-    [1, 1],
-    [2, 1],
-    [2, 2], // the border of the two is inside a sequence
-    [3, 2],
-    [4, 3],
-    [8, 3],
+  for (const [devices, replicas, sequencesOnDevice] of [
+    [1, 1, 1],
+    [2, 1, 3], // side by side
+    [2, 2, 1], // the border of the two is inside a sequence
+    [3, 2, 2],
+    [4, 3, 1],
+    [8, 3, 1],
   ] as const) {
     const model = trapModel();
     const optimizer = adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.5) });
-    const options = { mesh: await meshes.of(devices), replicas, leavesPerSequence: LEAVES, seed: 5 };
+    const cut = { replicas, leavesPerSequence: LEAVES, sequencesOnDevice };
+    const options = { mesh: await meshes.of(devices), ...cut, seed: 5 };
     const inputs = { x: [3, LENGTH, 4], y: [3, BINS, TRACKS] };
     const step = await distribute(trainStep({ model, loss: nn.poissonLoss, optimizer }), {
       ...options,

@@ -83,14 +83,18 @@ async function loadLeaves(
   const ranks = mesh.ranks.length;
   const deal = dealLeaves(cutOf(options), ranks, options.replicas);
   const leavesOnDevice = Math.max(...deal.ranks.flat().map(({ leaves }) => leaves.length));
-  const { program, parameters, counters } = build(fn, { ...options, leavesOnDevice });
+  const most = Math.max(...deal.ranks.map((shares) => shares.length));
+  const sequences = Math.min(options.sequencesOnDevice ?? 1, most);
+  const placement = { leavesOnDevice, sequencesOnDevice: sequences };
+  const { program, parameters, counters } = build(fn, { ...options, ...placement });
   const all = mesh.ranks.map(({ index }) => index);
   for (const one of program.state) state.declare(one, all, assigns(program));
-  const described: DistributedProgram = { ...program, memory: () => memoryReport(program, leavesOnDevice) };
+  const memory = (): string => memoryReport(program, leavesOnDevice * sequences, sequences);
+  const described: DistributedProgram = { ...program, memory };
   const id = freshId();
   const batch = batchMemory(described);
   const { rendezvous, deadlineMs } = mesh;
-  const exchange = exchangeMemory(program, ranks, deal.rounds);
+  const exchange = exchangeMemory(program, ranks, deal.rounds, sequences);
   await Promise.all(
     mesh.ranks.map((rank) => {
       const job = {
@@ -99,6 +103,7 @@ async function loadLeaves(
         stateId: state.id,
         program,
         shares: deal.ranks[rank.index]!,
+        sequences,
         rendezvous,
         exchange,
         ...batch,

@@ -23,13 +23,15 @@ export interface GroupMemory {
   readonly gathered: ExchangeMemory['gathered'];
 }
 
-/** Memory for `ranks` that work on the same program, on each round those of `rounds`. */
+/** Memory for `ranks` that work on the same program, on each round those of `rounds`, on some rounds side by side. */
 export function exchangeMemory(
   program: Program,
   ranks: number,
   rounds: readonly (readonly number[])[],
+  sideBySide = 1,
 ): ExchangeMemory {
-  const most = Math.max(0, ...program.segments.map((segment) => gatheredBytes(segment.combine)));
+  const each = program.segments.map((segment) => gatheredBytes(segment.combine));
+  const most = sideBySide * Math.max(0, ...each);
   const sharing = [...new Set(rounds.map((members) => members.join()))];
   const groups = sharing.map((members): GroupMemory => {
     const group = groupOf(members.split(',').map(Number));

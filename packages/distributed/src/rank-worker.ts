@@ -55,6 +55,8 @@ export interface LeavesJob extends Shared {
   readonly kind: 'leaves';
   readonly program: Program;
   readonly shares: readonly Share[];
+  /** How many sequences in parts go side by side. */
+  readonly sequences: number;
   readonly exchange: ExchangeMemory;
 }
 
@@ -181,8 +183,8 @@ const api = {
 export type RankApi = typeof api;
 
 async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezvous): Promise<Running> {
-  const { program, shares, exchange: memory } = job;
-  const executor = await Executor.create(device!, program, store, shares);
+  const { program, shares, sequences, exchange: memory } = job;
+  const executor = await Executor.create(device!, program, store, shares, sequences);
   const enter = (action: Action): void => rendezvous.enter(stepOf(job), action);
   const exchange = new ThreadExchange(memory, rank, { rendezvous, enter });
   return {

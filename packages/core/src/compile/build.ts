@@ -21,6 +21,8 @@ import { layOutSums, leafSums, storageBytes } from './storage-bytes.ts';
 export interface Placement extends MemoryOptions {
   /** Leaves that one device works on; all by default. */
   readonly leavesOnDevice?: number;
+  /** Sequences in parts that it works on side by side, so that their parts meet at once; 1 by default. */
+  readonly sequencesOnDevice?: number;
   /**
    * Bytes the device binds at once: kernels that touch larger tensors run in windows. No limit by default; `compile` and
    * `distribute` take that of their devices.
@@ -56,12 +58,16 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
 /** All of `buildProgram` but the assignment of memory. */
 export function planParts(graph: Graph, plan: LogicalPlan, placement: Placement): Parts {
   const step = logicalStep(graph, plan);
-  const { sharded, ordered } = step;
-  const { leavesOnDevice = sharded.rounds.leaves, bindingLimit = Number.POSITIVE_INFINITY } = placement;
+  const { sharded } = step;
+  const { bindingLimit = Number.POSITIVE_INFINITY } = placement;
+  const sequencesOnDevice = plan.leavesPerSequence > 1 ? (placement.sequencesOnDevice ?? 1) : 1;
+  const leavesOnDevice = (placement.leavesOnDevice ?? sharded.rounds.leaves) * sequencesOnDevice;
+  const ordered = { ...step.ordered, sideBySide: sequencesOnDevice > 1 };
   const sumLayout = layOutSums(leafSums(sharded.graph));
   const bytes = storageBytes(sharded, sumLayout);
-  const stages = chooseRecompute({ sharded, stages: ordered, bytes, leavesOnDevice }, placement);
-  return { ...step, stages, leavesOnDevice, sumLayout, bytes, bindingLimit };
+  const held = { leavesOnDevice, sequencesOnDevice };
+  const stages = chooseRecompute({ sharded, stages: ordered, bytes, ...held }, placement);
+  return { ...step, ordered, stages, ...held, sumLayout, bytes, bindingLimit };
 }
 
 /** A step whose bits are decided. */

@@ -88,12 +88,13 @@ class Lives {
     }
     this.keepAcrossStages();
     if (this.stages.microbatches !== undefined) this.keepAcrossActions(this.stages.microbatches);
+    if (this.stages.sideBySide === true) this.keepOfEachSequence();
     return this.ranges;
   }
 
   /** Where what leaves of a sequence share is kept while the sequence is on its way. */
   private get sequenceScope(): SlotScope {
-    return this.stages.microbatches === undefined ? 'shared' : 'sequence';
+    return this.stages.microbatches === undefined && this.stages.sideBySide !== true ? 'shared' : 'sequence';
   }
 
   /** Where a tensor is kept that goes from stage to stage, with all leaves of its microbatch together. */
@@ -140,17 +141,27 @@ class Lives {
     }
   }
 
+  /** Where sequences go side by side, each has a place for what its leaves share before the update. */
+  private keepOfEachSequence(): void {
+    const last = this.lengthOf(this.stages.update ?? this.stages.stages.length);
+    for (const range of this.ranges.values())
+      if (range.scope === 'shared' && range.first > 0 && range.last <= last) range.scope = 'sequence';
+  }
+
+  /** Positions of the stages before one. */
+  private lengthOf(to: number): number {
+    return this.stages.stages
+      .slice(0, to)
+      .reduce((total, { once, leaf }) => total + once.length + leaf.length + 1, 0);
+  }
+
   /**
    * Where actions on microbatches take turns, one may be in a later action before another is in an earlier one: what all
    * share, or gather for the update, lives as long as any of them; what is of one sequence and read in another action has
    * a place for each. Nothing comes between the stages of one action.
    */
   private keepAcrossActions({ actions, inParts }: Microbatches): void {
-    const lengthOf = (to: number): number =>
-      this.stages.stages
-        .slice(0, to)
-        .reduce((total, { once, leaf }) => total + once.length + leaf.length + 1, 0);
-    const spans = actions.map(([from, to]) => [lengthOf(from) + 1, lengthOf(to + 1)] as const);
+    const spans = actions.map(([from, to]) => [this.lengthOf(from) + 1, this.lengthOf(to + 1)] as const);
     const [[first], [, last]] = [spans[0]!, spans.at(-1)!];
     for (const range of this.ranges.values()) {
       if (range.last < first || range.first > last) continue;

@@ -33,6 +33,8 @@ export interface Stages {
   /** The stage in which a leaf tensor is computed. */
   readonly stageOf: (node: Tensor) => number;
   readonly microbatches?: Microbatches;
+  /** Whether several sequences in parts go through the stages before the update side by side. */
+  readonly sideBySide?: boolean;
 }
 
 /** Of a stage of a pipeline: what runs for one microbatch after another. */
