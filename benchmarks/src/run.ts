@@ -7,6 +7,7 @@ import { fullStep } from './full-step.ts';
 import { input } from './input.ts';
 import { large } from './large.ts';
 import { memory } from './memory.ts';
+import { mixed } from './mixed.ts';
 import { kernels, peers } from './peers.ts';
 import { plan } from './plan.ts';
 import { prepareMemory } from './prepare-memory.ts';
@@ -25,6 +26,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   scaling,
   large,
   memory,
+  mixed,
   'full-size': fullSize,
   'akita-step': () => fullStep('akita'),
   'enformer-step': () => fullStep('enformer'),

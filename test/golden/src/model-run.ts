@@ -2,6 +2,7 @@
 import {
   adam,
   type Compiled,
+  type CompileOptions,
   compile,
   constant,
   type Device,
@@ -110,9 +111,7 @@ export async function runSteps(
   setup: ModelSetup,
   { optimizer, leaves, steps }: { optimizer: Optimizer; leaves: number; steps: number },
 ): Promise<Trained> {
-  const { model, predict, loss } = setup.golden;
-  const prepare = (inputs: Tensors): Example<Tensors, Tensors> => ({ x: inputs, y: inputs });
-  const step = trainStep({ model: predict, trained: model, loss, optimizer, batchNorm: WHOLE_STEP, prepare });
+  const step = goldenStep(setup.golden, optimizer);
   let norms: readonly BatchMoments[] = [];
   const observed = (inputs: Tensors): Tensors => {
     const traced = step(inputs);
@@ -123,7 +122,7 @@ export async function runSteps(
       ...Object.fromEntries(found.map(({ path, moments }) => [`moments/${path}`, moments])),
     };
   };
-  const program = await started(setup, leaves, Object.assign(observed, { counters: optimizer }));
+  const program = await started(setup, { leaves }, Object.assign(observed, { counters: optimizer }));
   const losses: number[] = [];
   const moments: Readonly<Record<string, HostTensor>>[] = [];
   const once = async (): Promise<void> => {
@@ -137,6 +136,12 @@ export async function runSteps(
   const dispatches = program.executor.dispatchCount;
   close(program);
   return { losses, norms, moments, state, dispatches };
+}
+
+/** The product's training step of a fixture's model; x and y are all of the fixture's inputs. */
+export function goldenStep({ model, predict, loss }: GoldenCase, optimizer: Optimizer): Traceable {
+  const prepare = (inputs: Tensors): Example<Tensors, Tensors> => ({ x: inputs, y: inputs });
+  return trainStep({ model: predict, trained: model, loss, optimizer, batchNorm: WHOLE_STEP, prepare });
 }
 
 /**
@@ -178,7 +183,7 @@ export function optimizerOf(settings: Attrs): Optimizer {
 }
 
 async function runOnce(setup: ModelSetup, leaves: number, fn: Traceable): Promise<ModelRun> {
-  const program = await started(setup, leaves, fn);
+  const program = await started(setup, { leaves }, fn);
   const values = await program(setup.batch);
   const state = await program.state.read();
   const dispatches = program.executor.dispatchCount;
@@ -186,13 +191,14 @@ async function runOnce(setup: ModelSetup, leaves: number, fn: Traceable): Promis
   return { values, state, dispatches };
 }
 
-async function started(
+/** A function of the fixture's inputs, compiled, with the model's state where it starts from. */
+export async function started(
   { device, start, batch }: ModelSetup,
-  leaves: number,
+  options: Partial<CompileOptions>,
   fn: Traceable,
 ): Promise<Compiled> {
   const inputs = Object.fromEntries(Object.entries(batch).map(([name, { shape }]) => [name, shape]));
-  const program = await compile(fn, { device, inputs, leaves });
+  const program = await compile(fn, { device, inputs, ...options });
   program.state.write(new Map([...start].filter(([path]) => program.state.has(path))));
   return program;
 }

@@ -11,7 +11,14 @@ import {
   measureOutputs,
   measureSteps,
 } from './model-measure.ts';
-import { optimizerOf, runInference, runSteps, runTraining, withZeroGradients } from './model-run.ts';
+import {
+  type ModelSetup,
+  optimizerOf,
+  runInference,
+  runSteps,
+  runTraining,
+  withZeroGradients,
+} from './model-run.ts';
 import type { Attrs } from './op-case.ts';
 import type { FixtureReport, Measurement } from './report.ts';
 
@@ -46,14 +53,18 @@ export async function checkModel(
 function referenceOf(fixture: Safetensors, device: Device, gates: Gates): ModelReference | Error {
   try {
     const config = metadataJson(fixture, 'config') as Attrs;
-    const golden = fromGolden(config);
-    const published = new Map([...under(fixture, 'weight/'), ...under(fixture, 'buffer/')]);
-    const start = fromZero(golden, golden.weights.toCohesin(published));
-    const setup = { device, golden, start, batch: goldenInputs(fixture.tensors) };
-    return { fixture, gates, setup, config };
+    return { fixture, gates, setup: setupOf(fixture, device), config };
   } catch (error) {
     return error as Error;
   }
+}
+
+/** The model that a fixture describes, with its weights and its batch. @throws when this library has none. */
+export function setupOf(fixture: Safetensors, device: Device): ModelSetup {
+  const golden = fromGolden(metadataJson(fixture, 'config'));
+  const published = new Map([...under(fixture, 'weight/'), ...under(fixture, 'buffer/')]);
+  const start = fromZero(golden, golden.weights.toCohesin(published));
+  return { device, golden, start, batch: goldenInputs(fixture.tensors) };
 }
 
 /** With debiased averages that have seen no step, as the file's begin. */
