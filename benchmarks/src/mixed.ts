@@ -98,7 +98,7 @@ function report(runs: ReadonlyMap<string, MixedRun>, name: string): string {
     'gradients that became 0',
   ];
   return [
-    `\`npm run bench -- --only mixed\`. Each model of \`test/fixtures/models\`, ${STEPS} steps on its batch from its weights, optimizer as in the file, dropout off, once with \`precision: 'f32'\` and once with \`'mixed'\`.`,
+    `\`npm run bench -- --only mixed\`. Models of \`test/fixtures/models\`, ${STEPS} steps on its batch from its weights, optimizer as in the file, dropout off, once with \`precision: 'f32'\` and once with \`'mixed'\`.`,
     'The band comes of f32 runs only. How much one rounding to f16 is to a model is measured by four f32 runs whose weights begin off by up to 2⁻¹¹ of themselves, and each tensor as a whole by as much: the root mean square of how far their losses go away, the most so far. A step stores n tensors as f16, and n independent roundings add up to √n of one (Higham & Mary 2019, [doi:10.1137/18M1226312](https://doi.org/10.1137/18M1226312)), so the band is √n times that. It differs by model because models differ in how they magnify: in Akita and Enformer f32 itself goes 2–3 % away after such a nudge, in Borzoi 0.001 %.',
     table(head, rows),
     `The loss scale starts at 65,536 and is halved, and the step taken again, until every gradient is finite. "A lost step": how far the f32 curve is from itself one step later, at most; above 1 the band would show a step that was skipped. "Steps without an update": those in which a tensor moves in f32 and stays in mixed precision. "Gradients that became 0": weights that the first step moves in f32 and not in mixed precision.`,
