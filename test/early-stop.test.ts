@@ -82,7 +82,19 @@ test('training slows down and stops at the same steps on any number of devices, 
     'valid',
     '--json',
   ];
-  expect(JSON.parse((await succeed(evaluation))[0]!)).toMatchObject({ mean: best.value });
+  const genes = join(dir, 'genes.bed'); // the first is in no sequence of the split, the second in two
+  const starts = [0, 22_300, 24_064, 25_088];
+  await writeFile(genes, starts.map((start, i) => `chr1\t${start}\t${start + 430}\tgene${i}\n`).join(''));
+  expect(JSON.parse((await succeed([...evaluation, '--genes', genes]))[0]!)).toMatchObject({
+    mean: best.value,
+    genes: { genes: 3, tracks: Array.from({ length: 5 }, (_, track) => ({ track })) },
+  });
+  await writeFile(genes, 'chr1\t0\t9\tone\t0\t+\nchr1\t0\t9\tone\t0\t-\n');
+  const refused = await cohesin([...evaluation, '--genes', genes]);
+  expect([refused.code, refused.errors]).toEqual([
+    78,
+    expect.stringContaining('line 2: one is on chr1 - here and on chr1 + before'),
+  ]);
   const kept = await Promise.all([1, 2, 3].map((devices) => loadCheckpoint(join(out(devices), 'best'))));
   expect(kept.map(({ host }) => host.step)).toEqual([4, 4, 4]);
   expect(new Set(kept.map(({ state }) => hashState(state)))).toHaveProperty('size', 1);

@@ -3,6 +3,7 @@ import {
   auroc,
   averagePrecision,
   foldSums,
+  type GeneMetrics,
   pearson,
   rSquared,
   sequenceSums,
@@ -123,6 +124,30 @@ export function measuresEvent(
       ...byName((measure) => orNull(measure.tracks.perTrack[track]!)),
     })),
   };
+}
+
+/** Metrics of genes as a program reads them. */
+export function genesEvent(
+  { genes, pearson, r2, within }: GeneMetrics,
+  describe: (track: number) => Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  return {
+    genes,
+    means: { pearson: orNull(pearson.mean), r2: orNull(r2.mean), within: orNull(within.mean) },
+    tracks: [...pearson.perTrack].map((value, track) => ({
+      track,
+      ...describe(track),
+      pearson: orNull(value),
+      r2: orNull(r2.perTrack[track]!),
+      within: orNull(within.perTrack[track]!),
+    })),
+  };
+}
+
+/** The same in a line. */
+export function genesLine({ genes, pearson, r2, within }: GeneMetrics): string {
+  const tracks = pearson.perTrack.length - pearson.undefinedTracks;
+  return `${genes} genes, log2(1 + coverage): mean Pearson r ${pearson.mean.toFixed(4)}, R² ${r2.mean.toFixed(4)} over ${tracks} tracks; within genes r ${within.mean.toFixed(4)}`;
 }
 
 const orNull = (value: number): number | null => (Number.isNaN(value) ? null : value);

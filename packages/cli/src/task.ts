@@ -1,9 +1,10 @@
 import type { nn, Optimizer, Traceable } from '@cohesin/core';
 import type { Dataset, SequenceRecord } from '@cohesin/io';
-import type { Ensemble, ProfileMetrics } from '@cohesin/models';
+import type { Ensemble, GeneMetrics, ProfileMetrics } from '@cohesin/models';
 import type { Augmentation, StepInputs } from './batch.ts';
 import { UsageError } from './command-line.ts';
 import type { Turn } from './ensemble.ts';
+import type { GeneComparison } from './genes.ts';
 import type { Measure, Rows } from './measures.ts';
 
 /** How a model and the data of one genome meet: what its steps are given, and what their outcome is compared with. */
@@ -44,6 +45,8 @@ export type Prediction = Readonly<Record<string, Float32Array>>;
 export interface ComparisonOptions {
   /** Spearman's ρ of tracks too, for which all predictions are kept. */
   readonly ranks?: boolean;
+  /** Genes to be compared too. */
+  readonly genes?: GeneComparison | undefined;
 }
 
 /** Compares predictions with targets, sequence by sequence in the order of the data set. */
@@ -64,6 +67,7 @@ export interface TrackEvaluation extends Compared {
   readonly rows: Rows;
   /** The one to judge by comes first. */
   readonly measures: readonly [Measure, ...Measure[]];
+  readonly genes?: GeneMetrics;
 }
 
 export interface ProfileEvaluation extends Compared {

@@ -4,6 +4,7 @@ import { type Dataset, f16ToF32, type SequenceRecord } from '@cohesin/io';
 import { type BuiltModel, checkData, lossOf } from '@cohesin/models';
 import { codesInput, preparePrediction, prepareTraining, type TargetView, targetsInput } from './batch.ts';
 import { turnOf } from './ensemble.ts';
+import type { GeneComparison } from './genes.ts';
 import { type Collector, labelCollector, type Rows, valueCollector } from './measures.ts';
 import type { Comparison, Task } from './task.ts';
 
@@ -37,11 +38,11 @@ export function trackTask(
     trainStep: (options) =>
       trainStep({ model, trained: model, loss: lossOf(train), prepare: prepareTraining(view), ...options }),
     predictStep: () => predictStep({ model: predict, trained: model, prepare: preparePrediction }),
-    comparison: ({ ranks = false } = {}) => {
+    comparison: ({ ranks = false, genes } = {}) => {
       const isLabels = train.loss.startsWith('bce');
       const collector = isLabels ? labelCollector(tracks) : valueCollector(tracks, { ranks });
       const rows = isTriangle ? 'pairs of bins' : dataset.targetLength === 1 ? 'sequences' : 'positions';
-      return trackComparison(collector, rows, targetsOf);
+      return trackComparison(collector, rows, targetsOf, genes);
     },
     targetsOf,
     averaging: {
@@ -51,16 +52,25 @@ export function trackTask(
   };
 }
 
-function trackComparison(collector: Collector, rows: Rows, targetsOf: Task['targetsOf']): Comparison {
+function trackComparison(
+  collector: Collector,
+  rows: Rows,
+  targetsOf: Task['targetsOf'],
+  genes: GeneComparison | undefined,
+): Comparison {
   let sequences = 0;
   return {
     add: ({ prediction }, record) => {
-      collector.add(prediction!, targetsOf(record));
+      const target = targetsOf(record);
+      collector.add(prediction!, target);
+      genes?.add(prediction!, target);
       sequences++;
     },
     result: () => {
       const measures = collector.measures();
-      return { kind: 'tracks', value: measures[0].tracks.mean, better: 'higher', sequences, rows, measures };
+      const value = measures[0].tracks.mean;
+      const ofGenes = genes === undefined ? {} : { genes: genes.metrics() };
+      return { kind: 'tracks', value, better: 'higher', sequences, rows, measures, ...ofGenes };
     },
   };
 }

@@ -41,6 +41,7 @@ export type { Provenance } from './prepare/provenance.ts';
 export {
   type BinnedTargets,
   binTargets,
+  SUM_STATISTICS,
   type SumStatistic,
   type TrackTransform,
   type WindowTransform,

@@ -50,6 +50,13 @@ export { isEnformer } from './enformer/joint.ts';
 export * from './enformer/model.ts';
 export { enformerSonnetWeights } from './enformer/sonnet.ts';
 export { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
+export {
+  type BinPlace,
+  type Gene,
+  type GeneCollector,
+  type GeneMetrics,
+  geneCollector,
+} from './gene-metrics.ts';
 export { fromGolden } from './golden.ts';
 export { type Convention, type GoldenCase, goldenInputs, type Tensors } from './golden-case.ts';
 export { jointModels } from './joint.ts';

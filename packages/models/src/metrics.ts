@@ -215,7 +215,8 @@ function emptySums(tracks: number, rows: number): TrackSums {
   };
 }
 
-function perTrack(tracks: number, value: (track: number) => number): TrackMetric {
+/** A metric from its value for each track. */
+export function perTrack(tracks: number, value: (track: number) => number): TrackMetric {
   const values = Float64Array.from({ length: tracks }, (_, track) => value(track));
   const defined = values.filter((metric) => !Number.isNaN(metric));
   const mean = defined.reduce((a, b) => a + b, 0) / defined.length;

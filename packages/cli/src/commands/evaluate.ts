@@ -4,7 +4,8 @@ import { type Ensemble, loadWeights, ownWeights, type ProfileMetrics } from '@co
 import { type Command, type Options, UsageError } from '../command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from '../device-options.ts';
 import { evaluationLeaf, inWords, openEvaluator } from '../evaluation.ts';
-import { LABELS, type MeasureName, meansLine, measuresEvent } from '../measures.ts';
+import { type GeneComparison, openGenes } from '../genes.ts';
+import { genesEvent, genesLine, LABELS, type MeasureName, meansLine, measuresEvent } from '../measures.ts';
 import { type Output, openOutput } from '../progress.ts';
 import { type DataOptions, openStudy, reopenStudy, type Study } from '../study.ts';
 import { type Evaluation, type Task, type TrackEvaluation, usage } from '../task.ts';
@@ -41,6 +42,11 @@ export const evaluate: Command = {
         "average over shifts, as 1,0,-1 (default: what the params file's ensemble_rc and ensemble_shifts say)",
     },
     spearman: { about: "Spearman's ρ of tracks too; keeps all predictions in memory" },
+    genes: {
+      value: 'FILE.bed',
+      about:
+        "genes too: of their spans, exons or starts (rows of one name), Pearson's r over genes and within them",
+    },
     'without-bias': { about: 'of chrombpnet: predict without the bias model' },
     ...DEVICE_OPTIONS,
     json: { about: 'one JSON object a genome, with every track' },
@@ -50,6 +56,7 @@ export const evaluate: Command = {
     const split = options.choice('split', ['train', 'valid', 'test']) ?? 'test';
     const { study, weights } = await usage(() => openModel(options));
     const ranks = options.flag('spearman');
+    const genes = await usage(() => genesOf(study, options.text('genes'), split));
     const ensembles = study.tasks.map((task) => ensembleOf(task, options));
     const mesh = await openMesh({
       devices: deviceChoice(options),
@@ -61,7 +68,7 @@ export const evaluate: Command = {
           study,
           task,
           split,
-          await onMesh(mesh, { study, task, weights, split, ranks }, ensembles[i], output),
+          await onMesh(mesh, { study, task, weights, split, ranks, genes }, ensembles[i], output),
           output,
         );
     } finally {
@@ -99,17 +106,33 @@ function ensembleOf({ averaging }: Task, options: Options): Ensemble | undefined
   };
 }
 
+/** @throws when the model or its data have no places of genes */
+async function genesOf(
+  { name, tasks }: Study,
+  path: string | undefined,
+  split: string,
+): Promise<GeneComparison | undefined> {
+  if (path === undefined) return undefined;
+  const [{ dataset, averaging }, other] = tasks as [Task, Task?];
+  if (other !== undefined)
+    throw new UsageError('--genes is for one genome at a time; name one in --data, as human=DIR');
+  if (averaging === undefined || dataset.diagonalOffset !== undefined || dataset.targetLength === 1)
+    throw new UsageError(`--genes is for tracks along a sequence; ${name} has none`);
+  return openGenes(path, dataset, split);
+}
+
 interface Job {
   readonly study: Study;
   readonly task: Task;
   readonly weights: Weights;
   readonly split: string;
   readonly ranks: boolean;
+  readonly genes: GeneComparison | undefined;
 }
 
 async function onMesh(
   mesh: Mesh,
-  { study, task, weights, split, ranks }: Job,
+  { study, task, weights, split, ranks, genes }: Job,
   ensemble: Ensemble | undefined,
   output: Output,
 ): Promise<Evaluation> {
@@ -125,6 +148,7 @@ async function onMesh(
   const evaluation = await evaluator.run(split, {
     onBatch: (done) => output.progress(`${split}: ${done}/${total} sequences`),
     ranks,
+    genes,
   });
   output.endProgress();
   await evaluator.close();
@@ -169,14 +193,15 @@ function reportTracks(
   what: Readonly<Record<string, unknown>>,
   of: string,
   dataset: Task['dataset'],
-  { measures, rows, sequences }: TrackEvaluation,
+  { measures, rows, sequences, genes }: TrackEvaluation,
   output: Output,
 ): void {
   const described = (track: number) => ({
     identifier: dataset.targets[track]?.identifier ?? String(track),
     description: dataset.targets[track]?.description ?? '',
   });
-  output.event({ ...what, ...measuresEvent(measures, rows, described) });
+  const ofGenes = genes === undefined ? {} : { genes: genesEvent(genes, described) };
+  output.event({ ...what, ...measuresEvent(measures, rows, described), ...ofGenes });
   output.say(`track  ${measures.map((measure) => LABELS[measure.name]).join('  ')}`);
   for (let track = 0; track < dataset.numTargets; track++) {
     const values = measures.map(({ name: metric, tracks }) => valueText(tracks.perTrack[track]!, metric));
@@ -184,6 +209,7 @@ function reportTracks(
     output.say(`${String(track).padStart(5)}  ${values.join('  ')}  ${identifier}  ${description}`);
   }
   output.say(`${of}: ${meansLine(measures, rows, sequences)}`);
+  if (genes !== undefined) output.say(`${of}: ${genesLine(genes)}`);
 }
 
 /** As wide as its heading. */
