@@ -2,16 +2,17 @@
 import type { HostTensor } from '@cohesin/core';
 import { type DistributeOptions, distribute, type Mesh, openMesh } from '@cohesin/distributed';
 import { BASENJI, basenjiStep } from './networks.ts';
-import { type Calibration, calibrate, foretold, SPLIT } from './predict.ts';
+import { AHEAD, bestSplit, type Calibration, calibrate, type Way as Foretold, foretold } from './predict.ts';
 import { environment, median, publish, summarize, table } from './report.ts';
 
 const BATCH = 8;
 const PARTS = 2;
+const SIDE_BY_SIDE = 4;
 const WARM_UP = 2;
 const STEPS = 14;
 const FORETOLD_WITHIN = 0.1;
 
-type Cut = Pick<DistributeOptions, 'leaves' | 'leavesPerSequence' | 'pipeline'>;
+type Cut = Pick<DistributeOptions, 'leaves' | 'leavesPerSequence' | 'sequencesOnDevice' | 'pipeline'>;
 
 /** One way to train on a batch. */
 interface Arm {
@@ -26,8 +27,7 @@ interface Way {
   readonly coupled: Arm;
   readonly uncoupled: Arm;
   readonly alone: Arm;
-  readonly within: 'data' | 'sequence';
-  readonly stages: number;
+  readonly simulated: Foretold;
   /** Of what uncoupled devices reach. */
   readonly bar: number;
 }
@@ -43,13 +43,16 @@ export async function scaling(): Promise<void> {
   const [wholes, inParts] = [await references(singles, whole), await references(singles, parts)];
   const train = async (name: string, cut: Cut): Promise<Arm> => arm(name, await trainer(pair, BATCH, cut));
   const data = await train('data parallel', whole(BATCH));
-  const sequence = await train('sequence parallel', parts());
-  const pipeline = { stages: ['stem', SPLIT] };
-  const stages = await train('pipeline of two stages', { ...whole(BATCH), pipeline });
+  const sequence = await train('sequence parallel', { ...parts(), sequencesOnDevice: SIDE_BY_SIDE });
+  const split = bestSplit(calibration, BATCH);
+  const pipeline = { stages: ['stem', split], ahead: AHEAD };
+  const stages = await train(`two stages, the second from ${split}`, { ...whole(BATCH), pipeline });
+  const simulated = { within: 'data', microbatches: BATCH } as const;
+  const inTwo = { within: 'sequence', sideBySide: SIDE_BY_SIDE, microbatches: BATCH } as const;
   const ways: readonly Way[] = [
-    { coupled: data, ...wholes, within: 'data', stages: 1, bar: 0.95 },
-    { coupled: sequence, ...inParts, within: 'sequence', stages: 1, bar: 0.9 },
-    { coupled: stages, ...wholes, within: 'data', stages: 2, bar: 0.8 },
+    { coupled: data, ...wholes, simulated, bar: 0.95 },
+    { coupled: sequence, ...inParts, simulated: inTwo, bar: 0.9 },
+    { coupled: stages, ...wholes, simulated: { ...simulated, split }, bar: 0.8 },
   ];
   await takeTurns(ways.flatMap(({ coupled, uncoupled, alone }) => [coupled, uncoupled, alone]));
   report(ways, calibration, pair);
@@ -111,10 +114,10 @@ function report(ways: readonly Way[], calibration: Calibration, mesh: Mesh): voi
     const times = [medianMs, bestMs, p90Ms, median(cpuMs)].map((ms) => ms.toFixed(0));
     return [name, ...times, ((1000 * BATCH) / medianMs).toFixed(2)];
   });
-  const results = ways.map(({ coupled, uncoupled, alone, within, stages, bar }) => {
+  const results = ways.map(({ coupled, uncoupled, alone, simulated, bar }) => {
     const measuredMs = median(coupled.wallMs);
     const work = median(coupled.cpuMs) / median(alone.cpuMs);
-    const simulatedMs = foretold(calibration, { within, stages, microbatches: BATCH });
+    const simulatedMs = foretold(calibration, simulated);
     const ofUncoupled = fraction(coupled, uncoupled);
     return { name: coupled.name, ofUncoupled, bar, work, measuredMs, simulatedMs };
   });
@@ -127,7 +130,7 @@ function report(ways: readonly Way[], calibration: Calibration, mesh: Mesh): voi
   ]);
   const head = ['', 'wall ms a step, median', 'best', 'p90', 'CPU ms', 'sequences/s'];
   const text = [
-    `A small Basenji (${BASENJI.lengthBp} bp, batch ${BATCH}) on software devices of one core each; all take turns, ${STEPS} steps each. Uncoupled devices train on half a batch each and exchange nothing: what coupled ones can reach. Sequence parallel, and what it is compared with, cuts each sequence into ${PARTS} parts.`,
+    `A small Basenji (${BASENJI.lengthBp} bp, batch ${BATCH}) on software devices of one core each; all take turns, ${STEPS} steps each. Uncoupled devices train on half a batch each and exchange nothing: what coupled ones can reach. Sequence parallel, and what it is compared with, cuts each sequence into ${PARTS} parts and takes ${SIDE_BY_SIDE} sequences side by side.`,
     table(['', 'of uncoupled', 'bar', 'CPU time of one device', 'simulated ms a step (error)'], summary),
     `Fractions are medians of ${STEPS} turns. A pipeline of two stages and ${BATCH} microbatches fills and drains: at best ${(BATCH / (BATCH + 1)).toFixed(2)}. The simulator has the time of each kernel from a profile of one sequence on one device, and the latency of a meeting from a chain of nine small convolutions on one and two devices (${calibration.costs.link.latencyMs.toFixed(2)} ms); it is to be within ${100 * FORETOLD_WITHIN} %.`,
     table(head, rows),

@@ -51,7 +51,7 @@ const BINDING_TYPES: Readonly<Record<BindingAccess, GPUBufferBindingType>> = {
 };
 
 /** Bytes moved between host and device at a time. */
-const TRANSFER_BYTES = 2 ** 26;
+export const TRANSFER_BYTES: number = 2 ** 26;
 
 /** A range of a buffer to read back. */
 interface ReadPart {

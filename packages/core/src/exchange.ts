@@ -52,6 +52,8 @@ export interface PipelineExchange {
   readonly stage: Exchange;
   /** All ranks. */
   readonly all: Gathering;
+  /** Whether `receive` would not have to wait. */
+  arrived(link: Link, microbatch: number): boolean;
   /** Waits for what another stage computed for a microbatch and this rank needs. */
   receive(link: Link, microbatch: number): Promise<readonly Parcel[]>;
   /** What of a link's tensors this rank hands on. */

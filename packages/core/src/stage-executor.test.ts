@@ -75,6 +75,7 @@ class Together {
           if (this.waiting.length === STAGES.length) this.gather();
         }),
     },
+    arrived: () => false,
     receive: ({ from, to }, microbatch) => this.message(`${from} ${to} ${microbatch}`).promise,
     given: ({ tensors }) =>
       tensors.flatMap(({ parts: [from, to] = [0, 1], parts }, tensor) =>

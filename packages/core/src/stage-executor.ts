@@ -1,6 +1,6 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
-import type { Device } from './device.ts';
+import { type Device, TRANSFER_BYTES } from './device.ts';
 import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
 import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
 import { type Gathered, gather, gatherLeaves } from './gathered.ts';
@@ -58,6 +58,8 @@ export class StageExecutor {
   private readonly dispatcher: Dispatcher;
   private readonly sums: Accumulators | undefined;
   private segments: readonly PreparedSegment[] = [];
+  /** What sends the messages of the last action. */
+  private sends: (() => Promise<void>)[] = [];
   private inputs: Readonly<Record<string, TypedArray>> = {};
 
   private constructor(
@@ -163,6 +165,7 @@ export class StageExecutor {
         ? async (prepared, leaves) => dispatcher.segment(prepared, frame, leaves)
         : (...of) => visitSegment({ dispatcher, memory, frame, visit }, ...of);
     for (const action of this.actions) await this.act(action, exchange, run);
+    await this.sendAll();
   }
 
   private async once(index: number, frame: Frame, visit: Visit | undefined): Promise<void> {
@@ -188,8 +191,11 @@ export class StageExecutor {
     const { set } = leaves[0]!;
     exchange.enter(kind, microbatch);
     if (kind === 'forward') uploadShare(this.memory, this.inputs, { share: microbatch, set });
-    for (const link of this.links(kind, 'to'))
+    for (const link of this.links(kind, 'to')) {
+      if (!exchange.arrived(link, microbatch)) await this.sendAll();
       for (const parcel of await exchange.receive(link, microbatch)) this.take(link, microbatch, parcel);
+    }
+    if (this.parts !== undefined) await this.sendAll(); // parts meet in this action, and another's may wait for a message
     exchange.enter(kind, microbatch);
     const [from, to] = this.program.actions[kind]!;
     for (const [index, prepared] of this.segments.slice(from, to).entries()) {
@@ -199,8 +205,32 @@ export class StageExecutor {
       const own = { leaves: this.parts, set };
       await gatherLeaves(this.memory, combine, [own], exchange.stage.round(microbatch));
     }
-    for (const link of this.links(kind, 'from'))
-      await exchange.send(link, microbatch, await this.parcels(link, microbatch, exchange));
+    const sends: (() => Promise<void>)[] = [];
+    for (const link of this.links(kind, 'from')) sends.push(await this.startSend(link, microbatch, exchange));
+    await this.sendAll();
+    this.sends = sends;
+  }
+
+  /**
+   * Has the device copy what goes to another stage, and gives what sends it once the copy is there: the next action is
+   * submitted before, so that the device need not wait for the host. A copy of several transfers is waited for, as later
+   * work may write over what is not copied yet.
+   */
+  private async startSend(
+    link: Link,
+    microbatch: number,
+    exchange: PipelineExchange,
+  ): Promise<() => Promise<void>> {
+    const parcels = this.parcels(link, microbatch, exchange);
+    parcels.catch(() => {}); // is thrown where it is sent
+    const bytes = exchange.given(link, microbatch).map(({ tensor }) => link.tensors[tensor]!.bytes);
+    if (bytes.reduce((a, b) => a + b, 0) > TRANSFER_BYTES) await parcels;
+    return async () => exchange.send(link, microbatch, await parcels);
+  }
+
+  /** A rank keeps nothing back while it waits for another. */
+  private async sendAll(): Promise<void> {
+    for (const send of this.sends.splice(0)) await send();
   }
 
   /** Links whose message comes before (`to`) or goes after (`from`) an action. */

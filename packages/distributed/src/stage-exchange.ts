@@ -77,6 +77,12 @@ export class ThreadPipeline implements PipelineExchange {
     this.at.rendezvous.enter(this.at.step(), action, { stage: this.at.stage, microbatch });
   }
 
+  arrived(link: Link, microbatch: number): boolean {
+    return this.find(link, microbatch, 'to').every(
+      ({ words, index }) => Atomics.load(words, index) === microbatch + 1,
+    );
+  }
+
   async receive(link: Link, microbatch: number): Promise<readonly Parcel[]> {
     const what = `the ${link.value} of microbatch ${microbatch} from stage ${link.from}`;
     return this.find(link, microbatch, 'to').flatMap(({ channel, words, index, message }) => {
