@@ -1,5 +1,6 @@
 /** `node run.js [--only NAME]`: measures and writes `benchmarks/results`. */
 import { parseArgs } from 'node:util';
+import { bits } from './bits.ts';
 import { bpnet } from './bpnet.ts';
 import { cold } from './cold.ts';
 import { fullSize } from './full-size.ts';
@@ -24,6 +25,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   roofline,
   peers,
   scaling,
+  bits,
   large,
   memory,
   mixed,
