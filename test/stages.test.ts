@@ -151,8 +151,8 @@ test('stages that cannot be are bad use', async () => {
   };
   await refused(['--schedule', '1f1b'], /--schedule is about stages of layers/);
   await refused(
-    ['--stages', 'trunk.0,trunk.2', '--parts', '4', '--replicas', '2'],
-    /--replicas is for devices that all have all layers/,
+    ['--stages', 'trunk.0,trunk.2', '--replicas', '2'],
+    /replicas is 2 but sequences are not cut into parts/,
   );
   await refused(
     ['--stages', 'trunk.0,trunk.2', '--devices', '3', '--stage-devices', '1,1'],

@@ -150,7 +150,17 @@ function partPlacements({ two, three }: SmallModel): Placement[] {
       RECOMPUTE,
     ),
     staged('stages 3 + 1, 1f1b', { stages: two, devices: [3, 1], schedule: '1f1b' }),
-    staged('stages 2 + 2 of sequences of their own, 1f1b', { stages: two, devices: [2, 2], within: 'data' }),
+    staged('stages 2 + 2, 2 replicas, 1f1b', { stages: two, devices: [2, 2] }, { replicas: 2 }),
+    staged(
+      'stages 3 + 1, 2 replicas, 1f1b, 1 ahead',
+      { stages: two, devices: [3, 1], ahead: 1 },
+      { replicas: 2 },
+    ),
+    staged(
+      'stages 4 + 4, 2 replicas, zero-bubble',
+      { stages: two, devices: [4, 4], schedule: 'zero-bubble' },
+      { replicas: 2 },
+    ),
     staged('stages 1 + 2 + 1, gpipe', { stages: three, devices: [1, 2, 1], schedule: 'gpipe' }),
     ...SCHEDULES.map((schedule) =>
       staged(`stages 4 + 2 + 2, ${schedule}`, { stages: three, devices: [4, 2, 2], schedule }),

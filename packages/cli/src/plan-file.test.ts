@@ -29,7 +29,6 @@ const PLAN: PlanFile = {
       { layers: ['trunk.0', 'trunk.1'], devices: 2 },
       { layers: ['trunk', 'head'], devices: 1 },
     ],
-    within: 'data',
     schedule: 'zero-bubble',
     ahead: 1,
     recompute: ['trunk.0'],
@@ -51,7 +50,6 @@ test('what is written reads back, and becomes the options of a run', async () =>
     pipeline: {
       stages: ['trunk.0|trunk.1', 'trunk|head'],
       devices: [2, 1],
-      within: 'data',
       schedule: 'zero-bubble',
       ahead: 1,
     },
@@ -88,14 +86,7 @@ test.each([
     { placement: { ...PLAN.placement, schedule: 'fast' } },
     /placement\.schedule: expected one of gpipe, 1f1b/,
   ],
-  [
-    { placement: { ...PLAN.placement, stages: PLAN.placement.stages.slice(0, 1) } },
-    /placement\.within is for a plan of several stages; there are 1/,
-  ],
-  [
-    { placement: { ...PLAN.placement, replicas: 2 } },
-    /placement\.replicas is for a plan of one stage; there are 2/,
-  ],
+  [{ placement: { ...PLAN.placement, replicas: 0 } }, /placement\.replicas: expected a whole number ≥ 1/],
   [
     { placement: { ...PLAN.placement, stages: [{ layers: ['*'] }] } },
     /placement\.stages\[0\]\.devices: expected a whole number ≥ 1, it is missing/,

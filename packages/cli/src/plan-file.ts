@@ -42,10 +42,11 @@ export interface LogicalPlan {
 export interface Placement {
   /** One that has all layers, or a pipeline. */
   readonly stages: readonly StagePlacement[];
-  /** Of one stage: groups of devices that have sequences of their own; by default as few as give every device a part. */
+  /**
+   * For sequences in parts: groups of the devices, or of those of each stage, that have sequences of their own; by default
+   * as few as give every device a part.
+   */
   readonly replicas?: number | undefined;
-  /** Of several stages, for sequences in parts: see `StagesOptions.within`. */
-  readonly within?: 'sequence' | 'data' | undefined;
   readonly schedule: ScheduleName;
   /** Further leaves that a stage begins before it first goes backward. */
   readonly ahead: number;
@@ -132,7 +133,6 @@ function placementOf(placement: Fields): Placement {
       .objects('stages')
       .map((stage, i) => stageOf(fields(stage, `${placement.where}.stages[${i}]`))),
     replicas: placement.has('replicas') ? placement.integer('replicas') : undefined,
-    within: placement.has('within') ? placement.choice('within', ['sequence', 'data']) : undefined,
     schedule: placement.choice('schedule', SCHEDULES, '1f1b'),
     ahead: placement.has('ahead') ? whole(placement, 'ahead') : 0,
     recompute: placement.has('recompute') ? texts(placement, 'recompute') : undefined,
@@ -140,11 +140,6 @@ function placementOf(placement: Fields): Placement {
   placement.finish();
   if (plan.stages.length === 0)
     throw new Error(`${placement.where}.stages: there is none; one has all layers`);
-  const [given, stages] = plan.stages.length > 1 ? ['replicas', 'one stage'] : ['within', 'several stages'];
-  if (placement.has(given!))
-    throw new Error(
-      `${placement.where}.${given} is for a plan of ${stages}; there are ${plan.stages.length}`,
-    );
   return plan;
 }
 

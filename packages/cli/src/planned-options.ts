@@ -43,12 +43,11 @@ export function plannedOptions(given: RunOptions, plan: NamedPlan, devicesGiven:
 }
 
 function pipelineOf({ placement }: NamedPlan): StagesOptions | undefined {
-  const { stages, schedule, ahead, within } = placement;
+  const { stages, schedule, ahead } = placement;
   if (stages.length === 1) return undefined;
   return {
     stages: stages.map(({ layers }) => layers.join('|')),
     devices: stages.map(({ devices }) => devices),
-    ...(within && { within }),
     schedule,
     ahead,
   };

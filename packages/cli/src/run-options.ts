@@ -55,7 +55,7 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   model: {
     value: 'NAME|FILE.json',
     about:
-      'basset, basenji2, basenji1, akita, enformer, bpnet, bpnet-lite, basepairnet, chrombpnet-bias or chrombpnet; or a params file of Basenji, Baskerville or (model.name) one of the last six',
+      'basset, basenji2, basenji1, akita, borzoi, enformer, bpnet, bpnet-lite, basepairnet, chrombpnet-bias or chrombpnet; or a params file of Basenji, Baskerville or (model.name) one of the last six',
   },
   data: {
     value: 'DIR|human=DIR,mouse=DIR',
@@ -108,7 +108,7 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   replicas: {
     value: 'D',
     about:
-      'with --parts: groups of devices that have sequences of their own (default: as few as give every device a part)',
+      'with --parts: groups of devices, or of those of each stage, that have sequences of their own (default: as few as give every device a part)',
   },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
   'checkpoint-every': {

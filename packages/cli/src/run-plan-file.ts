@@ -73,12 +73,12 @@ export function planFileOf({ study, plan, bitsId, mesh }: Training): PlanFile {
 function placementOf(plan: RunPlan): Placement {
   const { pipeline, devices, replicas, recompute, batch, parts, leaves } = plan;
   const count = deviceCount(devices);
-  const { schedule = '1f1b', ahead = 0, within } = pipeline ?? {};
+  const { schedule = '1f1b', ahead = 0 } = pipeline ?? {};
   const cut = { leaves: parts > 1 ? batch * parts : leaves, leavesPerSequence: parts };
-  const ranks = pipeline && pipelineOf(pipeline, count, cut).stages;
+  const ranks = pipeline && pipelineOf(pipeline, count, cut, replicas).stages;
   const stages = pipeline?.stages.map((layers, stage) => ({
     layers: layers.split('|'),
     devices: ranks![stage]!.length,
   })) ?? [{ layers: ['*'], devices: count }];
-  return { stages, replicas, within, schedule, ahead, recompute };
+  return { stages, replicas, schedule, ahead, recompute };
 }

@@ -123,9 +123,8 @@ async function checkDevices(
   pipeline: StagesOptions | undefined,
 ): Promise<void> {
   if (pipeline !== undefined) {
-    if (replicas !== undefined)
-      throw new UsageError('--replicas is for devices that all have all layers; leave it or --stages out');
-    pipelineOf(pipeline, devices, { leaves: parts > 1 ? batch * parts : leaves, leavesPerSequence: parts });
+    const cut = { leaves: parts > 1 ? batch * parts : leaves, leavesPerSequence: parts };
+    await usage(async () => pipelineOf(pipeline, devices, cut, replicas));
     return;
   }
   if (parts > 1 || replicas !== undefined) {

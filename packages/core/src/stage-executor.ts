@@ -273,6 +273,7 @@ export class StageExecutor {
     const { segments, kept } = this.program;
     const count = this.program.leaves / this.program.leavesPerSequence;
     const sequences = divided ? kept.map((one) => ({ ...one, first: 0, count })) : [];
+    const gives = this.parts === undefined || this.parts[0] === 0; // one of the ranks that share a sequence
     const leaves = segments.flatMap(({ combine }) =>
       combine.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
         return { slot, bytes: bytesPerLeaf, first: from, count: to - from };
@@ -284,7 +285,7 @@ export class StageExecutor {
           buffer: this.buffers.of(slot, 0),
           offset: i * bytes,
           bytes,
-          own: this.sets.has(first + i),
+          own: gives && this.sets.has(first + i),
         };
       }),
     );

@@ -80,7 +80,8 @@ function dealTo(groups: readonly Replica[], cut: Cut): Share[][] {
   );
 }
 
-function checkReplicas(cut: Cut, ranks: number, replicas = 1): void {
+/** @throws unless sequences are cut into parts and each group can have a rank. */
+export function checkReplicas(cut: Cut, ranks: number, replicas = 1): void {
   if (!Number.isInteger(replicas) || replicas < 1 || replicas > ranks)
     throw new Error(
       `replicas is ${replicas} but there are ${ranks} devices; choose a whole number from 1 to ${ranks}`,

@@ -31,7 +31,8 @@ export interface DistributeOptions extends BuildOptions {
   readonly state?: DistributedState;
   /**
    * Groups of ranks that have sequences of their own, where sequences are cut into parts: the ranks of a group share each
-   * of its sequences. By default as few as give every rank a part.
+   * of its sequences. By default as few as give every rank a part. In a pipeline, groups of the ranks of each stage, as
+   * many of these as it has ranks for; by default one.
    */
   readonly replicas?: number;
   /** Cut the layers into stages that different ranks have, instead of giving every rank all of them. */

@@ -182,7 +182,7 @@ test('parts of sequences in stages have the bits of one device, whoever has whic
   const hash = async (
     devices: number,
     pipeline?: StagesOptions,
-    more: { readonly recompute?: readonly string[] } = {},
+    more: { readonly recompute?: readonly string[]; readonly replicas?: number } = {},
   ): Promise<string> => {
     const step = await distribute(stepOf(attentiveModel()), {
       mesh: await meshes.of(devices),
@@ -208,7 +208,7 @@ test('parts of sequences in stages have the bits of one device, whoever has whic
     await hash(3, { stages: ['stem', 'attend'], devices: [2, 1] }, { recompute: ['*'] }),
     await hash(4, { stages: ['stem', 'deep.norm', 'last'], devices: [1, 2, 1], schedule: 'zero-bubble' }),
     await hash(4, { stages: ['stem', 'attend'], devices: [3, 1], schedule: 'zero-bubble' }),
-    await hash(4, { stages: ['stem', 'attend'], devices: [1, 3], within: 'data' }),
+    await hash(4, { stages: ['stem', 'attend'], devices: [3, 1], ahead: 1 }, { replicas: 2 }),
   ];
   expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
 });
@@ -320,14 +320,12 @@ test('what cannot go through stages is refused before work starts, with what to 
     /2 stages on 2 \+ 1 devices, but the mesh has 2/,
   );
   const parts = { leaves: 1, leavesPerSequence: 4 };
-  await refused(
-    fn(),
-    { ...parts, leavesPerSequence: 1, leaves: 6, pipeline: { stages: TWO, within: 'sequence' } },
-    /within is 'sequence', but sequences are not cut into parts/,
-  );
+  await refused(fn(), { replicas: 2 }, /replicas is 2 but sequences are not cut into parts/);
   const mesh = await meshes.of(4);
   const pipeline = { stages: TWO, devices: [3, 1] };
   await expect(
     distribute(fn(), { mesh, ...OPTIONS, ...parts, leavesPerSequence: 2, pipeline }),
-  ).rejects.toThrow(/a stage on 3 devices but only 2 parts of a sequence; use at most 2 devices/);
+  ).rejects.toThrow(
+    /a stage on 3 devices but only 2 parts of a sequence; use at most 2 devices for it, more replicas or more parts/,
+  );
 });

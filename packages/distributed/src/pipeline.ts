@@ -14,7 +14,7 @@ import {
   setsInFlight,
   type Traceable,
 } from '@cohesin/core';
-import { type Cut, cutOf } from './deal.ts';
+import { type Cut, checkReplicas, cutOf } from './deal.ts';
 import type { DistributeOptions, LoadedFunction } from './distribute.ts';
 import {
   type ExchangeMemory,
@@ -29,6 +29,7 @@ import { groupOf } from './rendezvous.ts';
 import { assigns, batchBytes, batchMemory, type DistributedProgram } from './runner.ts';
 import {
   checkSchedule,
+  groupCount,
   isTransfer,
   makeSchedule,
   type Pipeline,
@@ -48,14 +49,9 @@ export interface StagesOptions {
   readonly stages: readonly string[];
   /** Devices of each stage, which share its work; as even as they divide by default, the first stages having more. */
   readonly devices?: readonly number[];
-  /**
-   * How the devices of a stage share sequences that are cut into parts: each has parts of every sequence (`sequence`, the
-   * default), or all parts of sequences of its own (`data`), as with whole sequences.
-   */
-  readonly within?: 'sequence' | 'data';
   /** Default `1f1b`. */
   readonly schedule?: ScheduleName;
-  /** Further leaves that a stage begins before it first goes backward, to hide transfers; none by default. */
+  /** Further microbatches that stages begin before they first go backward: see `ScheduleOptions`. None by default. */
   readonly ahead?: number;
 }
 
@@ -67,9 +63,9 @@ export async function loadStages(
   fn: Traceable,
   options: DistributeOptions & { readonly state: DistributedState; readonly pipeline: StagesOptions },
 ): Promise<LoadedFunction> {
-  const { mesh, state, pipeline: wanted } = options;
+  const { mesh, state, pipeline: wanted, replicas } = options;
   const cut = cutOf(options);
-  const pipeline = pipelineOf(wanted, mesh.ranks.length, cut);
+  const pipeline = pipelineOf(wanted, mesh.ranks.length, cut, replicas);
   const { schedule = '1f1b', ahead = 0 } = wanted;
   const microbatches = cut.leavesPerSequence === 1 ? cut.leaves : cut.leaves / cut.leavesPerSequence;
   const training = trainingActions(makeSchedule(schedule, pipeline, microbatches, { ahead }));
@@ -118,8 +114,16 @@ export async function loadStages(
   return { job, parameters: built.parameters, counters: built.counters };
 }
 
-/** Ranks of each stage, one after the other. */
-export function pipelineOf({ stages, devices, within }: StagesOptions, ranks: number, cut: Cut): Pipeline {
+/**
+ * Ranks of each stage, one after the other. Those of a stage share each sequence, where it is cut into parts, or form
+ * `replicas` groups that each share their own; whole sequences are dealt to them in turn.
+ */
+export function pipelineOf(
+  { stages, devices }: StagesOptions,
+  ranks: number,
+  cut: Cut,
+  replicas?: number,
+): Pipeline {
   if (stages.length < 2)
     throw new StageError(`stages: ${stages.length} stage; give two or more, or leave the pipeline out`);
   if (devices === undefined && ranks < stages.length)
@@ -133,34 +137,44 @@ export function pipelineOf({ stages, devices, within }: StagesOptions, ranks: nu
       `stages: ${stages.length} stages on ${counts.join(' + ')} devices, but the mesh has ${ranks}; give each stage at least one, and all of them together ${ranks}`,
     );
   const { leaves, leavesPerSequence: parts } = cut;
-  const sharing = parts === 1 ? 'data' : (within ?? 'sequence');
-  if (parts === 1 && within === 'sequence')
-    throw new StageError(
-      "stages: within is 'sequence', but sequences are not cut into parts; leave within out, or cut them",
-    );
-  const shares = sharing === 'sequence' ? parts : leaves / parts;
-  const most = Math.max(...counts);
-  if (most > shares)
-    throw new StageError(
-      sharing === 'sequence'
-        ? `stages: a stage on ${most} devices but only ${parts} parts of a sequence; use at most ${parts} devices for a stage, or more parts`
-        : `stages: a stage on ${most} devices but only ${shares} ${parts === 1 ? 'leaves' : 'sequences'}; use at most ${shares} devices for a stage, or a larger batch`,
-    );
+  checkReplicas(cut, ranks, replicas);
   let next = 0;
-  return {
-    stages: counts.map((count) => Array.from({ length: count }, () => next++)),
-    within: sharing,
-    ...(sharing === 'sequence' ? { leaves: counts.map(() => parts) } : {}),
-  };
+  const placed = counts.map((count) => Array.from({ length: count }, () => next++));
+  const pipeline: Pipeline =
+    parts === 1
+      ? { stages: placed, within: 'data' }
+      : {
+          stages: placed,
+          within: 'sequence',
+          replicas: Math.min(replicas ?? 1, leaves / parts),
+          leaves: counts.map(() => parts),
+        };
+  const most = Math.max(...counts);
+  if (parts === 1 && most > leaves)
+    throw new StageError(
+      `stages: a stage on ${most} devices but only ${leaves} leaves; use at most ${leaves} devices for a stage, or a larger batch`,
+    );
+  for (const [stage, count] of counts.entries()) {
+    const groups = groupCount(pipeline, stage);
+    if (parts > 1 && Math.ceil(count / groups) > parts)
+      throw new StageError(
+        `stages: ${groups === 1 ? `a stage on ${count} devices` : `${groups} groups of a stage on ${count} devices`} but only ${parts} parts of a sequence; use at most ${parts * groups} devices for it, more replicas or more parts`,
+      );
+  }
+  return pipeline;
 }
 
 /** Of each rank of a stage, which parts of a sequence it has. */
-function partsOf({ stages, within }: Pipeline, stage: number, parts: number): number[][] {
-  const ranks = stages[stage]!.length;
-  return Array.from({ length: ranks }, (_, i) => {
-    const [from, to] = within === 'sequence' ? share(parts, i, ranks) : [0, parts];
-    return Array.from({ length: to - from }, (_, part) => from + part);
-  });
+function partsOf(pipeline: Pipeline, stage: number, parts: number): number[][] {
+  const groups = Array.from({ length: groupCount(pipeline, stage) }, (_, group) =>
+    ranksOn(pipeline, stage, group),
+  );
+  return groups.flatMap((ranks) =>
+    ranks.map((_, i) => {
+      const [from, to] = pipeline.within === 'sequence' ? share(parts, i, ranks.length) : [0, parts];
+      return Array.from({ length: to - from }, (_, part) => from + part);
+    }),
+  );
 }
 
 /** Devices of a stage where they are divided evenly. */
@@ -335,7 +349,8 @@ function channelsFrom(
             work[from < to ? receiver : sender]!.actions.map(({ microbatch }) => microbatch),
           );
           const slots = new Map([...earlier].filter(([microbatch]) => later.has(microbatch)));
-          const isFirst = pipeline.within === 'data' || sender === pipeline.stages[from]![0];
+          const [microbatch] = slots.keys();
+          const isFirst = microbatch !== undefined && ranksOn(pipeline, from, microbatch)[0] === sender;
           const shared = work[receiver]!.parts!.filter((part) => work[sender]!.parts!.includes(part));
           const pieces = piecesHanded(tensors, shared, isFirst);
           const ends = { value, from: sender, to: receiver, stages: [from, to] as const };

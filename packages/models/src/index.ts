@@ -11,6 +11,7 @@ export {
 export { basenji1Weights } from './basenji1/weights.ts';
 export * from './basset/model.ts';
 export * from './basset/weights.ts';
+export * from './borzoi/model.ts';
 export {
   type BuiltProfileModel,
   isProfileModel,

@@ -6,6 +6,7 @@ import { basenji1 } from './basenji1/model.ts';
 import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
+import { borzoi } from './borzoi/model.ts';
 import { type BuilderOptions, type BuiltModel, modelFromParams } from './builder/model.ts';
 import { readTraining } from './builder/training.ts';
 
@@ -14,10 +15,11 @@ const NAMED: Readonly<Record<string, () => BuiltModel>> = {
   basenji2: () => basenji2(),
   basenji1: () => basenji1AsPublished(),
   akita: () => akita(),
+  borzoi: () => borzoi(),
 };
 
 /**
- * A published model by name (`basset`, `basenji2`, `basenji1`, `akita`), or the model of a Basenji or baskerville parameter file.
+ * A published model by name (`basset`, `basenji2`, `basenji1`, `akita`, `borzoi`), or the model of a Basenji or baskerville parameter file.
  *
  * @throws when there is no such name, the file cannot be read, or it describes no model that can be built.
  */

@@ -208,8 +208,7 @@ async function planFileOf(
     },
     placement: {
       stages: placed.map(({ layers, devices }) => ({ layers, devices })),
-      replicas: placed.length === 1 && parts > 1 ? (within === 'data' ? devices : 1) : undefined,
-      within: placed.length > 1 && parts > 1 ? within : undefined,
+      replicas: parts === 1 ? undefined : within === 'data' ? devices : 1,
       schedule,
       ahead,
       recompute: again.length === 0 ? undefined : again,

@@ -31,6 +31,11 @@ export interface Pipeline {
    * `data`, each computes microbatches of its own, dealt in turn.
    */
   readonly within: 'sequence' | 'data';
+  /**
+   * Under `sequence`: groups that the ranks of each stage form, as many as it can. Each computes microbatches of its own,
+   * dealt in turn, all its ranks together; one group by default.
+   */
+  readonly replicas?: number;
   /** Leaves of a microbatch in each stage, dealt to its ranks in order; default: one for each rank. */
   readonly leaves?: readonly number[];
 }

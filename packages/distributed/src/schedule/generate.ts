@@ -1,6 +1,6 @@
 /** Schedules as pure functions of the pipeline: what each rank computes in which order, and the transfers around it. */
 import type { Action, Compute, Pipeline, Schedule, Work } from './action.ts';
-import { ranksOn, stageOfRanks, transfersAround } from './pipeline.ts';
+import { groupCount, ranksOn, stageOfRanks, transfersAround } from './pipeline.ts';
 
 export const SCHEDULES = ['gpipe', '1f1b', 'zero-bubble'] as const;
 export type ScheduleName = (typeof SCHEDULES)[number];
@@ -52,11 +52,11 @@ type Order = (readonly [Work, microbatch: number])[];
  * Microbatches that each rank of a stage begins before its first backward pass: one more than keep the next stage busy.
  * With one rank a stage that is the number of stages from this one on.
  */
-function warmUp({ stages, within }: Pipeline, ahead: number): number[] {
+function warmUp(pipeline: Pipeline, ahead: number): number[] {
   const depths: number[] = [];
   let next = 0; // microbatches in the next stage
-  for (const [stage, ranks] of [...stages.entries()].reverse()) {
-    const own = within === 'data' ? ranks.length : 1;
+  for (const stage of [...pipeline.stages.keys()].reverse()) {
+    const own = groupCount(pipeline, stage);
     depths[stage] = 1 + Math.ceil(next / own) + (next > 0 ? ahead : 0);
     next = depths[stage]! * own;
   }

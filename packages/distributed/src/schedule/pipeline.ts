@@ -24,10 +24,17 @@ export function stageOfRanks({ stages }: Pipeline): number[] {
   return owners;
 }
 
+/** Groups of a stage's ranks that work on microbatches of their own. */
+export function groupCount({ stages, within, replicas = 1 }: Pipeline, stage: number): number {
+  const ranks = stages[stage]!.length;
+  return within === 'sequence' ? Math.min(replicas, ranks) : ranks;
+}
+
 /** Ranks of a stage that work on a microbatch. */
-export function ranksOn({ stages, within }: Pipeline, stage: number, microbatch: number): readonly number[] {
-  const ranks = stages[stage]!;
-  return within === 'sequence' ? ranks : [ranks[microbatch % ranks.length]!];
+export function ranksOn(pipeline: Pipeline, stage: number, microbatch: number): readonly number[] {
+  const ranks = pipeline.stages[stage]!;
+  const groups = groupCount(pipeline, stage);
+  return ranks.slice(...share(ranks.length, microbatch % groups, groups));
 }
 
 /** What a rank receives before a computation and sends after it, a value for each peer. */

@@ -24,6 +24,8 @@ export function randomPipeline(random: Random): Pipeline {
     Array.from({ length: 1 + Math.floor(random() * 3) }, () => rank++),
   );
   const within = random() < 0.5 ? 'sequence' : 'data';
+  if (within === 'sequence' && random() < 0.3)
+    return { stages, within, replicas: 1 + Math.floor(random() * 3) };
   return random() < 0.5
     ? { stages, within }
     : { stages, within, leaves: stages.map(() => pick([6, 8, 24], random)) };

@@ -1,5 +1,6 @@
 /** For what on other ranks each action of a schedule waits. */
 import { type Action, formatAction, isTransfer, type Schedule, type Transfer } from './action.ts';
+import { ranksOn } from './pipeline.ts';
 
 /** A position in the schedule. */
 export interface At {
@@ -31,7 +32,7 @@ export class ScheduleError extends Error {
 
 /**
  * A receive waits for its send; a send for the receive of `buffers` values before, or with none for its own; under
- * `within: 'sequence'` the ranks of a stage compute together.
+ * `within: 'sequence'` the ranks of a stage that share a microbatch compute together.
  *
  * @throws ScheduleError where a transfer or a computation has no partner, or transfers come in different orders.
  */
@@ -59,7 +60,7 @@ function meetWithinStages(
   for (const [rank, list] of actions.entries()) {
     for (const [index, action] of list.entries()) {
       if (isTransfer(action)) continue;
-      for (const peer of pipeline.stages[action.stage]!) {
+      for (const peer of ranksOn(pipeline, action.stage, action.microbatch)) {
         if (peer === rank) continue;
         const place = places[peer]!.get(formatAction(action));
         if (place === undefined)

@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { nn } from '@cohesin/core';
 import { describe, expect, test } from 'vitest';
+import { borzoi, borzoiParams } from '../borzoi/model.ts';
 import { type BuiltModel, modelFromParams } from './model.ts';
 import { kerasWeights } from './weights.ts';
 
@@ -99,33 +100,6 @@ const TRAIN = {
   train_epochs_max: 200,
 };
 
-/** calico/borzoi examples/params_pred.json */
-const BORZOI = {
-  train: { ...TRAIN, loss: 'poisson_mn', total_weight: 0.2 },
-  model: {
-    ...CALICO,
-    seq_length: 524_288,
-    trunk: [
-      {
-        name: 'conv_dna',
-        filters: 512,
-        kernel_size: 15,
-        norm_type: null,
-        activation: 'linear',
-        pool_size: 2,
-      },
-      { ...TOWER, num_convs: 1 },
-      TRANSFORMERS,
-      { name: 'unet_conv', kernel_size: 3, upsample_conv: true },
-      { name: 'unet_conv', kernel_size: 3, upsample_conv: true },
-      { name: 'Cropping1D', cropping: 16 },
-      { name: 'conv_nac', filters: 1_920, dropout: 0.1 },
-    ],
-    head_human: { name: 'final', units: 7_611, activation: 'softplus' },
-    head_mouse: { name: 'final', units: 2_608, activation: 'softplus' },
-  },
-};
-
 /** calico/basenji manuscripts/enformer/params_enformer.json, Basenji's own Enformer. */
 const BASENJI_ENFORMER = {
   train: { ...TRAIN, loss: 'poisson' },
@@ -156,7 +130,7 @@ test('Akita has its published size: 448 bins of 2,048 bp, pairs two or more apar
 });
 
 test('Borzoi has its published size with the human head', () => {
-  const built = modelFromParams(BORZOI);
+  const built = borzoi();
   expect(trainable(built)).toBe(185_892_699);
   expect(built.config).toMatchObject({ outputShape: [16_352, 7_611], binBp: 32, cropBp: 512 });
   expect(built.train).toMatchObject({ optimizer: 'adam', loss: 'poisson_mn', totalWeight: 0.2 });
@@ -170,7 +144,7 @@ test("Basenji's Enformer gives 896 bins of 128 bp", () => {
 describe.skipIf(!existsSync(LISTS))('published lists of names and shapes (../shared/spec/tensors)', () => {
   test.each([
     ['akita_keras_h5.tsv', AKITA],
-    ['borzoi_pred_human_keras_h5.tsv', BORZOI],
+    ['borzoi_pred_human_keras_h5.tsv', borzoiParams()],
   ])('%s is what the model has', async (list, params) => {
     const lines = (await readFile(join(LISTS, list), 'utf8')).split('\n');
     const published = lines.filter((line) => line !== '' && !line.startsWith('#'));
