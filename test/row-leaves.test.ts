@@ -7,7 +7,7 @@ import {
   type Traceable,
   trainStep,
 } from '@cohesin/core';
-import { distribute, hashState, hostTensors } from '@cohesin/distributed';
+import { type DistributeOptions, distribute, hashState, hostTensors } from '@cohesin/distributed';
 import { meshPool } from '@cohesin/distributed/testing';
 import { enformer, lossOf, optimizerOf } from '@cohesin/models';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -28,6 +28,8 @@ interface Case {
   readonly y: readonly number[];
   readonly loss: nn.Loss;
   readonly optimizer: Optimizer;
+  /** Where two stages of its layers begin. */
+  readonly stages: readonly [string, string];
 }
 
 /** 32 bins of 4 bp, of which 24 are kept: the outer two of 8 parts have none. */
@@ -48,6 +50,7 @@ const ENFORMER: Case = {
   y: [SEQUENCES, 24, 3],
   loss: nn.poissonLoss,
   optimizer: adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.2) }),
+  stages: ['trunk.stem', 'trunk.transformer'],
 };
 
 const { config, train } = smallAkita();
@@ -57,6 +60,7 @@ const AKITA: Case = {
   y: [SEQUENCES, ...config.outputShape],
   loss: lossOf(train),
   optimizer: optimizerOf(train),
+  stages: ['trunk.0', 'head'],
 };
 
 function step({ model, loss, optimizer }: Case): Traceable {
@@ -72,11 +76,11 @@ interface Result {
 async function trained(
   one: Case,
   devices: number,
-  leaves: { readonly leaves?: number; readonly leavesPerSequence?: number },
+  placed: Pick<DistributeOptions, 'leaves' | 'leavesPerSequence' | 'replicas' | 'pipeline'>,
   steps: number,
 ): Promise<Result> {
   const inputs = { x: one.x, y: one.y };
-  const run = await distribute(step(one), { mesh: await meshes.of(devices), inputs, seed: 5, ...leaves });
+  const run = await distribute(step(one), { mesh: await meshes.of(devices), inputs, seed: 5, ...placed });
   const losses: number[] = [];
   const count = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
   for (let i = 0; i < steps; i++) {
@@ -94,10 +98,17 @@ describe.each([
   ['Enformer', ENFORMER],
   ['Akita', AKITA],
 ] as const)('a small %s, its sequences cut into 8 parts', (_, one) => {
-  test('the same weights on 1, 2, 3 and 8 devices after 20 steps', async () => {
+  test('the same weights after 20 steps on 1, 3 and 8 devices, on two groups, and in stages that share parts', async () => {
     const hashes: string[] = [];
-    for (const devices of [1, 2, 3, 8])
-      hashes.push((await trained(one, devices, { leavesPerSequence: 8 }, 20)).hash);
+    const [stages, leavesPerSequence] = [one.stages, 8];
+    for (const [devices, placed] of [
+      [1, {}],
+      [3, {}],
+      [8, {}],
+      [2, { replicas: 2 }],
+      [4, { replicas: 2, pipeline: { stages, devices: [3, 1], schedule: 'zero-bubble' } }],
+    ] as const)
+      hashes.push((await trained(one, devices, { leavesPerSequence, ...placed }, 20)).hash);
     expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
   }, 300_000);
 

@@ -35,6 +35,8 @@ export interface EvaluatorOptions {
   readonly sequencesPerLeaf: number;
   /** Parts of each sequence, which devices share; 1 by default. */
   readonly parts?: number;
+  /** Groups of devices that share sequences of their own, as in training. */
+  readonly replicas?: number | undefined;
   /** Stages that the layers are cut into, as in training; none by default. */
   readonly pipeline?: StagesOptions | undefined;
   /** What predictions are averaged over; nothing by default. */
@@ -44,15 +46,17 @@ export interface EvaluatorOptions {
 /** Compiles inference: every device works on one leaf at a time, or on its parts of one sequence. */
 export async function openEvaluator(
   task: Task,
-  { mesh, state, sequencesPerLeaf, parts = 1, pipeline, ensemble }: EvaluatorOptions,
+  { mesh, state, sequencesPerLeaf, parts = 1, replicas, pipeline, ensemble }: EvaluatorOptions,
 ): Promise<Evaluator> {
-  const leaves = parts > 1 ? Math.ceil(mesh.ranks.length / parts) : mesh.ranks.length;
+  const groups = replicas ?? Math.ceil(mesh.ranks.length / parts);
+  const leaves = parts > 1 ? groups : mesh.ranks.length;
   const batch = leaves * sequencesPerLeaf;
   const predict = await distribute(task.predictStep(), {
     mesh,
     ...leavesOfPlan({ leaves, parts }),
     inputs: batchInputs(batch, task.inputs),
     ...(state === undefined ? {} : { state }),
+    ...(replicas === undefined ? {} : { replicas }),
     ...(pipeline === undefined ? {} : { pipeline }),
   });
   const predictor = predictorOf(task, predict, batch, ensemble);

@@ -180,12 +180,12 @@ class Run {
   /** Of each genome that has validation sequences. */
   private async evaluators(): Promise<ReadonlyMap<Task, Evaluator>> {
     const { study, mesh, weights, plan } = this.training;
-    const { batch, leaves, parts, pipeline } = plan;
+    const { batch, leaves, parts, replicas, pipeline } = plan;
     const sequencesPerLeaf = batch / leaves;
     const evaluators = new Map<Task, Evaluator>();
     for (const task of study.tasks) {
       if ((task.dataset.splits.valid?.files.length ?? 0) === 0) continue;
-      const options = { mesh, state: weights, sequencesPerLeaf, parts, pipeline };
+      const options = { mesh, state: weights, sequencesPerLeaf, parts, replicas, pipeline };
       evaluators.set(task, await openEvaluator(task, options));
     }
     return evaluators;
