@@ -1,6 +1,5 @@
 import type { ProgramBuffers } from './buffers.ts';
-import type { Device } from './device.ts';
-import type { SumParts } from './exchange.ts';
+import type { BufferRange, Device } from './device.ts';
 import type { GradientSums, Program } from './program.ts';
 
 /** The gradient sums of a program on its device: started before the first leaf, finished by the update. */
@@ -26,19 +25,16 @@ export class Accumulators {
     this.device.queue.writeBuffer(this.buffer(this.sums.scaleSlot), 0, q as Int32Array<ArrayBuffer>);
   }
 
-  /** What the leaves of this device added; the sums themselves only when they are needed elsewhere. */
-  async read(withSums: boolean): Promise<SumParts> {
-    const peakPart = { buffer: this.buffer(this.sums.peakSlot), bytes: 4 * this.sums.tensors.length };
-    const sumPart = { buffer: this.buffer(this.sums.slot), bytes: this.bytes };
-    const read = await this.device.read(withSums ? [peakPart, sumPart] : [peakPart]);
-    const [peaks, sums] = read.map((part) => new Uint32Array(part.slice().buffer));
-    return { peaks: peaks!, sums };
+  /** Bits of the largest |leaf gradient| of this device, of each tensor. */
+  async peaks(): Promise<Uint32Array<ArrayBuffer>> {
+    const bytes = 4 * this.sums.tensors.length;
+    const [peaks] = await this.device.read([{ buffer: this.buffer(this.sums.peakSlot), bytes }]);
+    return new Uint32Array(peaks!.buffer);
   }
 
-  /** Puts the sums over all leaves in place of this device's. */
-  write(sums: Uint32Array): void {
-    const { buffer, byteOffset, byteLength } = sums as Uint32Array<ArrayBuffer>;
-    this.device.write(this.buffer(this.sums.slot), 0, new Uint8Array(buffer, byteOffset, byteLength));
+  /** Where the sums of all tensors lie. */
+  get range(): BufferRange {
+    return { buffer: this.buffer(this.sums.slot), bytes: this.bytes };
   }
 
   private buffer(slot: number): GPUBuffer {

@@ -53,11 +53,16 @@ const BINDING_TYPES: Readonly<Record<BindingAccess, GPUBufferBindingType>> = {
 /** Bytes moved between host and device at a time. */
 export const TRANSFER_BYTES: number = 2 ** 26;
 
-/** A range of a buffer to read back. */
-interface ReadPart {
+/** A range of a buffer. */
+export interface BufferRange {
   readonly buffer: GPUBuffer;
   readonly offset?: number;
   readonly bytes: number;
+}
+
+/** A range to read back, and the host memory it is copied to, which may be shared. */
+export interface ReadInto extends BufferRange {
+  readonly to: Uint8Array;
 }
 
 /** One GPU, or a software driver: owns its buffers and compiled pipelines. Close it when done. */
@@ -176,32 +181,34 @@ export class Device {
     }
   }
 
+  /** Copies ranges of buffers to new host memory. */
+  async read(ranges: readonly BufferRange[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    const values = ranges.map(({ bytes }) => new Uint8Array(bytes));
+    await this.readInto(ranges.map((range, i) => ({ ...range, to: values[i]! })));
+    return values;
+  }
+
   /** Copies ranges of buffers to host memory, a wait for each `TRANSFER_BYTES`. */
-  async read(parts: readonly ReadPart[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    const total = parts.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (total <= TRANSFER_BYTES) return this.readAtOnce(parts, total);
-    const values = parts.map(({ bytes }) => new Uint8Array(bytes));
-    let round: (ReadPart & { readonly to: Uint8Array<ArrayBuffer> })[] = [];
+  async readInto(parts: readonly ReadInto[]): Promise<void> {
+    let round: ReadInto[] = [];
     let room = TRANSFER_BYTES;
     const finish = async (): Promise<void> => {
-      const pieces = await this.readAtOnce(round, TRANSFER_BYTES - room);
-      for (const [i, piece] of pieces.entries()) round[i]!.to.set(piece);
+      await this.readAtOnce(round, TRANSFER_BYTES - room);
       [round, room] = [[], TRANSFER_BYTES];
     };
-    for (const [i, { buffer, offset = 0, bytes }] of parts.entries()) {
+    for (const { buffer, offset = 0, bytes, to } of parts) {
       for (let at = 0, size = 0; at < bytes; at += size) {
         if (room === 0) await finish();
         size = Math.min(room, bytes - at);
-        round.push({ buffer, offset: offset + at, bytes: size, to: values[i]!.subarray(at, at + size) });
+        round.push({ buffer, offset: offset + at, bytes: size, to: to.subarray(at, at + size) });
         room -= size;
       }
     }
     await finish();
-    return values;
   }
 
-  private async readAtOnce(parts: readonly ReadPart[], total: number): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (total === 0) return parts.map(() => new Uint8Array(0));
+  private async readAtOnce(parts: readonly ReadInto[], total: number): Promise<void> {
+    if (total === 0) return;
     const staging = this.takeStaging(total);
     const encoder = this.encoder('read');
     let at = 0;
@@ -212,14 +219,14 @@ export class Device {
     this.submit(encoder);
     await staging.mapAsync(GPUMapMode.READ);
     this.check('reading back');
-    const all = new Uint8Array(staging.getMappedRange()).slice(0, total);
+    const all = new Uint8Array(staging.getMappedRange());
+    let from = 0;
+    for (const { bytes, to } of parts) {
+      to.set(all.subarray(from, from + bytes));
+      from += bytes;
+    }
     staging.unmap();
     this.returnStaging(staging);
-    let from = 0;
-    return parts.map(({ bytes }) => {
-      from += bytes;
-      return all.subarray(from - bytes, from);
-    });
   }
 
   querySet(count: number): GPUQuerySet | undefined {

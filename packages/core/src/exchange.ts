@@ -1,11 +1,5 @@
+import type { BufferRange, Device } from './device.ts';
 import type { ActionKind, Link, LinkPiece } from './stage-program.ts';
-
-/** This rank's part of the gradient sums, and what all ranks make of it. */
-export interface SumParts {
-  readonly peaks: Uint32Array;
-  /** 64-bit integers as pairs of u32 words; only read back when other ranks need them. */
-  readonly sums: Uint32Array | undefined;
-}
 
 /** This rank's bytes of a tensor that is gathered, and where among all bytes they lie. */
 export interface GatherPart {
@@ -28,8 +22,10 @@ export interface Exchange extends Gathering {
   readonly divided: boolean;
   /** The ranks that work on leaves of a round. */
   round(round: number): Gathering;
-  /** Adds the integers and takes the largest peaks over all ranks. */
-  sum(parts: SumParts): Promise<SumParts>;
+  /** The largest of each peak over all ranks. */
+  peaks(own: Uint32Array<ArrayBuffer>): Promise<Uint32Array>;
+  /** Adds the 64-bit integers of a range over all ranks, and puts the totals in their place on each. */
+  sum(device: Device, range: BufferRange): Promise<void>;
 }
 
 /** The exchange of a device that owns every leaf. */
@@ -38,7 +34,8 @@ export const alone: Exchange = {
   combine: async (pieces) => pieces.map(({ own }) => own),
   divided: false,
   round: () => alone,
-  sum: async (parts) => parts,
+  peaks: async (own) => own,
+  sum: async () => undefined,
 };
 
 /** A piece of what one stage hands to another. */

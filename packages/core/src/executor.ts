@@ -244,9 +244,9 @@ export class Executor {
   }
 
   private async decideSums(exchange: Exchange, q: Int32Array): Promise<SumDecision> {
-    const all = await exchange.sum(await this.sums!.read(exchange.remote));
-    const decision = decide(this.program.sums!, all.peaks, q);
-    if (decision.kind === 'commit' && all.sums !== undefined) this.sums!.write(all.sums);
+    const peaks = await exchange.peaks(await this.sums!.peaks());
+    const decision = decide(this.program.sums!, peaks, q);
+    if (decision.kind === 'commit') await exchange.sum(this.device, this.sums!.range);
     return decision;
   }
 

@@ -29,7 +29,6 @@ export {
   type GatherPart,
   type Parcel,
   type PipelineExchange,
-  type SumParts,
 } from './exchange.ts';
 export { Executor } from './executor.ts';
 export { globPattern } from './glob.ts';

@@ -298,13 +298,14 @@ export class StageExecutor {
   ): Promise<SumDecision | undefined> {
     const { tensors, first } = this.program.peaks;
     if (tensors.length === 0) return undefined;
-    const own = this.sums && (await exchange.stage.sum(await this.sums.read(exchange.stage.remote)));
-    const peaks = new Uint8Array((own?.peaks ?? new Uint32Array()).slice().buffer);
+    const own = this.sums && (await exchange.stage.peaks(await this.sums.peaks()));
+    const peaks = new Uint8Array((own ?? new Uint32Array()).slice().buffer);
     const [all] = await exchange.all.combine([{ own: peaks, offset: 4 * first, bytes: 4 * tensors.length }]);
     const inPlaces = new Uint32Array(all!.slice().buffer);
     const inOrder = Uint32Array.from(tensors, ({ place }) => inPlaces[place]!);
     const decision = decide({ tensors }, inOrder, q!);
-    if (decision.kind === 'commit' && own?.sums !== undefined) this.sums!.write(own.sums);
+    if (decision.kind === 'commit' && this.sums !== undefined)
+      await exchange.stage.sum(this.device, this.sums.range);
     return decision;
   }
 

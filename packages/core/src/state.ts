@@ -77,7 +77,7 @@ export class StateStore {
       }
     }
     for (const [name, { data }] of values) {
-      const copy = Float32Array.from(data as Float32Array); // not shared memory
+      const copy = new Float32Array(data as Float32Array); // not shared memory
       this.device.write(this.entry(name).current, 0, new Uint8Array(copy.buffer));
     }
     this.device.check('writing state');
@@ -93,7 +93,7 @@ export class StateStore {
     return new Map(
       names.map((name, i) => [
         name,
-        { shape: this.entry(name).shape, dtype: 'f32', data: new Float32Array(values[i]!.slice().buffer) },
+        { shape: this.entry(name).shape, dtype: 'f32', data: new Float32Array(values[i]!.buffer) },
       ]),
     );
   }

@@ -1,16 +1,22 @@
-import type { Combine, Exchange, Gathering, GatherPart, Program, SumParts } from '@cohesin/core';
+import type {
+  BufferRange,
+  Combine,
+  Device,
+  Exchange,
+  Gathering,
+  GatherPart,
+  Program,
+} from '@cohesin/core';
+import { type ChunkMemory, Chunks, chunkBytes, chunkMemory } from './chunks.ts';
 import { type Group, groupOf, type Rendezvous } from './rendezvous.ts';
 
 /** Shared memory through which ranks of one process exchange what they computed. */
 export interface ExchangeMemory {
-  /** Two areas used in turn, each large enough for all pieces gathered at the end of any segment. */
+  readonly ranks: number;
+  /** Two areas used in turn, each large enough for all that is gathered together. */
   readonly gathered: readonly [SharedArrayBuffer, SharedArrayBuffer];
-  /** One area per rank: its peaks. */
-  readonly peaks: readonly SharedArrayBuffer[];
-  /** One area per rank: its gradient sums. */
-  readonly sums: readonly SharedArrayBuffer[];
-  /** The sums over all ranks. */
-  readonly total: SharedArrayBuffer;
+  /** For gradient sums. */
+  readonly chunks: ChunkMemory;
   /** Ranks that share rounds. */
   readonly groups: readonly GroupMemory[];
   /** The group of each round, among them. */
@@ -51,27 +57,23 @@ export function gatheredBytes(gathered: readonly Combine[]): number {
 /** Memory for what `ranks` gather, at most so many bytes at a time, and for a program's gradient sums. */
 export function sumMemory(program: Program, ranks: number, gathered: number): ExchangeMemory {
   const { sums } = program;
-  const sumBytes = sums === undefined ? 4 : program.slots[sums.slot]!.bytes;
-  const peakBytes = 4 * Math.max(1, sums?.tensors.length ?? 0);
-  const each = (bytes: number): SharedArrayBuffer[] =>
-    Array.from({ length: ranks }, () => new SharedArrayBuffer(ranks > 1 ? bytes : 4));
+  const sumBytes = sums === undefined ? 0 : program.slots[sums.slot]!.bytes;
+  const peakBytes = 4 * ranks * (sums?.tensors.length ?? 0);
   return {
-    gathered: gatherMemory(ranks > 1 ? gathered : 0),
-    peaks: each(peakBytes),
-    sums: each(sumBytes),
-    total: new SharedArrayBuffer(ranks > 1 ? sumBytes : 4),
+    ranks,
+    gathered: gatherMemory(ranks > 1 ? Math.max(gathered, peakBytes) : 0),
+    chunks: chunkMemory(ranks, sumBytes),
     groups: [],
     groupOfRound: [],
   };
 }
 
-/** Bytes of host memory that exchanges between `ranks` take, with each rank's copy of what it gathered. */
-export function exchangeBytes({ gathered, peaks, sums, total, groups }: ExchangeMemory): number {
-  const shared = [...gathered, ...peaks, ...sums, total, ...groups.flatMap((group) => group.gathered)];
-  const copies = groups.map((one) => one.group.members.length * one.gathered[0].byteLength);
-  return [...shared.map(({ byteLength }) => byteLength), ...copies].reduce(
+/** Bytes of host memory that exchanges between ranks take, with each rank's copy of what it gathered. */
+export function exchangeBytes({ ranks, gathered, chunks, groups }: ExchangeMemory): number {
+  const inGroups = groups.map((one) => (2 + one.group.members.length) * one.gathered[0].byteLength);
+  return inGroups.reduce(
     (total, bytes) => total + bytes,
-    sums.length * gathered[0].byteLength,
+    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks, ranks),
   );
 }
 
@@ -108,15 +110,20 @@ export class ThreadGathering implements Gathering {
   }
 
   async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
-    const { rendezvous, group, enter } = this.meeting;
-    enter('combining statistics');
+    this.meeting.enter('combining statistics');
+    const all = this.gather(parts);
+    this.meeting.enter('forward and backward');
+    return all;
+  }
+
+  protected gather(parts: readonly GatherPart[]): Uint8Array<ArrayBuffer>[] {
+    const { rendezvous, group } = this.meeting;
     // Who writes this area again has met everyone at the other one, after they had read this one.
     const area = new Uint8Array(this.gathered[this.turn]);
     this.turn = this.turn === 0 ? 1 : 0;
     const starts = offsets(parts.map(({ bytes }) => bytes));
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
     rendezvous.meet(group);
-    enter('forward and backward');
     return parts.map(({ bytes }, i) => {
       const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
       copy.set(area.subarray(starts[i]!, starts[i]! + bytes));
@@ -129,21 +136,21 @@ export class ThreadGathering implements Gathering {
 export class ThreadExchange extends ThreadGathering implements Exchange {
   readonly divided: boolean;
   private readonly memory: ExchangeMemory;
-  private readonly rendezvous: Rendezvous;
   /** Place among the ranks that exchange. */
   private readonly rank: number;
-  private readonly group: Group | undefined;
   private readonly enter: Meeting['enter'];
+  private readonly chunks: Chunks;
   private readonly groups: readonly ThreadGathering[];
 
   constructor(memory: ExchangeMemory, rank: number, meeting: Meeting) {
-    super(memory.gathered, memory.sums.length, meeting);
+    const { ranks, gathered, chunks } = memory;
+    super(gathered, ranks, meeting);
     this.memory = memory;
-    this.rendezvous = meeting.rendezvous;
     this.rank = rank;
-    this.group = meeting.group;
     this.enter = meeting.enter;
-    this.divided = memory.groups.some(({ group }) => group.members.length < memory.sums.length);
+    const meet = (): void => meeting.rendezvous.meet(meeting.group);
+    this.chunks = new Chunks({ memory: chunks, ranks, rank, meet });
+    this.divided = memory.groups.some(({ group }) => group.members.length < ranks);
     this.groups = memory.groups.map(
       ({ group, gathered }) => new ThreadGathering(gathered, group.members.length, { ...meeting, group }),
     );
@@ -153,45 +160,35 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     return this.groups[this.memory.groupOfRound[round]!]!;
   }
 
-  async sum({ peaks, sums }: SumParts): Promise<SumParts> {
-    if (!this.remote) return { peaks, sums };
+  async peaks(own: Uint32Array<ArrayBuffer>): Promise<Uint32Array> {
+    if (!this.remote) return own;
     this.enter('summing gradients');
-    new Uint32Array(this.memory.peaks[this.rank]!).set(peaks);
-    new Uint32Array(this.memory.sums[this.rank]!).set(sums!);
-    this.rendezvous.meet(this.group);
-    const parts = this.memory.sums.map((part) => new Uint32Array(part));
-    const [from, to] = share(sums!.length / 2, this.rank, parts.length);
-    addWide(new Uint32Array(this.memory.total), parts, 2 * from, 2 * to);
-    this.rendezvous.meet(this.group);
+    const { ranks } = this.memory;
+    const { byteLength: size } = own;
+    const part = { own: new Uint8Array(own.buffer), offset: this.rank * size, bytes: ranks * size };
+    const [bytes] = this.gather([part]);
+    const all = new Uint32Array(bytes!.buffer, bytes!.byteOffset, ranks * own.length);
+    return own.map((_, i) => {
+      let most = 0;
+      for (let at = i; at < all.length; at += own.length) most = Math.max(most, all[at]!);
+      return most;
+    });
+  }
+
+  async sum(device: Device, { buffer, bytes }: BufferRange): Promise<void> {
+    if (!this.remote) return;
+    this.enter('summing gradients');
+    const { ranks } = this.memory;
+    const shares = Array.from({ length: ranks }, (_, rank) => share(bytes / 8, rank, ranks));
+    const ranges = shares.map(([from, to]) => [{ buffer, offset: 8 * from, bytes: 8 * (to - from) }]);
+    await this.chunks.sum(device, ranges);
     this.enter('updating');
-    return { peaks: largest(this.memory.peaks), sums: new Uint32Array(this.memory.total).slice() };
   }
 }
 
 /** The part `[from, to)` of `count` items that belongs to one of `ranks`. */
 export function share(count: number, rank: number, ranks: number): readonly [from: number, to: number] {
   return [Math.floor((count * rank) / ranks), Math.floor((count * (rank + 1)) / ranks)];
-}
-
-/** Adds 64-bit integers, stored as low and high u32 words, of all parts in the words `[from, to)`. */
-export function addWide(total: Uint32Array, parts: readonly Uint32Array[], from: number, to: number): void {
-  const [first, ...others] = parts;
-  total.set(first!.subarray(from, to), from);
-  for (const part of others) {
-    for (let i = from; i < to; i += 2) {
-      const low = (total[i]! + part[i]!) >>> 0;
-      total[i + 1] = total[i + 1]! + part[i + 1]! + (low < part[i]! ? 1 : 0);
-      total[i] = low;
-    }
-  }
-}
-
-function largest(all: readonly SharedArrayBuffer[]): Uint32Array {
-  const [first, ...others] = all.map((peaks) => new Uint32Array(peaks));
-  const result = first!.slice();
-  for (const peaks of others)
-    for (let i = 0; i < result.length; i++) result[i] = Math.max(result[i]!, peaks[i]!);
-  return result;
 }
 
 function offsets(sizes: readonly number[]): number[] {

@@ -313,8 +313,8 @@ function stageExchange(program: StageProgram, pipeline: Pipeline): ExchangeMemor
 /** Bytes of it, with each rank's copies of what it gathered. */
 function bytesOf(memory: readonly StageJob['memory'][]): number {
   const shared = new Set(
-    memory.flatMap(({ exchange: { gathered, peaks, sums, total, groups }, all, channels }) => [
-      ...[...gathered, ...peaks, ...sums, total, ...all],
+    memory.flatMap(({ exchange: { gathered, chunks, groups }, all, channels }) => [
+      ...[...gathered, ...chunks.areas, ...all],
       ...groups.flatMap((group) => group.gathered),
       ...channels.flatMap(({ words, messages }) => [words, messages]),
     ]),
@@ -324,7 +324,8 @@ function bytesOf(memory: readonly StageJob['memory'][]): number {
     all[0],
     ...exchange.groups.map(({ gathered }) => gathered[0]),
   ]);
-  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, 0);
+  const ofChunks = memory.reduce((total, { exchange: { chunks, ranks } }) => total + ranks * chunks.slot, 0);
+  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, ofChunks);
 }
 
 /** The most that all ranks share at a time: largest gradients, what the update hands over, or parameters. */

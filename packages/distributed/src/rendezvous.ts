@@ -76,7 +76,8 @@ export class Rendezvous {
   }
 
   /**
-   * Waits until all ranks, or those of a group, are here. Blocks the thread: no promise of the device may be pending.
+   * Waits until all ranks, or those of a group, are here. Blocks the thread: what the device does meanwhile is only heard
+   * of afterwards.
    *
    * @throws when another rank failed, or the deadline passes: names the ranks that did not come and what they did last.
    */
