@@ -24,17 +24,32 @@ async function train(args: readonly string[]): Promise<string> {
   return lines.at(-1)!;
 }
 
-/** Trains on 1, 2, 3 and 4 devices, then is killed half-way on two and resumed on three: one hash. */
+/**
+ * Trains on 1, 2, 3 and 4 devices, on 3 with a sharded optimizer, then is killed half-way on two that shard theirs and
+ * resumed on three that do not: one hash.
+ */
 async function sameBits(name: string, common: readonly string[]): Promise<void> {
   const hashes: string[] = [];
   for (const devices of [1, 2, 3, 4]) {
-    hashes.push(
-      await train([...common, '--out', join(dir, `${name}-${devices}`), '--devices', String(devices)]),
-    );
+    const out = ['--out', join(dir, `${name}-${devices}`), ...(devices === 3 ? ['--shard-optimizer'] : [])];
+    hashes.push(await train([...common, ...out, '--devices', String(devices)]));
   }
   const out = join(dir, `${name}-killed`);
   const killed = await cohesin(
-    ['train', ...common, '--out', out, '--devices', '2', '--checkpoint-every', '4', '--json'],
+    [
+      'train',
+      ...[
+        ...common,
+        '--out',
+        out,
+        '--devices',
+        '2',
+        '--shard-optimizer',
+        '--checkpoint-every',
+        '4',
+        '--json',
+      ],
+    ],
     10,
   );
   expect(killed.code).not.toBe(0);

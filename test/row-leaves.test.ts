@@ -76,7 +76,10 @@ interface Result {
 async function trained(
   one: Case,
   devices: number,
-  placed: Pick<DistributeOptions, 'leaves' | 'leavesPerSequence' | 'replicas' | 'pipeline'>,
+  placed: Pick<
+    DistributeOptions,
+    'leaves' | 'leavesPerSequence' | 'replicas' | 'pipeline' | 'shardOptimizer'
+  >,
   steps: number,
 ): Promise<Result> {
   const inputs = { x: one.x, y: one.y };
@@ -98,14 +101,14 @@ describe.each([
   ['Enformer', ENFORMER],
   ['Akita', AKITA],
 ] as const)('a small %s, its sequences cut into 8 parts', (_, one) => {
-  test('the same weights after 20 steps on 1, 3 and 8 devices, on two groups, and in stages that share parts', async () => {
+  test('the same weights after 20 steps on 1, 3 and 8 devices, with the optimizer sharded, on two groups, and in stages that share parts', async () => {
     const hashes: string[] = [];
     const [stages, leavesPerSequence] = [one.stages, 8];
     for (const [devices, placed] of [
       [1, {}],
-      [3, {}],
+      [3, { shardOptimizer: true }],
       [8, {}],
-      [2, { replicas: 2 }],
+      [2, { replicas: 2, shardOptimizer: true }],
       [4, { replicas: 2, pipeline: { stages, devices: [3, 1], schedule: 'zero-bubble' } }],
     ] as const)
       hashes.push((await trained(one, devices, { leavesPerSequence, ...placed }, 20)).hash);

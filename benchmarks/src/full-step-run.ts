@@ -1,8 +1,13 @@
-/** `node full-step-run.js MODEL DEVICES PARTS`: one training step at full size; its result is the last line, as JSON. */
+/**
+ * `node full-step-run.js MODEL DEVICES PARTS [sharded]`: one training step at full size; its result is the last line, as
+ * JSON. `FULL_STEP_BP=24576` shortens Enformer, and narrows it, to see that all of it runs.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type DeviceInfo, elementCount, type InputSpec, programBytes, rounds } from '@cohesin/core';
-import { distribute, hashState, openMesh } from '@cohesin/distributed';
-import { SUBJECTS } from './published.ts';
+import { type DeviceInfo, elementCount, type InputSpec } from '@cohesin/core';
+
+import { distribute, hashRanks, openMesh } from '@cohesin/distributed';
+import type { EnformerOptions } from '@cohesin/models';
+import { enformerBothHeads, SUBJECTS } from './published.ts';
 
 /** What one process measured. */
 export interface FullStep {
@@ -15,14 +20,20 @@ export interface FullStep {
   readonly bitsId: string;
   /** Bytes on all devices, and of the host for inputs, outputs and exchanges: planned before anything is allocated. */
   readonly plannedBytes: number;
-  /** How much the process grew over what it took with kernels compiled and nothing run. */
+  readonly deviceBytes: readonly number[];
+  /** How much the process grew over what it took with kernels compiled and nothing written but the state, which counts. */
   readonly grownBytes: number;
+  /** The most it took. */
+  readonly residentBytes: number;
   readonly windows: number;
   readonly device: DeviceInfo;
 }
 
-const [name, deviceCount, parts] = process.argv.slice(2);
-const subject = SUBJECTS.find((one) => one.name.toLowerCase() === name)!;
+const [name, deviceCount, parts, sharded] = process.argv.slice(2);
+const subject =
+  name === 'enformer'
+    ? enformerBothHeads(shortened())
+    : SUBJECTS.find((one) => one.name.toLowerCase() === name)!;
 const devices = Number(deviceCount);
 console.log(JSON.stringify(await run()));
 
@@ -33,8 +44,10 @@ async function run(): Promise<FullStep> {
   );
   const mesh = await openMesh({ devices, shareDevices: true, deadlineMs: 12 * 3_600_000 });
   const leaves = Number(parts) > 1 ? { leavesPerSequence: Number(parts) } : {};
-  const trained = await distribute(step, { mesh, inputs, seed: 1, ...leaves });
-  console.error(trained.program.memory());
+  const shardOptimizer = sharded === 'sharded';
+  const trained = await distribute(step, { mesh, inputs, seed: 1, shardOptimizer, ...leaves });
+  const { program, state } = trained;
+  console.error(program.memory());
   const before = process.memoryUsage.rss();
   let peak = 0;
   const watch = async (): Promise<void> => {
@@ -48,19 +61,18 @@ async function run(): Promise<FullStep> {
   const { loss } = await trained(values);
   const seconds = (performance.now() - start) / 1000;
   const { user, system } = process.cpuUsage(cpu);
-  const grownBytes = peak - before;
+  const [residentBytes, grownBytes] = [peak, peak - before + state.bytes];
   peak = Number.NEGATIVE_INFINITY;
-  const { program, state } = trained;
-  const each = Math.ceil(rounds(program).leaves / devices);
-  const onDevice = Object.values(programBytes(program, each)).reduce((sum, bytes) => sum + bytes, 0);
   const result = {
     seconds,
     cpuSeconds: (user + system) / 1e6,
     loss: loss!.data[0] as number,
-    sha256: hashState(await state.read()),
+    sha256: await hashRanks(state),
     bitsId: program.bitsId,
-    plannedBytes: devices * onDevice + trained.hostBytes,
+    plannedBytes: trained.deviceBytes.reduce((sum, bytes) => sum + bytes, trained.hostBytes),
+    deviceBytes: trained.deviceBytes,
     grownBytes,
+    residentBytes,
     windows: program.segments
       .flatMap(({ once, leaf }) => [...once, ...leaf])
       .filter(({ window }) => window !== undefined).length,
@@ -69,6 +81,22 @@ async function run(): Promise<FullStep> {
   await trained.close();
   await mesh.close();
   return result;
+}
+
+/** Enformer as published, or what `FULL_STEP_BP` leaves of it. */
+function shortened(): EnformerOptions {
+  const lengthBp = Number(process.env.FULL_STEP_BP ?? 196_608);
+  if (lengthBp === 196_608) return {};
+  const bins = lengthBp / 128;
+  const targetBins = bins - 2 * Math.round((bins * 320) / 1_536);
+  return {
+    lengthBp,
+    targetBins,
+    channels: 384,
+    keySize: 16,
+    transformerBlocks: 2,
+    tracks: { human: 531, mouse: 164 },
+  };
 }
 
 /** One-hot bases, seeded by position. */

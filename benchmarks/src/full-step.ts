@@ -11,6 +11,8 @@ const CACHE = `${ROOT}node_modules/.cache/full-step`;
 interface Run {
   readonly devices: number;
   readonly parts: number;
+  /** Whether devices share moments and update. */
+  readonly sharded?: boolean;
 }
 
 const RUNS: Readonly<Record<string, readonly Run[]>> = {
@@ -21,7 +23,7 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
   ],
   enformer: [
     { devices: 1, parts: 24 },
-    { devices: 2, parts: 24 },
+    { devices: 2, parts: 24, sharded: true },
   ],
 };
 
@@ -29,18 +31,19 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
 export async function fullStep(model: string): Promise<void> {
   const results = RUNS[model]!.map((run) => ({ ...run, ...kept(model, run) }));
   const [first] = results;
-  const rows = results.map(({ devices, parts, seconds, cpuSeconds, windows, loss, ...run }) => [
-    `${devices} device${devices > 1 ? 's' : ''}, ${parts > 1 ? `${parts} parts` : 'whole'}`,
+  const rows = results.map(({ devices, parts, sharded, seconds, cpuSeconds, windows, loss, ...run }) => [
+    `${devices} device${devices > 1 ? 's' : ''}, ${parts > 1 ? `${parts} parts` : 'whole'}${sharded ? ', optimizer sharded' : ''}`,
     seconds.toFixed(0),
     cpuSeconds.toFixed(0),
     (run.plannedBytes / 1e9).toFixed(2),
     (run.grownBytes / 1e9).toFixed(2),
     (run.grownBytes / run.plannedBytes).toFixed(3),
+    (run.residentBytes / 1e9).toFixed(2),
     `${windows}`,
     `${loss}`,
     run.sha256.slice(0, 16),
   ]);
-  const head = ['', 'step s', 'CPU s', 'planned GB', 'grown GB', 'grown / planned'];
+  const head = ['', 'step s', 'CPU s', 'planned GB', 'grown GB', 'grown / planned', 'process GB'];
   const others = results.slice(1).map(({ parts, loss, sha256, devices }) => {
     const what = `${devices} and 1 device, ${parts > 1 ? `${parts} parts` : 'whole against parts'}`;
     return sha256 === first!.sha256
@@ -52,7 +55,7 @@ export async function fullStep(model: string): Promise<void> {
     title: `A whole training step of ${model[0]!.toUpperCase()}${model.slice(1)} at full size`,
     environment: environment(first!.device),
     text: [
-      'One sequence, forward, backward and update, f32, on software devices; the time is of the step alone. "Planned" is what the memory plan says for all devices, and on the host for inputs, outputs and exchanges; "grown" is how far the resident process grew over its size with kernels compiled and nothing run.',
+      'One sequence, forward, backward and update, f32, on software devices; the time is of the step alone. "Planned" is what the memory plan says for all devices, and on the host for inputs, outputs and exchanges; "grown" is how far the resident process grew over its size with kernels compiled and nothing run (weights and moments, which are written before, count as grown); "process" is the most it took in all.',
       table([...head, 'windows', 'loss', 'sha256 of the state'], rows),
       others.join('\n'),
     ].join('\n\n'),
@@ -60,11 +63,13 @@ export async function fullStep(model: string): Promise<void> {
   });
 }
 
-function kept(model: string, { devices, parts }: Run): FullStep {
-  const file = `${CACHE}/${model}-${devices}-${parts}-${commit()}.json`;
+function kept(model: string, { devices, parts, sharded }: Run): FullStep {
+  const args = [model, `${devices}`, `${parts}`, ...(sharded ? ['sharded'] : [])];
+  const size = process.env.FULL_STEP_BP ?? 'full';
+  const file = `${CACHE}/${[...args, size, commit()].join('-')}.json`;
   if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as FullStep;
   console.log(`${model}: ${devices} device(s), ${parts} part(s)`);
-  const { stdout, status } = spawnSync(process.execPath, [RUN, model, `${devices}`, `${parts}`], {
+  const { stdout, status } = spawnSync(process.execPath, [RUN, ...args], {
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8',
   });

@@ -1,6 +1,23 @@
 /** Models at the size and with the losses and optimizers of their papers. */
-import { adam, type BuildOptions, clipGlobalNorm, nn, type Traceable, trainStep } from '@cohesin/core';
-import { akita, type BuiltModel, enformer, lossOf, optimizerOf } from '@cohesin/models';
+import {
+  adam,
+  add,
+  type BuildOptions,
+  clipGlobalNorm,
+  nn,
+  type Tensor,
+  type Traceable,
+  trainStep,
+} from '@cohesin/core';
+import {
+  akita,
+  type BuiltModel,
+  ENFORMER_TRACKS,
+  type EnformerOptions,
+  enformer,
+  lossOf,
+  optimizerOf,
+} from '@cohesin/models';
 
 /** A training step at full size, and ways to run it. */
 export interface Subject {
@@ -31,6 +48,24 @@ function enformerAsPublished(): Subject {
       '24 leaves a sequence': { leavesPerSequence: 24 },
       '24 leaves, recompute': { leavesPerSequence: 24, recompute },
     },
+  };
+}
+
+/** One step of both heads, as if every window had tracks of both genomes: all 251,221,292 parameters move. */
+export function enformerBothHeads(options: EnformerOptions = {}): Omit<Subject, 'about' | 'plans'> {
+  const { lengthBp = 196_608, targetBins = 896, tracks = ENFORMER_TRACKS } = options;
+  const { human = 0, mouse = 0 } = tracks;
+  const model = enformer(options);
+  return {
+    name: 'Enformer',
+    step: trainStep({
+      model,
+      loss: (rates, counts: Readonly<Record<string, Tensor>>) =>
+        add(nn.poissonLoss(rates.human!, counts.human!), nn.poissonLoss(rates.mouse!, counts.mouse!)),
+      optimizer: adam({ learningRate: 5e-4, clip: clipGlobalNorm(0.2) }),
+      prepare: (inputs) => ({ x: inputs.x!, y: inputs }),
+    }),
+    inputs: { x: [1, lengthBp, 4], human: [1, targetBins, human], mouse: [1, targetBins, mouse] },
   };
 }
 

@@ -15,6 +15,8 @@ export interface RunOptions {
   readonly shareDevices: boolean;
   /** Stages that the layers are cut into; none by default. */
   readonly pipeline?: StagesOptions | undefined;
+  /** Whether each device has the moments of some parameters only. */
+  readonly shardOptimizer?: boolean;
   readonly steps: number | undefined;
   readonly epochs: number | undefined;
   readonly batch: number | undefined;
@@ -80,6 +82,9 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   },
   ...DEVICE_OPTIONS,
   ...STAGE_OPTIONS,
+  'shard-optimizer': {
+    about: 'each device keeps the moments of its share of the parameters only, and moves these; same bits',
+  },
   steps: { value: 'TOTAL', about: 'steps in all, counted from the start of the run (default: --epochs)' },
   epochs: {
     value: 'E',
@@ -163,6 +168,7 @@ function givenOptions(options: Options, out: string): RunOptions {
     devices: isOpen ? stageDevices(pipeline) : deviceChoice(options),
     pipeline,
     shareDevices: options.flag('share-devices'),
+    shardOptimizer: readSharding(options, pipeline),
     steps: options.count('steps'),
     epochs: options.count('epochs'),
     batch: options.count('batch'),
@@ -183,6 +189,15 @@ function givenOptions(options: Options, out: string): RunOptions {
     negativeRatio: options.number('negative-ratio'),
     bias: options.text('bias'),
   };
+}
+
+function readSharding(options: Options, pipeline: StagesOptions | undefined): boolean {
+  const shards = options.flag('shard-optimizer');
+  if (shards && pipeline !== undefined)
+    throw new UsageError(
+      '--shard-optimizer and --stages do not go together: devices of a stage have the moments of its layers alone already; leave one of them out',
+    );
+  return shards;
 }
 
 function readFrom(options: Options): From | undefined {

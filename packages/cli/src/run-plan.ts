@@ -41,6 +41,7 @@ export interface RunPlan {
   readonly pipeline: StagesOptions | undefined;
   /** Layers that are computed again in the backward pass; what is large and cheap always is. */
   readonly recompute: readonly string[] | undefined;
+  readonly shardOptimizer: boolean;
   readonly shuffleBuffer: number;
   readonly train: TrainConfig;
   /** Patterns of the parameters that keep their values. */
@@ -95,6 +96,7 @@ export async function planRun(
     shareDevices: options.shareDevices,
     pipeline: options.pipeline,
     recompute: options.recompute,
+    shardOptimizer: options.shardOptimizer ?? false,
     shuffleBuffer: train.shuffleBuffer ?? SHUFFLE_BUFFER,
     train: clipped(train),
     ...layersOf(study, options, resumed),

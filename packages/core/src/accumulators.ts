@@ -1,6 +1,6 @@
 import type { ProgramBuffers } from './buffers.ts';
 import type { BufferRange, Device } from './device.ts';
-import type { GradientSums, Program } from './program.ts';
+import type { GradientSums, Program, UpdateShare } from './program.ts';
 
 /** The gradient sums of a program on its device: started before the first leaf, finished by the update. */
 export class Accumulators {
@@ -35,6 +35,16 @@ export class Accumulators {
   /** Where the sums of all tensors lie. */
   get range(): BufferRange {
     return { buffer: this.buffer(this.sums.slot), bytes: this.bytes };
+  }
+
+  /** Where the sums lie that each rank finishes. */
+  rangesOf({ owners, ranks }: UpdateShare): BufferRange[][] {
+    const buffer = this.buffer(this.sums.slot);
+    return Array.from({ length: ranks }, (_, rank) =>
+      this.sums.tensors
+        .filter((_, i) => owners[i] === rank)
+        .map(({ offset, count }) => ({ buffer, offset: 8 * offset, bytes: 8 * count })),
+    );
   }
 
   private buffer(slot: number): GPUBuffer {

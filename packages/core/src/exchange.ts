@@ -26,6 +26,10 @@ export interface Exchange extends Gathering {
   peaks(own: Uint32Array<ArrayBuffer>): Promise<Uint32Array>;
   /** Adds the 64-bit integers of a range over all ranks, and puts the totals in their place on each. */
   sum(device: Device, range: BufferRange): Promise<void>;
+  /** The same for ranges listed by rank, each getting the totals of its own alone. */
+  sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void>;
+  /** Brings what each rank has in the ranges listed for it to the others. */
+  give(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void>;
 }
 
 /** The exchange of a device that owns every leaf. */
@@ -36,6 +40,8 @@ export const alone: Exchange = {
   round: () => alone,
   peaks: async (own) => own,
   sum: async () => undefined,
+  sumOwn: async () => undefined,
+  give: async () => undefined,
 };
 
 /** A piece of what one stage hands to another. */

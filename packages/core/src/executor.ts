@@ -1,14 +1,22 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
-import type { Device } from './device.ts';
+import type { BufferRange, Device } from './device.ts';
 import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
 import { alone, type Exchange } from './exchange.ts';
-import { gather, gatherLeaves } from './gathered.ts';
+import { gather, gatherLeaves, handOver } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
 import { type Found, findNotFinite } from './not-finite.ts';
-import { allLeaves, type Program, type Publish, rounds, type Share, type Step } from './program.ts';
+import {
+  allLeaves,
+  type Program,
+  type Publish,
+  rounds,
+  type Share,
+  type Step,
+  type UpdateShare,
+} from './program.ts';
 import type { StateStore } from './state.ts';
 import { type Visit, visitSegment } from './visit.ts';
 
@@ -111,14 +119,21 @@ export class Executor {
     visit?: Visit,
   ): Promise<SumDecision | undefined> {
     const { program } = this;
+    const { updateShare } = program;
     this.startSums(q);
     await this.beforeUpdate(frame, exchange, visit);
     await this.gatherKept(exchange);
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
-    for (let index = this.updateFrom; index < this.segments.length; index++)
-      await this.segment(index, this.leavesOf({ round: 0, leaves: this.leaves }, 0), frame, visit);
+    const own = this.leavesOf({ round: 0, leaves: this.leaves }, 0);
+    for (let index = this.updateFrom; index < this.segments.length; index++) {
+      await this.segment(index, own, frame, visit);
+      if (updateShare === undefined) continue;
+      const handOvers = updateShare.handOvers[index - this.updateFrom]!;
+      await handOver(this.memory, handOvers, updateShare.rank, exchange);
+    }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
+    if (updateShare !== undefined) await exchange.give(this.device, this.movedBy(updateShare));
     return decision;
   }
 
@@ -246,7 +261,10 @@ export class Executor {
   private async decideSums(exchange: Exchange, q: Int32Array): Promise<SumDecision> {
     const peaks = await exchange.peaks(await this.sums!.peaks());
     const decision = decide(this.program.sums!, peaks, q);
-    if (decision.kind === 'commit') await exchange.sum(this.device, this.sums!.range);
+    if (decision.kind !== 'commit') return decision;
+    const { updateShare } = this.program;
+    if (updateShare === undefined) await exchange.sum(this.device, this.sums!.range);
+    else await exchange.sumOwn(this.device, this.sums!.rangesOf(updateShare));
     return decision;
   }
 
@@ -272,5 +290,14 @@ export class Executor {
       }),
     );
     await gather(this.device, exchange, pieces);
+  }
+
+  /** Parameters that all ranks read, listed by the rank that moves them. */
+  private movedBy({ ranks, parameters }: UpdateShare): BufferRange[][] {
+    return Array.from({ length: ranks }, (_, rank) =>
+      parameters
+        .filter(({ owner }) => owner === rank)
+        .map(({ name, bytes }) => ({ buffer: this.store.buffer(name), bytes })),
+    );
   }
 }

@@ -1,7 +1,7 @@
 import type { ProgramBuffers } from './buffers.ts';
 import type { Device } from './device.ts';
 import type { Gathering, GatherPart } from './exchange.ts';
-import type { Combine } from './program.ts';
+import type { Combine, HandOver } from './program.ts';
 
 /** A tensor, or a piece of one, that one rank computed and others need. */
 export interface Gathered {
@@ -58,6 +58,19 @@ export async function gatherLeaves(
   const pieces = ranges.map(({ offset, all }, i): GatherPart => ({ own: read[i]!, offset, bytes: all }));
   const all = await exchange.combine(pieces);
   for (const [i, bytes] of all.entries()) device.write(ranges[i]!.buffer, 0, bytes);
+}
+
+/** Brings what a stage or rank of the update has computed to the others that read it; `own` is this one's. */
+export function handOver(
+  { device, buffers }: { readonly device: Device; readonly buffers: ProgramBuffers },
+  handOvers: readonly HandOver[],
+  own: number,
+  exchange: Gathering,
+): Promise<void> {
+  const handed = handOvers.map(({ slot, from, bytes }): Gathered => {
+    return { buffer: slot === undefined ? undefined : buffers.of(slot, 0), bytes, own: from === own };
+  });
+  return gather(device, exchange, handed);
 }
 
 const NOTHING = new Uint8Array();

@@ -2,7 +2,9 @@ export {
   type BuildOptions,
   type Built,
   type BuiltPipeline,
+  type BuiltShares,
   build,
+  buildShared,
   buildStages,
   type Compiled,
   type CompileOptions,
@@ -20,7 +22,7 @@ export {
   stepWork,
 } from './compile/work.ts';
 export type { Counters, StepCounters } from './counters.ts';
-export { Device, type DeviceInfo, kernelTarget } from './device.ts';
+export { type BufferRange, Device, type DeviceInfo, kernelTarget } from './device.ts';
 export type { Frame } from './dispatcher.ts';
 export {
   alone,
@@ -59,7 +61,7 @@ export {
 } from './kernels/tune.ts';
 export { defaultTuneCache, openTuneCache, type TuneCache } from './kernels/tune-cache.ts';
 export { literal } from './literal.ts';
-export { memoryReport, programBytes } from './memory-report.ts';
+export { memoryReport, momentBytes, programBytes, totalBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';
 export { comparePlaces, NotFiniteError, type Place } from './not-finite.ts';
 export {

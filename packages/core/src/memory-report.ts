@@ -1,4 +1,11 @@
-import { type Activations, copiesOf, type Program, rounds, type SlotScope } from './program.ts';
+import {
+  type Activations,
+  copiesOf,
+  type Program,
+  type ProgramState,
+  rounds,
+  type SlotScope,
+} from './program.ts';
 
 /**
  * Device bytes of a program on a rank that owns `leavesOnRank` leaves of a round, by scope; in stages that work on parts of
@@ -15,13 +22,18 @@ export function programBytes(
   return bytes;
 }
 
+/** Device bytes of a program in all. */
+export function totalBytes(program: Program, leavesOnRank?: number, sequences?: number): number {
+  return Object.values(programBytes(program, leavesOnRank, sequences)).reduce((a, b) => a + b, 0);
+}
+
 /** The memory plan as text: what takes how much, and the largest buffers, known before anything is allocated. */
 export function memoryReport(
   program: Program,
   leavesOnRank: number = rounds(program).leaves,
   sequences = 1,
 ): string {
-  const total = Object.values(programBytes(program, leavesOnRank, sequences)).reduce((a, b) => a + b, 0);
+  const total = totalBytes(program, leavesOnRank, sequences);
   const largest = [...program.slots].sort((a, b) => b.bytes - a.bytes).slice(0, 8);
   const classes = bytesByClass(program, leavesOnRank, sequences);
   const line = (bytes: number, text: string): string => `  ${mebibytes(bytes).padStart(12)}  ${text}`;
@@ -45,7 +57,7 @@ function bytesByClass(
       const { bytes, scope } = slots[slot]!;
       return total + bytes * copiesOf(scope, leavesOnRank, sequences);
     }, 0);
-  const moments = state.filter(({ name }) => name.startsWith('optimizer/'));
+  const moments = momentsOf(program);
   const sumSlots = sums === undefined ? [] : [sums.slot, sums.peakSlot, sums.scaleSlot];
   const hostSlots = [...inputs, ...outputs].map(({ slot }) => slot);
   const known = [...state.map(({ slot }) => slot), ...sumSlots, ...hostSlots];
@@ -72,6 +84,14 @@ function bytesByClass(
     [`activations kept for the backward pass${again}`, kept],
     ['working set', sized(work) - kept],
   ];
+}
+
+const momentsOf = ({ state }: Program): readonly ProgramState[] =>
+  state.filter(({ name }) => name.startsWith('optimizer/'));
+
+/** Bytes of the moments that a program's rank has. */
+export function momentBytes(program: Program): number {
+  return momentsOf(program).reduce((total, { slot }) => total + program.slots[slot]!.bytes, 0);
 }
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;

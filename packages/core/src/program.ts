@@ -140,6 +140,27 @@ export interface GradientSums {
   readonly tensors: readonly { readonly name: string; readonly offset: number; readonly count: number }[];
 }
 
+/** A small tensor of the update that one stage or rank computes for others, such as the norm of its gradients. */
+export interface HandOver {
+  readonly bytes: number;
+  /** The stage or rank that computes it. */
+  readonly from: number;
+  /** Where this one holds it; absent if it neither computes nor reads it. */
+  readonly slot?: number;
+}
+
+/** A rank's part of the update, where each moves its own parameters, of which it alone has the moments. */
+export interface UpdateShare {
+  readonly rank: number;
+  readonly ranks: number;
+  /** The rank that finishes each gradient sum, in their order. */
+  readonly owners: readonly number[];
+  /** After each segment of the update. */
+  readonly handOvers: readonly (readonly HandOver[])[];
+  /** Parameters that one rank moves and others read. */
+  readonly parameters: readonly { readonly name: string; readonly bytes: number; readonly owner: number }[];
+}
+
 /** What is kept from the forward to the backward pass, in bytes: once on a device, and for each of its leaves. */
 export interface Activations {
   readonly device: number;
@@ -173,6 +194,8 @@ export interface Program {
   readonly kept: readonly { readonly slot: number; readonly bytes: number }[];
   /** Absent without a backward pass. */
   readonly activations?: Activations;
+  /** Absent where every rank moves all parameters. */
+  readonly updateShare?: UpdateShare;
   /** Hash of the kernel texts and of the logical plan: what decides the bits. */
   readonly bitsId: string;
 }

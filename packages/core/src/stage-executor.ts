@@ -3,13 +3,13 @@ import { ProgramBuffers } from './buffers.ts';
 import { type Device, TRANSFER_BYTES } from './device.ts';
 import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
 import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
-import { type Gathered, gather, gatherLeaves } from './gathered.ts';
+import { type Gathered, gather, gatherLeaves, handOver } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
 import { type Found, findNotFinite, type Place } from './not-finite.ts';
 import { allLeaves, type Share } from './program.ts';
-import type { ActionKind, HandOver, Link, LinkPiece, StageProgram } from './stage-program.ts';
+import type { ActionKind, Link, LinkPiece, StageProgram } from './stage-program.ts';
 import type { StateStore } from './state.ts';
 import { type Visit, visitOnce, visitSegment } from './visit.ts';
 
@@ -322,25 +322,13 @@ export class StageExecutor {
     const { program } = this;
     for (const [level, handOvers] of program.handOvers.entries()) {
       await this.once(program.update! + level, frame, visit);
-      await this.handOver(handOvers, exchange.all);
+      await handOver(this.memory, handOvers, program.stage, exchange.all);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
     const shared = program.sharedParameters.map(({ name, held, from, bytes }): Gathered => {
       return { buffer: held ? this.store.buffer(name) : undefined, bytes, own: from === program.stage };
     });
     await gather(this.device, exchange.all, shared);
-  }
-
-  private handOver(handOvers: readonly HandOver[], exchange: PipelineExchange['all']): Promise<void> {
-    const { stage } = this.program;
-    const shared = handOvers.map(({ slot, from, bytes }): Gathered => {
-      return {
-        buffer: slot === undefined ? undefined : this.buffers.of(slot, 0),
-        bytes,
-        own: from === stage,
-      };
-    });
-    return gather(this.device, exchange, shared);
   }
 
   /** Microbatch by microbatch, each through all stages and back. */

@@ -1,5 +1,5 @@
 import type { Range } from './op.ts';
-import type { Program, ProgramInput, ProgramOutput } from './program.ts';
+import type { HandOver, Program, ProgramInput, ProgramOutput } from './program.ts';
 
 /** A step that cannot be cut into the stages that are asked for. */
 export class StageError extends Error {
@@ -37,15 +37,6 @@ export interface LinkTensor {
 export interface LinkPiece {
   readonly tensor: number;
   readonly part: number | undefined;
-}
-
-/** A small tensor of the update that one stage computes for others, such as the norm of its gradients. */
-export interface HandOver {
-  readonly bytes: number;
-  /** The stage that computes it. */
-  readonly from: number;
-  /** Where this stage holds it; absent if it neither computes nor reads it. */
-  readonly slot?: number;
 }
 
 /** A parameter that several stages read: one updates it and gives the others the new value. */

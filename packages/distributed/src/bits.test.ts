@@ -99,7 +99,7 @@ async function runSteps(step: Distributed, count: number, sequences = LEAVES): P
 }
 
 test.each(['sequence', 'step'] as const)(
-  'a graph of traps gives the same bits on 1, 2, 3 and 4 devices, whatever is computed again, batch norm over each %s',
+  'a graph of traps gives the same bits on 1, 2, 3 and 4 devices, whatever is computed again and the optimizer sharded or not, batch norm over each %s',
   async (group) => {
     const hashes: string[] = [];
     const ids: string[] = [];
@@ -107,7 +107,12 @@ test.each(['sequence', 'step'] as const)(
     const options = { leaves: LEAVES, inputs: INPUTS, seed: 5 };
     const { program } = build(trapStep(group), { ...options, leavesOnDevice: Math.ceil(LEAVES / 3) });
     const whole = Object.values(programBytes(program, Math.ceil(LEAVES / 3))).reduce((a, b) => a + b, 0);
-    const memory = { 1: {}, 2: { recompute: ['*'] }, 3: { memoryBudget: 0.97 * whole }, 4: {} } as const;
+    const memory = {
+      1: {},
+      2: { recompute: ['*'], shardOptimizer: true },
+      3: { memoryBudget: 0.97 * whole },
+      4: { shardOptimizer: true },
+    } as const;
     for (const devices of [1, 2, 3, 4] as const) {
       const step = await distribute(trapStep(group), {
         mesh: await meshes.of(devices),

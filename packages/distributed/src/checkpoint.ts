@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import {
@@ -13,6 +13,7 @@ import {
 } from '@cohesin/core';
 import { packValue, unpackValue } from './packr.ts';
 import type { HostState } from './runner.ts';
+import type { DistributedState } from './state.ts';
 
 /** How validation went so far; what ends training is part of its state. */
 export interface Validations {
@@ -141,12 +142,20 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
 /** SHA-256 over tensors in name order: name, shape, little-endian bytes. */
 export function hashState(state: ReadonlyMap<string, HostTensor>): string {
   const hash = createHash('sha256');
-  for (const name of [...state.keys()].sort()) {
-    const { shape, data } = state.get(name)!;
-    hash.update(`${name} [${shape.join(', ')}]\n`);
-    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  }
+  for (const name of [...state.keys()].sort()) updateHash(hash, name, state.get(name)!);
   return hash.digest('hex');
+}
+
+/** `hashState` of what the ranks hold, read tensor by tensor: for models whose state the host should not hold whole. */
+export async function hashRanks(state: DistributedState): Promise<string> {
+  const hash = createHash('sha256');
+  for (const name of state.names) updateHash(hash, name, (await state.read([name])).get(name)!);
+  return hash.digest('hex');
+}
+
+function updateHash(hash: Hash, name: string, { shape, data }: HostTensor): void {
+  hash.update(`${name} [${shape.join(', ')}]\n`);
+  hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
 }
 
 /** Tensors that stand for the host's part of the state, so that one hash can cover all of it. */

@@ -21,10 +21,13 @@ export function chunkMemory(ranks: number, bytes: number): ChunkMemory {
   return { areas, slot };
 }
 
-/** Bytes of chunk memory, with what each rank keeps of a chunk: Dawn cannot read shared memory. */
+/** Bytes of chunk memory, with each rank's copy of a part of a chunk: Dawn cannot read shared memory. */
 export function chunkBytes({ areas, slot }: ChunkMemory, ranks: number): number {
-  return areas.reduce((total, { byteLength }) => total + byteLength, 0) + ranks * slot;
+  return areas.reduce((total, { byteLength }) => total + byteLength, 0) + ranks * ranks * slot;
 }
+
+/** Ranges by rank. */
+type Lists = readonly (readonly BufferRange[])[];
 
 export interface ChunksOptions {
   readonly memory: ChunkMemory;
@@ -50,47 +53,56 @@ export class Chunks {
     this.ranks = ranks;
     this.rank = rank;
     this.meet = meet;
-    this.upload = new Uint8Array(memory.slot);
+    this.upload = new Uint8Array(ranks * memory.slot);
   }
 
   /**
-   * Adds 64-bit integers over all ranks: each adds the ranges listed for it, and all get the totals in their place. While
-   * ranks meet and add a chunk, their devices copy the next one.
+   * Adds 64-bit integers over all ranks: each adds the ranges listed for it, and all, or it alone, get the totals in their
+   * place. While ranks meet and add a chunk, their devices copy the next one.
    */
-  async sum(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
-    const count = this.count(ranges);
-    let reading = this.read(device, ranges, 0);
-    for (let chunk = 0; chunk <= count; chunk++) {
+  async sum(device: Device, ranges: Lists, to: 'all' | 'owners'): Promise<void> {
+    const { slot } = this.memory;
+    const count = chunkCount(ranges, slot);
+    const read = (chunk: number): Promise<void> => {
+      const { turn } = this;
+      const parts = ranges.map((list, owner) =>
+        placed(partOf(list, chunk, slot), this.slot(turn, this.rank, owner)),
+      );
+      return device.readInto(parts.flat());
+    };
+    const write = (turn: number, owner: number, chunk: number): void =>
+      this.write(device, this.slot(turn, owner, owner), partOf(ranges[owner]!, chunk, slot));
+    let reading = read(0);
+    for (let chunk = 0; chunk < count; chunk++) {
       await reading;
       const turn = this.turn++;
-      if (chunk + 1 < count) reading = this.read(device, ranges, chunk + 1);
+      if (chunk + 1 < count) reading = read(chunk + 1);
       this.meet();
-      if (chunk < count) this.add(turn);
-      if (chunk === 0) continue;
-      for (const [owner, list] of ranges.entries())
-        this.write(device, this.slot(turn - 1, owner, owner), this.part(list, chunk - 1));
+      this.add(turn);
+      if (to === 'owners') write(turn, this.rank, chunk);
+      else if (chunk > 0) for (const owner of ranges.keys()) write(turn - 1, owner, chunk - 1);
     }
+    if (to === 'owners') return;
+    const turn = this.turn++;
+    this.meet();
+    for (const owner of ranges.keys()) write(turn - 1, owner, count - 1);
   }
 
-  /** Chunks that the longest list takes. */
-  private count(ranges: readonly (readonly BufferRange[])[]): number {
-    const sizes = ranges.map((list) => list.reduce((total, { bytes }) => total + bytes, 0));
-    return Math.ceil(Math.max(...sizes) / this.memory.slot);
-  }
-
-  /** Copies this rank's part of a chunk from the device to the area whose turn is next. */
-  private read(device: Device, ranges: readonly (readonly BufferRange[])[], chunk: number): Promise<void> {
-    const turn = this.turn;
-    return device.readInto(
-      ranges.flatMap((list, owner) => {
-        let to = this.slot(turn, this.rank, owner);
-        return this.part(list, chunk).map((range) => {
-          const part = { ...range, to: to.subarray(0, range.bytes) };
-          to = to.subarray(range.bytes);
-          return part;
-        });
-      }),
-    );
+  /** Brings what each rank has in the ranges listed for it to the others. */
+  async give(device: Device, ranges: Lists): Promise<void> {
+    const size = this.ranks * this.memory.slot;
+    const count = chunkCount(ranges, size);
+    const read = (chunk: number): Promise<void> =>
+      device.readInto(placed(partOf(ranges[this.rank]!, chunk, size), this.slots(this.turn, this.rank)));
+    let reading = read(0);
+    for (let chunk = 0; chunk < count; chunk++) {
+      await reading;
+      const turn = this.turn++;
+      if (chunk + 1 < count) reading = read(chunk + 1);
+      this.meet();
+      for (const [owner, list] of ranges.entries())
+        if (owner !== this.rank) this.write(device, this.slots(turn, owner), partOf(list, chunk, size));
+    }
   }
 
   /** Adds what all ranks have in the slots of this one. */
@@ -103,32 +115,53 @@ export class Chunks {
   }
 
   private write(device: Device, from: Uint8Array, ranges: readonly BufferRange[]): void {
-    this.upload.set(from);
     let at = 0;
     for (const { buffer, offset = 0, bytes } of ranges) {
-      device.write(buffer, offset, this.upload.subarray(at, at + bytes));
+      const copy = this.upload.subarray(at, at + bytes);
+      copy.set(from.subarray(at, at + bytes));
+      device.write(buffer, offset, copy);
       at += bytes;
     }
   }
 
-  /** A rank's part of what `owner` adds. */
-  private slot(turn: number, rank: number, owner: number): Uint8Array {
+  /** All of a rank's part of a chunk. */
+  private slots(turn: number, rank: number): Uint8Array {
     const { areas, slot } = this.memory;
-    return new Uint8Array(areas[turn % AREAS]!, (rank * this.ranks + owner) * slot, slot);
+    return new Uint8Array(areas[turn % AREAS]!, rank * this.ranks * slot, this.ranks * slot);
   }
 
-  /** What of a list of ranges, one after the other, belongs to a chunk. */
-  private part(list: readonly BufferRange[], chunk: number): BufferRange[] {
+  /** A rank's part of what `owner` adds. */
+  private slot(turn: number, rank: number, owner: number): Uint8Array {
     const { slot } = this.memory;
-    const [from, to] = [chunk * slot, (chunk + 1) * slot];
-    let at = 0;
-    return list.flatMap(({ buffer, offset = 0, bytes }) => {
-      const [first, last] = [Math.max(from, at), Math.min(to, at + bytes)];
-      const start = offset + first - at;
-      at += bytes;
-      return first < last ? [{ buffer, offset: start, bytes: last - first }] : [];
-    });
+    return this.slots(turn, rank).subarray(owner * slot, (owner + 1) * slot);
   }
+}
+
+/** Chunks of so many bytes that the longest list takes. */
+function chunkCount(ranges: Lists, size: number): number {
+  const totals = ranges.map((list) => list.reduce((total, { bytes }) => total + bytes, 0));
+  return Math.ceil(Math.max(...totals) / size);
+}
+
+/** What of a list of ranges, one after the other, belongs to a chunk of so many bytes. */
+function partOf(list: readonly BufferRange[], chunk: number, size: number): BufferRange[] {
+  const [from, to] = [chunk * size, (chunk + 1) * size];
+  let at = 0;
+  return list.flatMap(({ buffer, offset = 0, bytes }) => {
+    const [first, last] = [Math.max(from, at), Math.min(to, at + bytes)];
+    const start = offset + first - at;
+    at += bytes;
+    return first < last ? [{ buffer, offset: start, bytes: last - first }] : [];
+  });
+}
+
+/** Ranges with the host memory, one after the other, that they are read into. */
+function placed(ranges: readonly BufferRange[], memory: Uint8Array): (BufferRange & { to: Uint8Array })[] {
+  let at = 0;
+  return ranges.map((range) => {
+    at += range.bytes;
+    return { ...range, to: memory.subarray(at - range.bytes, at) };
+  });
 }
 
 /** Adds 64-bit integers, stored as low and high u32 words, to others. */

@@ -1,13 +1,19 @@
 import {
   type BuildOptions,
+  type BuiltShares,
   build,
+  buildShared,
+  byteLength,
   initialState,
   kernelTarget,
   memoryReport,
+  momentBytes,
   type Parameter,
   type Program,
+  StageError,
   type StepCounters,
   type Traceable,
+  totalBytes,
 } from '@cohesin/core';
 import { cutOf, dealLeaves } from './deal.ts';
 import { exchangeBytes, exchangeMemory } from './exchange.ts';
@@ -37,6 +43,12 @@ export interface DistributeOptions extends BuildOptions {
   readonly replicas?: number;
   /** Cut the layers into stages that different ranks have, instead of giving every rank all of them. */
   readonly pipeline?: StagesOptions;
+  /**
+   * Each rank has the moments of some parameters only, moves these alone, and gives the others their new values: ZeRO's
+   * first stage (Rajbhandari et al. 2020). Parameters are dealt out whole, by their bytes, so the largest bounds how even
+   * that is. Changes memory and what is exchanged, never the bits.
+   */
+  readonly shardOptimizer?: boolean;
 }
 
 /** A function that the ranks have loaded, with what its state starts from. */
@@ -48,11 +60,12 @@ export interface LoadedFunction {
 
 /**
  * Compiles a function once and runs it on every device of a mesh. Leaves of the batch are dealt out in order, gradients
- * are added as integers, every rank applies the same update; or with `pipeline`, each rank has a stage of the layers, with
+ * are added as integers, every rank applies the same update, or its part of it; or with `pipeline`, each rank has a stage of the layers, with
  * their parameters, and leaves go through the stages one after another. The result has the same bits on any number of
  * devices and in any stages.
  *
- * @throws when there are more devices than leaves; or when the step cannot be cut into the stages.
+ * @throws when there are more devices than leaves; when the step cannot be cut into the stages; or when the optimizer of
+ *   stages is to be sharded.
  */
 export function distribute(
   fn: Traceable,
@@ -68,14 +81,34 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
     bindingLimit: mesh.info.maxBindingBytes,
   };
   const all = { ...own, ...options, state };
+  if (pipeline !== undefined && options.shardOptimizer === true)
+    throw new StageError(
+      'shardOptimizer: ranks of a stage have the moments of its layers alone already; leave it out, or the stages',
+    );
   const { job, parameters, counters } =
     pipeline === undefined ? await loadLeaves(fn, all) : await loadStages(fn, { ...all, pipeline });
   const fresh = new Map([...parameters].filter(([name]) => !known.has(name)));
-  await state.write(initialState(fresh, seed));
+  for (const some of inPieces(fresh)) await state.write(initialState(some, seed));
   return runner(job, mesh, state, { seed, counters });
 }
 
-/** Every rank has the whole program, and works on some of the leaves. */
+/** A few parameters at a time: the host holds the values of no more of them. */
+function* inPieces(parameters: ReadonlyMap<string, Parameter>): Generator<ReadonlyMap<string, Parameter>> {
+  let piece = new Map<string, Parameter>();
+  let bytes = 0;
+  for (const [name, parameter] of parameters) {
+    piece.set(name, parameter);
+    bytes += byteLength(parameter);
+    if (bytes < PIECE_BYTES) continue;
+    yield piece;
+    [piece, bytes] = [new Map(), 0];
+  }
+  yield piece;
+}
+
+const PIECE_BYTES = 2 ** 26;
+
+/** Every rank has the whole program, or all but some of the update, and works on some of the leaves. */
 async function loadLeaves(
   fn: Traceable,
   options: DistributeOptions & { readonly state: DistributedState },
@@ -87,10 +120,10 @@ async function loadLeaves(
   const most = Math.max(...deal.ranks.map((shares) => shares.length));
   const sequences = Math.min(options.sequencesOnDevice ?? 1, most);
   const placement = { leavesOnDevice, sequencesOnDevice: sequences };
-  const { program, parameters, counters } = build(fn, { ...options, ...placement });
-  const all = mesh.ranks.map(({ index }) => index);
-  for (const one of program.state) state.declare(one, all, assigns(program));
-  const memory = (): string => memoryReport(program, leavesOnDevice * sequences, sequences);
+  const { programs, parameters, counters } = programsOf(fn, { ...options, ...placement });
+  const program = programs[0]!;
+  declareState(programs, state);
+  const memory = (): string => memoryOf(programs, leavesOnDevice * sequences, sequences);
   const described: DistributedProgram = { ...program, memory };
   const id = freshId();
   const batch = batchMemory(described);
@@ -102,7 +135,7 @@ async function loadLeaves(
         kind: 'leaves' as const,
         id,
         stateId: state.id,
-        program,
+        program: programs[rank.index]!,
         shares: deal.ranks[rank.index]!,
         sequences,
         rendezvous,
@@ -115,6 +148,43 @@ async function loadLeaves(
   );
   const sums = program.sums?.tensors.map(({ name }) => name) ?? [];
   const hostBytes = batchBytes(batch) + exchangeBytes(exchange);
-  const job = { id, program: described, assigns: assigns(program), sums, ...batch, hostBytes };
+  const deviceBytes = programs.map((one, rank) => {
+    const own = new Set(deal.ranks[rank]!.flatMap(({ leaves }) => leaves));
+    return totalBytes(one, own.size * sequences, sequences);
+  });
+  const job = { id, program: described, assigns: assigns(program), sums, ...batch, deviceBytes, hostBytes };
   return { job, parameters, counters };
+}
+
+/** The program of each rank. */
+function programsOf(
+  fn: Traceable,
+  options: DistributeOptions & { readonly state: DistributedState },
+): BuiltShares {
+  const ranks = options.mesh.ranks.length;
+  if (options.shardOptimizer === true)
+    return buildShared(fn, { ...options, ranks, owners: options.state.owners });
+  const { program, ...rest } = build(fn, options);
+  return { ...rest, programs: Array(ranks).fill(program) };
+}
+
+/** Each rank has the state that its program uses. */
+function declareState(programs: readonly Program[], state: DistributedState): void {
+  const declared = new Map(programs.flatMap((program) => program.state).map((one) => [one.name, one]));
+  const trains = programs.some(assigns);
+  for (const [name, one] of declared) {
+    const ranks = programs.flatMap((program, rank) =>
+      program.state.some((held) => held.name === name) ? [rank] : [],
+    );
+    state.declare(one, ranks, trains);
+  }
+  for (const { name, owner } of programs[0]!.updateShare?.parameters ?? []) state.owners.set(name, owner);
+}
+
+/** The memory plan of the first rank; where ranks share the update, what each has of the moments. */
+function memoryOf(programs: readonly Program[], leavesOnDevice: number, sequences: number): string {
+  const report = memoryReport(programs[0]!, leavesOnDevice, sequences);
+  if (programs[0]!.updateShare === undefined) return report;
+  const moments = programs.map((program) => `${(momentBytes(program) / 2 ** 20).toFixed(2)} MiB`);
+  return `rank 0: ${report}\nmoments, which ranks share: ${moments.join(', ')}`;
 }

@@ -1,12 +1,4 @@
-import type {
-  BufferRange,
-  Combine,
-  Device,
-  Exchange,
-  Gathering,
-  GatherPart,
-  Program,
-} from '@cohesin/core';
+import type { BufferRange, Combine, Device, Exchange, Gathering, GatherPart, Program } from '@cohesin/core';
 import { type ChunkMemory, Chunks, chunkBytes, chunkMemory } from './chunks.ts';
 import { type Group, groupOf, type Rendezvous } from './rendezvous.ts';
 
@@ -15,7 +7,7 @@ export interface ExchangeMemory {
   readonly ranks: number;
   /** Two areas used in turn, each large enough for all that is gathered together. */
   readonly gathered: readonly [SharedArrayBuffer, SharedArrayBuffer];
-  /** For gradient sums. */
+  /** For gradient sums, and parameters that one rank moves. */
   readonly chunks: ChunkMemory;
   /** Ranks that share rounds. */
   readonly groups: readonly GroupMemory[];
@@ -46,7 +38,11 @@ export function exchangeMemory(
   const divided = groups.some(({ group }) => group.members.length < ranks);
   const kept = program.kept.reduce((sum, { bytes }) => sum + bytes * rounds.length, 0);
   const groupOfRound = rounds.map((members) => sharing.indexOf(members.join()));
-  return { ...sumMemory(program, ranks, divided ? kept : 0), groups, groupOfRound };
+  const handed = (program.updateShare?.handOvers ?? []).map((list) =>
+    list.reduce((total, { bytes }) => total + bytes, 0),
+  );
+  const together = Math.max(divided ? kept : 0, ...handed);
+  return { ...sumMemory(program, ranks, together), groups, groupOfRound };
 }
 
 /** Bytes of all pieces of what is gathered together. */
@@ -181,8 +177,21 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     const { ranks } = this.memory;
     const shares = Array.from({ length: ranks }, (_, rank) => share(bytes / 8, rank, ranks));
     const ranges = shares.map(([from, to]) => [{ buffer, offset: 8 * from, bytes: 8 * (to - from) }]);
-    await this.chunks.sum(device, ranges);
+    await this.chunks.sum(device, ranges, 'all');
     this.enter('updating');
+  }
+
+  async sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
+    if (!this.remote) return;
+    this.enter('summing gradients');
+    await this.chunks.sum(device, ranges, 'owners');
+    this.enter('updating');
+  }
+
+  async give(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
+    if (!this.remote) return;
+    this.enter('updating');
+    await this.chunks.give(device, ranges);
   }
 }
 

@@ -1,6 +1,7 @@
 export {
   type Checkpoint,
   type CheckpointInfo,
+  hashRanks,
   hashState,
   hostTensors,
   loadCheckpoint,

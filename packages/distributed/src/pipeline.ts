@@ -13,6 +13,7 @@ import {
   type StageWork,
   setsInFlight,
   type Traceable,
+  totalBytes,
 } from '@cohesin/core';
 import { type Cut, checkReplicas, cutOf } from './deal.ts';
 import type { DistributeOptions, LoadedFunction } from './distribute.ts';
@@ -89,8 +90,16 @@ export async function loadStages(
   const program = described(built.program, pipeline, work);
   const memory = stageMemory(built.program, pipeline, work);
   const batch = batchMemory(program);
-  const hostBytes = batchBytes(batch) + bytesOf(memory);
-  const job = { id: freshId(), program, assigns: trains, sums: sumsOf(built), ...batch, hostBytes };
+  const bytes = {
+    deviceBytes: pipeline.stages.flatMap((ranks, stage) =>
+      ranks.map((rank) => {
+        const own = mostSets([rank], training);
+        return totalBytes(built.program.stages[stage]!, own * work[rank]!.parts!.length, own);
+      }),
+    ),
+    hostBytes: batchBytes(batch) + bytesOf(memory),
+  };
+  const job = { id: freshId(), program, assigns: trains, sums: sumsOf(built), ...batch, ...bytes };
   await Promise.all(
     pipeline.stages.flatMap((ranks, stage) =>
       ranks.map((rank) => {

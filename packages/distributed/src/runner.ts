@@ -43,6 +43,8 @@ export interface Distributed<P extends DistributedProgram = DistributedProgram> 
   /** Runs it kernel by kernel, and says what each rank wrote; slow, and with the same bits. */
   inspect(inputs: Readonly<Record<string, TypedArray>>, inspection?: Inspection): Promise<Inspected>;
   readonly program: P;
+  /** Bytes on the device of each rank. */
+  readonly deviceBytes: readonly number[];
   /** Bytes of host memory for inputs, outputs and exchanges, over all ranks. */
   readonly hostBytes: number;
   readonly state: DistributedState;
@@ -70,6 +72,7 @@ export interface LoadedJob {
   readonly sums: readonly string[];
   readonly inputs: readonly SharedTensor[];
   readonly outputs: readonly SharedTensor[];
+  readonly deviceBytes: readonly number[];
   readonly hostBytes: number;
 }
 
@@ -153,6 +156,7 @@ export function runner(
           ].join('\n'),
       },
     },
+    deviceBytes: { value: job.deviceBytes },
     hostBytes: { value: job.hostBytes },
     state: { value: state },
     repeats: { get: () => repeats },

@@ -10,6 +10,8 @@ export const freshId = (): number => nextId++;
 /** Parameters, running statistics and moments on the ranks of a mesh: on all of them, or on those of their stage. */
 export class DistributedState {
   readonly id: number;
+  /** The rank that moves a parameter, where ranks share the update: other functions on this state keep to it. */
+  readonly owners: Map<string, number> = new Map();
   private readonly mesh: Mesh;
   private readonly shapes = new Map<string, readonly number[]>();
   private readonly holders = new Map<string, Holders>();
@@ -22,6 +24,14 @@ export class DistributedState {
 
   get names(): readonly string[] {
     return [...this.shapes.keys()].sort();
+  }
+
+  /** Bytes on all ranks together. */
+  get bytes(): number {
+    return [...this.shapes].reduce(
+      (total, [name, shape]) => total + this.ranksOf(name).length * 4 * elementCount(shape),
+      0,
+    );
   }
 
   has(name: string): boolean {

@@ -3,6 +3,7 @@ import { elementCount } from '../host-tensor.ts';
 import type { KernelTarget } from '../kernel.ts';
 import type { Program, ProgramInput } from '../program.ts';
 import type { Precision } from '../scope.ts';
+import type { Tensor } from '../tensor.ts';
 import { Assembly, inputSpec, type Parts } from './assembly.ts';
 import { bitsId } from './bits-id.ts';
 import { chooseRecompute, type MemoryOptions } from './choose-recompute.ts';
@@ -58,12 +59,17 @@ export function buildProgram(graph: Graph, plan: LogicalPlan, placement: Placeme
 /** All of `buildProgram` but the assignment of memory. */
 export function planParts(graph: Graph, plan: LogicalPlan, placement: Placement): Parts {
   const step = logicalStep(graph, plan);
-  const { sharded } = step;
+  return placeStep(step, leafSums(step.sharded.graph), placement);
+}
+
+/** Fits a step to a device: what it computes again, and when. `sums` are those that the device adds to. */
+export function placeStep(step: LogicalStep, sums: readonly Tensor[], placement: Placement): Parts {
+  const { sharded, facts } = step;
   const { bindingLimit = Number.POSITIVE_INFINITY } = placement;
-  const sequencesOnDevice = plan.leavesPerSequence > 1 ? (placement.sequencesOnDevice ?? 1) : 1;
+  const sequencesOnDevice = facts.leavesPerSequence > 1 ? (placement.sequencesOnDevice ?? 1) : 1;
   const leavesOnDevice = (placement.leavesOnDevice ?? sharded.rounds.leaves) * sequencesOnDevice;
   const ordered = { ...step.ordered, sideBySide: sequencesOnDevice > 1 };
-  const sumLayout = layOutSums(leafSums(sharded.graph));
+  const sumLayout = layOutSums(sums);
   const bytes = storageBytes(sharded, sumLayout);
   const held = { leavesOnDevice, sequencesOnDevice };
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, ...held }, placement);

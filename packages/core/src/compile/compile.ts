@@ -20,6 +20,7 @@ import type { DType, Tensor } from '../tensor.ts';
 import { trace } from '../trace.ts';
 import { buildProgram, type LogicalPlan, type Placement } from './build.ts';
 import { buildPipeline, type PipelinePlacement } from './pipeline/build.ts';
+import { buildShares, type SharePlacement } from './share-update.ts';
 
 /** A function of tensors that can be compiled; `trainStep` makes one that has `counters`. */
 export interface Traceable {
@@ -58,6 +59,19 @@ export function build(fn: Traceable, options: BuildOptions): Built {
   const { graph, plan } = traced(fn, options);
   const program = buildProgram(graph, plan, options);
   return { program, ...stateAndCounters(fn, graph, program.state, program.scalars) };
+}
+
+/** The programs of ranks that share the update, with the parameters their state starts from. */
+export interface BuiltShares extends Omit<Built, 'program'> {
+  readonly programs: readonly Program[];
+}
+
+/** Traces and compiles a function for ranks that share the update: see `buildShares`. The bits are those of `build`. */
+export function buildShared(fn: Traceable, options: BuildOptions & SharePlacement): BuiltShares {
+  const { graph, plan } = traced(fn, options);
+  const programs = buildShares(graph, plan, options);
+  const state = programs.flatMap((program) => program.state);
+  return { programs, ...stateAndCounters(fn, graph, state, programs[0]!.scalars) };
 }
 
 /** A step in stages with the parameters its state starts from. */

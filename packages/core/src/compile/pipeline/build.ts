@@ -157,5 +157,5 @@ function sharedParameters({ update }: Cut, programs: readonly Assembled[]): Omit
     programs.filter(({ state }) => state.some((one) => one.name === name)).length;
   return [...update.owners]
     .filter(([{ name }]) => holders(name) > 1)
-    .map(([parameter, from]) => ({ name: parameter.name, bytes: byteLength(parameter), from }));
+    .map(([parameter, [from]]) => ({ name: parameter.name, bytes: byteLength(parameter), from: from! }));
 }

@@ -13,8 +13,8 @@ export interface UpdateCut {
   readonly stages: readonly StageUpdate[];
   /** After each level of the update, what stages compute for others. */
   readonly handOvers: readonly (readonly CutHandOver[])[];
-  /** The stage that assigns each parameter. */
-  readonly owners: ReadonlyMap<Parameter, number>;
+  /** The stages that assign each parameter: one, unless all compute its value. */
+  readonly owners: ReadonlyMap<Parameter, readonly number[]>;
 }
 
 export interface StageUpdate {
@@ -31,14 +31,63 @@ export interface CutHandOver {
   readonly holders: ReadonlySet<number>;
 }
 
-export function cutUpdate(sharded: Sharded, placed: Placed): UpdateCut {
-  return new UpdateCutting(sharded, placed).cut();
+/** Who has what the update begins with. */
+export interface UpdateOrigins {
+  readonly works: readonly Work[];
+  readonly count: number;
+  /** The stage that knows a gradient sum or a gathered tensor, where not all do. */
+  readonly known: ReadonlyMap<Stored, number>;
+  /** Which of several stages does work that reads what they compute; each that needs it where undefined. */
+  choose(work: Work, homeOf: (x: Stored) => number | undefined): number | undefined;
+  /** Who assigns a parameter, or has an output, that no work of a single stage computes. */
+  assignersOf(assignment: Assignment, homes: ReadonlyMap<Work, number>): readonly number[];
+  holdersOf(output: Stored, home: number | undefined): readonly number[];
+}
+
+/** Cuts the update of a pipeline. */
+export function cutUpdate({ graph }: Sharded, placed: Placed): UpdateCut {
+  const { whole, stageOf, ofLayer, producers, count } = placed;
+  const works = whole.update === undefined ? [] : whole.stages[whole.update]!.once;
+  const known = new Map<Stored, number>();
+  for (const { leaf, gather, keep } of whole.stages.slice(0, whole.update)) {
+    for (const work of leaf) if (work.kind === 'accumulate') known.set(work.sum, stageOf.get(work)!);
+    for (const node of [...gather, ...keep]) {
+      const work = producers.get(stored(node.inputs.x!));
+      if (work !== undefined) known.set(node, stageOf.get(work)!);
+    }
+  }
+  const stageThatMakes = (x: Stored): number | undefined => {
+    const work = producers.get(x);
+    return work === undefined ? undefined : stageOf.get(work);
+  };
+  return divideUpdate(graph, {
+    works,
+    count,
+    known,
+    choose: (work) => (work.kind === 'kernel' ? ofLayer(work.kernel.node.path) : undefined),
+    assignersOf: ({ parameter, value }, homes) => {
+      const made = stageThatMakes(stored(value));
+      if (made !== undefined) return [made];
+      const uses = (piece: Piece): boolean =>
+        ends(piece)[0].some((x) => x === parameter || x === stored(value));
+      const stages = [
+        ...[...stageOf].flatMap(([piece, stage]) => (uses(piece) ? stage : [])),
+        ...works.filter(uses).flatMap((reader) => homes.get(reader) ?? []),
+      ];
+      return [Math.min(count - 1, ...stages)];
+    },
+    holdersOf: (x, home) => [stageThatMakes(x) ?? home ?? count - 1],
+  });
+}
+
+/** Cuts the update where it is known who has what it begins with. */
+export function divideUpdate(graph: Graph, origins: UpdateOrigins): UpdateCut {
+  return new UpdateCutting(graph, origins).cut();
 }
 
 class UpdateCutting {
   private readonly graph: Graph;
-  private readonly placed: Placed;
-  private readonly works: readonly Work[];
+  private readonly origins: UpdateOrigins;
   /** For each work the works that compute what it reads. */
   private readonly sources = new Map<Work, readonly Work[]>();
   /** The last work that writes a tensor. */
@@ -50,11 +99,10 @@ class UpdateCutting {
   private readonly handed = new Map<Work, Set<number>>();
   private readonly levels: readonly Map<Work, number>[];
 
-  constructor({ graph }: Sharded, placed: Placed) {
+  constructor(graph: Graph, origins: UpdateOrigins) {
     this.graph = graph;
-    this.placed = placed;
-    const { whole, count } = placed;
-    this.works = whole.update === undefined ? [] : whole.stages[whole.update]!.once;
+    this.origins = origins;
+    const { count } = origins;
     this.needed = Array.from({ length: count }, () => new Set());
     this.levels = Array.from({ length: count }, () => new Map());
   }
@@ -62,81 +110,61 @@ class UpdateCutting {
   cut(): UpdateCut {
     this.findHomes();
     const { outputs, assignments } = this.graph;
-    const owners = new Map(assignments.map((one) => [one.parameter, this.ownerOf(one)]));
-    const outputStages = Object.values(outputs).map((x) => this.outputStage(stored(x)));
+    const owners = new Map(assignments.map((one) => [one.parameter, this.ownersOf(one)]));
+    const holders = Object.values(outputs).map((x) => this.holdersOf(stored(x)));
     for (const { parameter, value } of assignments)
       for (const x of [stored(value), parameter]) this.needTensor(x, owners.get(parameter)!);
-    for (const [i, x] of Object.values(outputs).entries()) this.needTensor(stored(x), outputStages[i]!);
+    for (const [i, x] of Object.values(outputs).entries()) this.needTensor(stored(x), holders[i]!);
     this.findLevels();
     const count = 1 + Math.max(-1, ...this.levels.flatMap((of) => [...of.values()]));
     const levels = Array.from({ length: count }, (_, level) => level);
     const graphOf = (stage: number): Graph => ({
-      outputs: Object.fromEntries(Object.entries(outputs).filter((_, i) => outputStages[i] === stage)),
-      assignments: assignments.filter(({ parameter }) => owners.get(parameter) === stage),
+      outputs: Object.fromEntries(Object.entries(outputs).filter((_, i) => holders[i]!.includes(stage))),
+      assignments: assignments.filter(({ parameter }) => owners.get(parameter)!.includes(stage)),
     });
     return {
       owners,
       handOvers: levels.map((level) => this.handOversAt(level)),
       stages: this.levels.map((of, stage) => ({
         graph: graphOf(stage),
-        levels: levels.map((level) => this.works.filter((work) => of.get(work) === level)),
+        levels: levels.map((level) => this.origins.works.filter((work) => of.get(work) === level)),
       })),
     };
   }
 
   private findHomes(): void {
-    const { whole, stageOf, ofLayer, producers } = this.placed;
-    const origins = new Map<Stored, number>(); // of gathered tensors and gradient sums
-    for (const { leaf, gather, keep } of whole.stages.slice(0, whole.update)) {
-      for (const work of leaf) if (work.kind === 'accumulate') origins.set(work.sum, stageOf.get(work)!);
-      for (const node of [...gather, ...keep]) {
-        const work = producers.get(stored(node.inputs.x!));
-        if (work !== undefined) origins.set(node, stageOf.get(work)!);
-      }
-    }
-    for (const work of this.works) {
+    const { works, known } = this.origins;
+    const homeOf = (x: Stored): number | undefined => {
+      const writer = this.writers.get(x);
+      return writer === undefined ? known.get(x) : this.homes.get(writer);
+    };
+    for (const work of works) {
       const [reads, writes] = touched(work);
+      const stages = new Set((work.kind === 'finish' ? [work.sum] : reads).flatMap((x) => homeOf(x) ?? []));
+      const chosen = stages.size > 1 ? this.origins.choose(work, homeOf) : [...stages][0];
+      if (chosen !== undefined && stages.has(chosen)) this.homes.set(work, chosen);
       const sources = reads.flatMap((x) => this.writers.get(x) ?? []);
-      const known = work.kind === 'finish' ? [work.sum] : reads;
-      const stages = new Set([
-        ...known.flatMap((x) => origins.get(x) ?? []),
-        ...sources.flatMap((source) => this.homes.get(source) ?? []),
-      ]);
       this.sources.set(work, sources);
       this.writers.set(writes!, work);
-      const layer = work.kind === 'kernel' ? ofLayer(work.kernel.node.path) : undefined;
-      if (stages.size === 1) this.homes.set(work, [...stages][0]!);
-      else if (layer !== undefined && stages.has(layer)) this.homes.set(work, layer);
     }
   }
 
-  /** The stage that assigns a parameter: where its new value is computed, or else one that reads it. */
-  private ownerOf({ parameter, value }: Assignment): number {
-    const { stageOf, producers, count } = this.placed;
+  /** The stages that assign a parameter: the one where its new value is computed, or else some that know it. */
+  private ownersOf(assignment: Assignment): readonly number[] {
+    const { parameter, value } = assignment;
     const work = this.writers.get(stored(value)) ?? this.writers.get(parameter);
-    const made = producers.get(stored(value));
-    const home = work === undefined ? made && stageOf.get(made) : this.homes.get(work);
-    if (home !== undefined) return home;
-    const uses = (piece: Piece): boolean =>
-      ends(piece)[0].some((x) => x === parameter || x === stored(value));
-    const stages = [
-      ...[...stageOf].flatMap(([piece, stage]) => (uses(piece) ? stage : [])),
-      ...this.works.filter(uses).flatMap((reader) => this.homes.get(reader) ?? []),
-    ];
-    return Math.min(count - 1, ...stages);
+    const home = work && this.homes.get(work);
+    return home === undefined ? this.origins.assignersOf(assignment, this.homes) : [home];
   }
 
-  private outputStage(x: Stored): number {
-    const { stageOf, producers, count } = this.placed;
-    const made = producers.get(x);
+  private holdersOf(x: Stored): readonly number[] {
     const work = this.writers.get(x);
-    const home = made === undefined ? work && this.homes.get(work) : stageOf.get(made);
-    return home ?? count - 1;
+    return this.origins.holdersOf(x, work && this.homes.get(work));
   }
 
-  private needTensor(x: Stored, stage: number): void {
+  private needTensor(x: Stored, stages: readonly number[]): void {
     const work = this.writers.get(x);
-    if (work !== undefined) this.need(work, stage);
+    if (work !== undefined) for (const stage of stages) this.need(work, stage);
   }
 
   /** A stage needs the result of work: it does it, or has the result handed over. */
@@ -150,7 +178,7 @@ class UpdateCutting {
 
   /** How many hand-overs come before a stage's work. */
   private findLevels(): void {
-    for (const work of this.works) {
+    for (const work of this.origins.works) {
       const writes = touched(work)[1]!;
       for (const [stage, needed] of this.needed.entries()) {
         if (!needed.has(work)) continue;
