@@ -12,6 +12,8 @@ export interface GatherPart {
 export interface Gathering {
   /** Whether there are others than this one. */
   readonly remote: boolean;
+  /** Bytes that can be gathered at a time. */
+  readonly room: number;
   /** Given this rank's part of each gathered tensor, gives all of it, to be read before the next call. */
   combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
 }
@@ -35,6 +37,7 @@ export interface Exchange extends Gathering {
 /** The exchange of a device that owns every leaf. */
 export const alone: Exchange = {
   remote: false,
+  room: Number.POSITIVE_INFINITY,
   combine: async (pieces) => pieces.map(({ own }) => own),
   divided: false,
   round: () => alone,

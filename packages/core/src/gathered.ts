@@ -13,13 +13,20 @@ export interface Gathered {
   readonly own: boolean;
 }
 
-/** Brings what each rank gives to those that have a buffer for it. All ranks call it with equal lists but for `own`. */
+/**
+ * Brings what each rank gives to those that have a buffer for it, as much at a time as the exchange has room for. All ranks
+ * call it with the same bytes in the same order.
+ */
 export async function gather(device: Device, exchange: Gathering, all: readonly Gathered[]): Promise<void> {
-  if (all.length === 0 || !exchange.remote) return;
+  if (!exchange.remote) return;
+  const total = all.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (let from = 0; from < total; from += exchange.room)
+    await gatherAtOnce(device, exchange, between(all, from, from + exchange.room));
+}
+
+async function gatherAtOnce(device: Device, exchange: Gathering, all: readonly Gathered[]): Promise<void> {
   const given = all.filter(({ own }) => own);
-  const read = await device.read(
-    given.map(({ buffer, offset = 0, bytes }) => ({ buffer: buffer!, offset, bytes })),
-  );
+  const read = await device.read(given.map(({ buffer, ...range }) => ({ ...range, buffer: buffer! })));
   const parts = all.map(({ own, bytes }): GatherPart => {
     return { own: own ? read.shift()! : NOTHING, offset: 0, bytes };
   });
@@ -28,36 +35,46 @@ export async function gather(device: Device, exchange: Gathering, all: readonly 
     if (buffer !== undefined && !own) device.write(buffer, offset, values[i]!);
 }
 
+/** The bytes `[from, to)` of ranges that follow one another. */
+export function between<T extends { readonly offset?: number; readonly bytes: number }>(
+  ranges: readonly T[],
+  from: number,
+  to: number,
+): T[] {
+  let at = 0;
+  return ranges.flatMap((range) => {
+    const [first, last] = [Math.max(from, at), Math.min(to, at + range.bytes)];
+    const offset = (range.offset ?? 0) + first - at;
+    at += range.bytes;
+    return first < last ? [{ ...range, offset, bytes: last - first }] : [];
+  });
+}
+
 /** Leaves of a sequence that a rank has, and a set of its buffers. */
 interface Own {
   readonly leaves: readonly number[];
   readonly set: number;
 }
 
-/** Makes the pieces of all leaves of some sequences known on every rank that works on some of each. */
-export async function gatherLeaves(
+/** Makes the pieces of all leaves of some sequences known on every rank that works on some of each: consecutive ones. */
+export function gatherLeaves(
   { device, buffers }: { readonly device: Device; readonly buffers: ProgramBuffers },
   gathered: readonly Combine[],
   sequences: readonly Own[],
   exchange: Gathering,
 ): Promise<void> {
-  if (gathered.length === 0 || !exchange.remote) return;
-  const ranges = sequences.flatMap(({ leaves, set }) =>
-    gathered.map(({ slot, bytesPerLeaf, parts: [from, to] }) => {
-      const own = leaves.filter((leaf) => leaf >= from && leaf < to).length;
-      const offset = (Math.min(Math.max(leaves[0] ?? 0, from), to) - from) * bytesPerLeaf;
-      return {
-        buffer: buffers.of(slot, set),
-        offset,
-        bytes: own * bytesPerLeaf,
-        all: (to - from) * bytesPerLeaf,
+  const pieces = sequences.flatMap(({ leaves, set }) =>
+    gathered.flatMap(({ slot, bytesPerLeaf, parts: [from, to] }) => {
+      const buffer = buffers.of(slot, set);
+      const within = (leaf: number): number => Math.min(Math.max(leaf, from), to) - from;
+      const [first, end] = [within(leaves[0] ?? 0), within((leaves.at(-1) ?? -1) + 1)];
+      const piece = (start: number, stop: number, own: boolean): Gathered => {
+        return { buffer, offset: start * bytesPerLeaf, bytes: (stop - start) * bytesPerLeaf, own };
       };
+      return [piece(0, first, false), piece(first, end, true), piece(end, to - from, false)];
     }),
   );
-  const read = await device.read(ranges);
-  const pieces = ranges.map(({ offset, all }, i): GatherPart => ({ own: read[i]!, offset, bytes: all }));
-  const all = await exchange.combine(pieces);
-  for (const [i, bytes] of all.entries()) device.write(ranges[i]!.buffer, 0, bytes);
+  return gather(device, exchange, pieces);
 }
 
 /** Brings what a stage or rank of the update has computed to the others that read it; `own` is this one's. */

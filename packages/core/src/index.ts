@@ -33,6 +33,7 @@ export {
   type PipelineExchange,
 } from './exchange.ts';
 export { Executor } from './executor.ts';
+export { between } from './gathered.ts';
 export { globPattern } from './glob.ts';
 export { gradients } from './grad.ts';
 export { decide, FIRST_Q, initialScales, type SumDecision } from './gradient-scale.ts';

@@ -69,6 +69,7 @@ class Together {
     stage: alone,
     all: {
       remote: true,
+      room: 8, // norms go in several turns
       combine: (parts) =>
         new Promise((done) => {
           this.waiting.push({ parts, done });

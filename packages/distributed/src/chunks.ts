@@ -1,4 +1,4 @@
-import type { BufferRange, Device } from '@cohesin/core';
+import { type BufferRange, between, type Device } from '@cohesin/core';
 
 /** Bytes of shared memory through which ranks add gradients, whatever the model. */
 export const CHUNK_MEMORY_BYTES: number = 64 * 2 ** 20;
@@ -66,12 +66,12 @@ export class Chunks {
     const read = (chunk: number): Promise<void> => {
       const { turn } = this;
       const parts = ranges.map((list, owner) =>
-        placed(partOf(list, chunk, slot), this.slot(turn, this.rank, owner)),
+        placed(chunkOf(list, chunk, slot), this.slot(turn, this.rank, owner)),
       );
       return device.readInto(parts.flat());
     };
     const write = (turn: number, owner: number, chunk: number): void =>
-      this.write(device, this.slot(turn, owner, owner), partOf(ranges[owner]!, chunk, slot));
+      this.write(device, this.slot(turn, owner, owner), chunkOf(ranges[owner]!, chunk, slot));
     let reading = read(0);
     for (let chunk = 0; chunk < count; chunk++) {
       await reading;
@@ -93,7 +93,7 @@ export class Chunks {
     const size = this.ranks * this.memory.slot;
     const count = chunkCount(ranges, size);
     const read = (chunk: number): Promise<void> =>
-      device.readInto(placed(partOf(ranges[this.rank]!, chunk, size), this.slots(this.turn, this.rank)));
+      device.readInto(placed(chunkOf(ranges[this.rank]!, chunk, size), this.slots(this.turn, this.rank)));
     let reading = read(0);
     for (let chunk = 0; chunk < count; chunk++) {
       await reading;
@@ -101,7 +101,7 @@ export class Chunks {
       if (chunk + 1 < count) reading = read(chunk + 1);
       this.meet();
       for (const [owner, list] of ranges.entries())
-        if (owner !== this.rank) this.write(device, this.slots(turn, owner), partOf(list, chunk, size));
+        if (owner !== this.rank) this.write(device, this.slots(turn, owner), chunkOf(list, chunk, size));
     }
   }
 
@@ -143,17 +143,8 @@ function chunkCount(ranges: Lists, size: number): number {
   return Math.ceil(Math.max(...totals) / size);
 }
 
-/** What of a list of ranges, one after the other, belongs to a chunk of so many bytes. */
-function partOf(list: readonly BufferRange[], chunk: number, size: number): BufferRange[] {
-  const [from, to] = [chunk * size, (chunk + 1) * size];
-  let at = 0;
-  return list.flatMap(({ buffer, offset = 0, bytes }) => {
-    const [first, last] = [Math.max(from, at), Math.min(to, at + bytes)];
-    const start = offset + first - at;
-    at += bytes;
-    return first < last ? [{ buffer, offset: start, bytes: last - first }] : [];
-  });
-}
+const chunkOf = (list: readonly BufferRange[], chunk: number, size: number): BufferRange[] =>
+  between(list, chunk * size, (chunk + 1) * size);
 
 /** Ranges with the host memory, one after the other, that they are read into. */
 function placed(ranges: readonly BufferRange[], memory: Uint8Array): (BufferRange & { to: Uint8Array })[] {

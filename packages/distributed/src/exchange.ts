@@ -73,9 +73,13 @@ export function exchangeBytes({ ranks, gathered, chunks, groups }: ExchangeMemor
   );
 }
 
-/** Memory for what ranks gather, at most so many bytes at a time. */
+/** The most that is gathered at a time: larger tensors in several turns. */
+const ROOM_BYTES = 32 * 2 ** 20;
+
+/** Memory for what ranks gather, so many bytes if there is room. */
 export function gatherMemory(bytes: number): ExchangeMemory['gathered'] {
-  return [new SharedArrayBuffer(Math.max(4, bytes)), new SharedArrayBuffer(Math.max(4, bytes))];
+  const room = Math.min(Math.max(4, bytes), ROOM_BYTES);
+  return [new SharedArrayBuffer(room), new SharedArrayBuffer(room)];
 }
 
 /** Where a rank meets others. */
@@ -92,6 +96,7 @@ export interface Meeting {
 /** How a rank that is a thread gathers with others: writes its part, meets them, reads theirs. */
 export class ThreadGathering implements Gathering {
   readonly remote: boolean;
+  readonly room: number;
   private readonly gathered: ExchangeMemory['gathered'];
   private readonly meeting: Meeting;
   /** What was gathered last: Dawn cannot read shared memory. */
@@ -103,6 +108,7 @@ export class ThreadGathering implements Gathering {
     this.meeting = meeting;
     this.copy = new Uint8Array(gathered[0].byteLength);
     this.remote = ranks > 1;
+    this.room = gathered[0].byteLength;
   }
 
   async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {

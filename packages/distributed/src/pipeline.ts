@@ -93,7 +93,7 @@ export async function loadStages(
   const bytes = {
     deviceBytes: pipeline.stages.flatMap((ranks, stage) =>
       ranks.map((rank) => {
-        const own = mostSets([rank], training);
+        const own = mostSets([rank], actions);
         return totalBytes(built.program.stages[stage]!, own * work[rank]!.parts!.length, own);
       }),
     ),
