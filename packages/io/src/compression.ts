@@ -1,6 +1,6 @@
 /** Undoes whole-file compression, one bounded step at a time, and says what is wrong with a compressed stream. */
 import type { FileHandle } from 'node:fs/promises';
-import { createGunzip, createInflate, type Gunzip, type Inflate } from 'node:zlib';
+import { constants, createGunzip, createInflate, type Gunzip, type Inflate } from 'node:zlib';
 
 export type Compression = 'none' | 'zlib' | 'gzip';
 
@@ -21,11 +21,11 @@ export class CompressedStreamError extends Error {
   }
 }
 
-const OUTPUT_CHUNK_BYTES = 1024 * 1024; // each call goes to another thread and back: with 256 KiB a fifth more CPU time
+const OUTPUT_BYTES = 256 * 1024; // stays in the cache of a core until it is used
 const INPUT_BYTES = 384 * 1024;
 
 /**
- * The uncompressed bytes of an open file, in order, as chunks that stay valid.
+ * The uncompressed bytes of an open file, in order, as chunks that are valid until the next is asked for.
  *
  * Every byte that can be recovered before a fault is delivered before the fault is thrown.
  *
@@ -36,7 +36,7 @@ export async function* readChunks(
   compression: Compression,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   if (compression === 'none') {
-    for await (const { bytes } of readPieces(handle, 0, () => OUTPUT_CHUNK_BYTES)) yield bytes;
+    for await (const { bytes } of readBlocks(handle, 0)) yield bytes;
     return;
   }
   let delivered = 0;
@@ -54,7 +54,7 @@ export async function* readChunks(
 }
 
 /**
- * node:zlib throws away what it had inflated in the write that met the damage. This inflates the file once
+ * zlib does not say how much it had inflated in the call that met the damage. This inflates the file once
  * more, byte by byte from `accepted` on, and delivers what comes after the first `delivered` bytes.
  */
 async function* salvage(
@@ -65,7 +65,7 @@ async function* salvage(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   let skip = delivered;
   const progress = { accepted: 0 };
-  const pieceBytes = (position: number): number => (position < accepted ? INPUT_BYTES : 1);
+  const pieceBytes = (position: number): number => (position < accepted ? accepted - position : 1);
   try {
     for await (const chunk of inflate(handle, compression, pieceBytes, progress)) {
       const fresh = chunk.subarray(Math.min(skip, chunk.length));
@@ -77,83 +77,116 @@ async function* salvage(
   }
 }
 
-/** Inflates piece by piece; `progress.accepted` is the input, in bytes, that raised no error. */
+/**
+ * Inflates each block of the file in pieces of the size asked for at each position; `progress.accepted` is the input, in
+ * bytes, that raised no error.
+ */
 async function* inflate(
   handle: FileHandle,
   compression: 'zlib' | 'gzip',
   pieceBytes: (position: number) => number,
   progress: { accepted: number },
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const make = compression === 'zlib' ? createInflate : createGunzip;
-  const inflater = new Inflater(make({ chunkSize: OUTPUT_CHUNK_BYTES }));
+  const inflater = new Inflater(compression);
   try {
-    for await (const { bytes, position } of readPieces(handle, 0, pieceBytes)) {
-      yield* await inflater.write(bytes);
-      progress.accepted = position + bytes.length;
+    for await (const { bytes, position } of readBlocks(handle, 0)) {
+      for (let from = 0; from < bytes.length && !inflater.ended; ) {
+        const piece = bytes.subarray(from, from + pieceBytes(position + from));
+        yield* inflater.write(piece);
+        from += piece.length;
+        progress.accepted = position + from;
+      }
       if (inflater.ended) break;
     }
-    if (!inflater.ended) yield* await inflater.finish();
+    if (!inflater.ended) yield* inflater.finish();
     await checkEnd(handle, compression, inflater.bytesConsumed);
   } finally {
     inflater.close();
   }
 }
 
-/** A zlib stream as calls: bytes in, chunks out. */
+/** What zlib's binding inside of a stream of node:zlib takes; minizlib, which npm unpacks with, drives it too. */
+interface ZlibBinding {
+  writeSync(
+    flush: number,
+    input: Uint8Array,
+    inputFrom: number,
+    inputBytes: number,
+    output: Uint8Array,
+    outputFrom: number,
+    outputBytes: number,
+  ): void;
+  onerror: (message: string, errno: number, code: string) => void;
+}
+
+/**
+ * A zlib stream as calls: bytes in, chunks out, in this thread. The stream's own interface sends each chunk to another thread
+ * and back, which costs 40 % more CPU time, and the synchronous functions of node:zlib want the whole file at once.
+ */
 class Inflater {
   /** The stream's last byte has been met; later input would be ignored. */
   ended = false;
-  readonly #stream: Inflate | Gunzip;
-  #chunks: Uint8Array[] = [];
-  #error: Error | undefined;
-  #settle: () => void = () => {};
-
-  constructor(stream: Inflate | Gunzip) {
-    this.#stream = stream;
-    stream.on('data', (chunk: Uint8Array) => {
-      this.#chunks.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length));
-    });
-    stream.on('end', () => {
-      this.ended = true;
-      this.#settle();
-    });
-    stream.on('error', (error) => {
-      this.#error = error;
-      this.#settle();
-    });
-  }
-
   /** Input bytes that belonged to the stream. */
-  get bytesConsumed(): number {
-    return this.#stream.bytesWritten;
+  bytesConsumed = 0;
+  readonly #stream: Inflate | Gunzip;
+  readonly #binding: ZlibBinding;
+  /** Room left in the output and bytes left of the input, after each call. */
+  readonly #left: Uint32Array;
+  readonly #output = new Uint8Array(OUTPUT_BYTES);
+  #error: Error | undefined;
+
+  constructor(compression: 'zlib' | 'gzip') {
+    this.#stream = compression === 'zlib' ? createInflate() : createGunzip();
+    const { _handle, _writeState } = this.#stream as unknown as {
+      readonly _handle?: ZlibBinding;
+      readonly _writeState?: Uint32Array;
+    };
+    if (!_handle?.writeSync || !_writeState)
+      throw new Error(
+        `Node ${process.version} hides zlib's binding, which readers of records need; use Node 20, 22 or 24`,
+      );
+    this.#binding = _handle;
+    this.#left = _writeState;
+    this.#binding.onerror = (message, errno, code) => {
+      this.#error = Object.assign(new Error(message), { errno, code });
+    };
   }
 
-  /** What these bytes inflate to. */
-  write(bytes: Uint8Array): Promise<Uint8Array[]> {
-    return this.#wait((done) => this.#stream.write(bytes, done));
+  /** What these bytes inflate to; each chunk is valid until the next. @throws zlib's error, with its `code` */
+  *write(bytes: Uint8Array): Generator<Uint8Array, void> {
+    for (let from = 0, full = true; full; ) {
+      const left = bytes.length - from;
+      const room = this.#call(constants.Z_NO_FLUSH, bytes.subarray(from));
+      from += left - this.#left[1]!;
+      this.bytesConsumed += left - this.#left[1]!;
+      full = room === 0;
+      if (!full) this.ended = from < bytes.length; // more input and more room, and zlib wants neither
+      if (room < OUTPUT_BYTES) yield this.#output.subarray(0, OUTPUT_BYTES - room);
+    }
   }
 
-  /** The last chunks. Rejects with Z_BUF_ERROR when the stream wants more input. */
-  finish(): Promise<Uint8Array[]> {
-    return this.#wait(() => this.#stream.end());
+  /** The last chunks. Throws Z_BUF_ERROR when the stream wants more input. */
+  *finish(): Generator<Uint8Array, void> {
+    for (let room = 0; room === 0; ) {
+      room = this.#call(constants.Z_FINISH, NOTHING);
+      if (room < OUTPUT_BYTES) yield this.#output.subarray(0, OUTPUT_BYTES - room);
+    }
+    this.ended = true;
   }
 
   close(): void {
     this.#stream.destroy();
   }
 
-  #wait(start: (done: () => void) => void): Promise<Uint8Array[]> {
-    return new Promise((resolve, reject) => {
-      this.#settle = () => {
-        if (this.#error) return reject(this.#error);
-        const chunks = this.#chunks;
-        this.#chunks = [];
-        resolve(chunks);
-      };
-      start(() => this.#settle());
-    });
+  /** Gives the room left in the output. */
+  #call(flush: number, input: Uint8Array): number {
+    this.#binding.writeSync(flush, input, 0, input.length, this.#output, 0, OUTPUT_BYTES);
+    if (this.#error) throw this.#error;
+    return this.#left[0]!;
   }
 }
+
+const NOTHING = new Uint8Array(0);
 
 /** node:zlib ignores whatever follows a zlib stream; zeros are usual padding after gzip only. */
 async function checkEnd(handle: FileHandle, compression: 'zlib' | 'gzip', streamEnd: number): Promise<void> {
@@ -164,28 +197,30 @@ async function checkEnd(handle: FileHandle, compression: 'zlib' | 'gzip', stream
 }
 
 async function onlyZeros(handle: FileHandle, start: number): Promise<boolean> {
-  for await (const { bytes } of readPieces(handle, start, () => INPUT_BYTES)) {
+  for await (const { bytes } of readBlocks(handle, start)) {
     if (bytes.some((byte) => byte !== 0)) return false;
   }
   return true;
 }
 
-/** The file from `start` on, read in blocks and handed out in pieces of the size asked for at each position. */
-async function* readPieces(
+/** The file from `start` on in blocks, each valid until the next is asked for; one is read ahead. */
+async function* readBlocks(
   handle: FileHandle,
   start: number,
-  pieceBytes: (position: number) => number,
 ): AsyncGenerator<{ bytes: Uint8Array; position: number }, void, undefined> {
-  for (let position = start; ; ) {
-    const block = new Uint8Array(INPUT_BYTES);
-    const { bytesRead } = await handle.read(block, 0, block.length, position);
+  const memory = [new Uint8Array(INPUT_BYTES), new Uint8Array(INPUT_BYTES)] as const;
+  const read = (block: number, position: number) => {
+    const reading = handle.read(memory[block % 2]!, 0, INPUT_BYTES, position);
+    reading.catch(() => {}); // thrown when it is awaited
+    return reading;
+  };
+  let reading = read(0, start);
+  for (let block = 1, position = start; ; block++) {
+    const { buffer, bytesRead } = await reading;
     if (bytesRead === 0) return;
-    for (let offset = 0; offset < bytesRead; ) {
-      const end = Math.min(bytesRead, offset + pieceBytes(position));
-      yield { bytes: block.subarray(offset, end), position };
-      position += end - offset;
-      offset = end;
-    }
+    reading = read(block, position + bytesRead);
+    yield { bytes: buffer.subarray(0, bytesRead), position };
+    position += bytesRead;
   }
 }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { f16ToF32, f32ToF16, firstNonFiniteF16 } from './float16.ts';
+import { copyF16, f16ToF32, f32ToF16, firstNonFiniteF16 } from './float16.ts';
 
 const ALL = Uint16Array.from({ length: 65_536 }, (_, code) => code);
 const isNaN16 = (code: number) => (code & 0x7c00) === 0x7c00 && (code & 0x3ff) !== 0;
@@ -43,5 +43,27 @@ describe('half precision', () => {
     expect([...codes]).toEqual([0x7bff, 0x7bff, 0x7c00, 0x7c00, 0xfc00, 0x7e00, 0, 1]);
     expect(firstNonFiniteF16(codes)).toBe(2);
     expect(firstNonFiniteF16(codes.subarray(0, 2))).toBe(-1);
+  });
+
+  it('is copied from any byte to shared memory, every bit, and looked at on the way', () => {
+    const finite = ALL.filter((code) => (code & 0x7c00) !== 0x7c00);
+    for (const [from, length] of [
+      [0, finite.length],
+      [1, finite.length - 1],
+      [3, 20_001],
+      [2, 1],
+    ] as const) {
+      const written = new Uint8Array(from + 2 * length);
+      written.set(new Uint8Array(finite.buffer, 0, 2 * length), from);
+      const bytes = written.subarray(from);
+      const into = new Uint8Array(new SharedArrayBuffer(2 * length + 2), 0, 2 * length);
+      expect(copyF16(bytes, into)).toBe(true);
+      expect(Buffer.compare(into, bytes)).toBe(0);
+      for (const at of [0, length >> 1, length - 1]) {
+        const damaged = bytes.slice();
+        damaged[2 * at + 1]! |= 0x7c;
+        expect(copyF16(damaged, into)).toBe(false);
+      }
+    }
   });
 });

@@ -22,13 +22,45 @@ export function f32ToF16(values: ArrayLike<number>): Uint16Array {
   return bits;
 }
 
+const STAGE_BYTES = 32 * 1024; // stays in the first cache
+let stage: Int32Array | undefined;
+
+/**
+ * Copies f16 bytes, and says whether all values are finite. Through a stage, since `set` into shared memory goes byte by byte
+ * where the two sides are not aligned alike: 2.7 ms for a record of Enformer, against 1.1.
+ */
+export function copyF16(bytes: Uint8Array, into: Uint8Array): boolean {
+  stage ??= new Int32Array(STAGE_BYTES / 4);
+  const staged = new Uint8Array(stage.buffer);
+  let full = 0;
+  for (let from = 0; from < bytes.length; from += STAGE_BYTES) {
+    const part = bytes.subarray(from, from + STAGE_BYTES);
+    staged.set(part);
+    if (part.length < STAGE_BYTES) staged.fill(0, part.length, part.length + 2); // of a last pair, half is old
+    full |= fullExponents(stage, Math.ceil(part.length / 4));
+    into.set(staged.subarray(0, part.length), from);
+  }
+  return full === 0;
+}
+
+/** Not zero where one of these pairs has a value that is infinite or NaN. */
+function fullExponents(pairs: Int32Array, count: number): number {
+  let carried = 0;
+  for (let i = 0; i < count; i++) carried |= (pairs[i]! & EXPONENTS) + EXPONENT_ONES;
+  return carried & SIGNS;
+}
+
+// A full exponent, with one added, carries into the sign's place.
+const EXPONENTS = 0x7c007c00;
+const EXPONENT_ONES = 0x04000400;
+const SIGNS = 0x80008000 | 0;
+
 /** Index of the first infinity or NaN, or -1. */
 export function firstNonFiniteF16(bits: Uint16Array): number {
   const aligned = bits.byteOffset % 4 === 0 ? bits : bits.slice();
-  const pairs = new Uint32Array(aligned.buffer, aligned.byteOffset, aligned.length >> 1);
+  const pairs = new Int32Array(aligned.buffer, aligned.byteOffset, aligned.length >> 1);
   let pair = 0;
-  // A full exponent, with one added, carries into the sign's place.
-  while (pair < pairs.length && (((pairs[pair]! & 0x7c007c00) + 0x04000400) & 0x80008000) === 0) pair++;
+  while (pair < pairs.length && (((pairs[pair]! & EXPONENTS) + EXPONENT_ONES) & SIGNS) === 0) pair++;
   for (let i = 2 * pair; i < bits.length; i++) if ((bits[i]! & 0x7c00) === 0x7c00) return i;
   return -1;
 }

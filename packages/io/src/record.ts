@@ -10,7 +10,7 @@
  */
 import { TfRecordError, type TfRecordFault } from './errors.ts';
 import { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
-import { firstNonFiniteF16 } from './float16.ts';
+import { copyF16, firstNonFiniteF16 } from './float16.ts';
 
 /** Sizes that every record of a data set shares. */
 export interface RecordShape {
@@ -74,8 +74,8 @@ export function decodeRecord(
 ): SequenceRecord {
   const example = parse(bytes, place);
   const sequence = decodeSequence(soleBytes(example, 'sequence', place), shape, place, into?.sequence);
-  const targets = decodeTargets(present(example, 'target', place), shape, place, into?.targets);
-  if (!allowNonFinite) checkFinite(targets, shape, place);
+  const { targets, finite } = decodeTargets(present(example, 'target', place), shape, place, into?.targets);
+  if (!finite && !allowNonFinite) checkFinite(targets, shape, place);
   const genome = example.get('genome');
   if (genome?.kind !== 'int64' || genome.values.length === 0) return { sequence, targets };
   return { sequence, targets, genome: Number(genome.values[0]) };
@@ -243,12 +243,13 @@ function decodeTargets(
   shape: RecordShape,
   place: RecordPlace,
   into: Float32Array | undefined,
-): Targets {
+): { readonly targets: Targets; readonly finite: boolean } {
   const count = shape.targetLength * shape.numTargets;
   const sizes = `${shape.targetLength} × ${shape.numTargets}`;
   if (feature.kind === 'float' && feature.values.length === count) {
     into?.set(feature.values);
-    return { dtype: 'f32', data: into ?? feature.values };
+    const data = into ?? feature.values;
+    return { targets: { dtype: 'f32', data }, finite: data.every(Number.isFinite) };
   }
   if (feature.kind !== 'bytes') {
     throw wrongKind('target', `${sizes} values, as f16 bytes or floats`, feature, place);
@@ -256,8 +257,8 @@ function decodeTargets(
   const bytes = sole(feature.values, 'target', place);
   if (bytes.length !== 2 * count) throw wrongLength('target', bytes, 2 * count, `${sizes} f16`, place);
   const data = into ? new Uint16Array(into.buffer, into.byteOffset, count) : new Uint16Array(count);
-  new Uint8Array(data.buffer, data.byteOffset, data.byteLength).set(bytes);
-  return { dtype: 'f16', data };
+  const finite = copyF16(bytes, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  return { targets: { dtype: 'f16', data }, finite };
 }
 
 function checkFinite({ dtype, data }: Targets, { numTargets }: RecordShape, place: RecordPlace): void {
