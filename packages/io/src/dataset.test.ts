@@ -175,6 +175,42 @@ describe('data sets', () => {
     }
   });
 
+  it('are counted by their index, which is made where there is none and believed where it fits the files', async () => {
+    const copy = join(folder, 'counted');
+    await writeDataset(copy, sized(examples(8, 0)));
+    const path = join(copy, 'shards.json');
+    const written = await readFile(path, 'utf8');
+    expect(Object.values(JSON.parse(written)).map((shard) => (shard as { records: number }).records)).toEqual(
+      [3, 3, 2],
+    );
+    await rm(path);
+    expect(await (await openDataset(copy, { workers: 1 })).count('train')).toBe(8);
+    expect(await readFile(path, 'utf8')).toBe(written);
+    const read = async (change: object, workers = 1) => {
+      const index = JSON.parse(written);
+      Object.assign(index['train-1.tfr'], change);
+      await writeFile(path, JSON.stringify(index));
+      const set = await openDataset(copy, { workers, cacheBytes: 0 });
+      return [await set.count('train'), await ids(set, {})] as const;
+    };
+    const expected = await read({});
+    expect(expected[0]).toBe(8);
+    for (const change of [{ bytes: 1, records: 9 }, { records: 10 ** 12 }, { records: '3' }]) {
+      expect(await read(change)).toEqual(expected);
+      expect(await readFile(path, 'utf8')).toBe(written);
+    }
+    for (const workers of [0, 1]) {
+      const advice =
+        "records than when they were counted; if it is meant to, delete shards.json in the data set's folder";
+      await expect(read({ records: 2 }, workers)).rejects.toThrow(`train-1.tfr: has more ${advice}`);
+      await expect(read({ records: 4 }, workers)).rejects.toThrow(`train-1.tfr: has fewer ${advice}`);
+    }
+    await writeFile(path, '[');
+    await expect((await openDataset(copy)).count('train')).rejects.toThrow(
+      'shards.json: not an index of shards; delete it',
+    );
+  });
+
   it('make batches that cross epochs, each with the position after it', async () => {
     const set = await openDataset(dir);
     const order = await ids(set, { shuffle, repeat: true }, 80);

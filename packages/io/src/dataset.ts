@@ -41,7 +41,7 @@ export interface Split {
 /** Files of records of one shape. Holds no file open between uses. */
 export interface ShardSet extends RecordShape {
   readonly splits: Readonly<Record<string, Split>>;
-  /** How many records a split holds. The first use of a split reads all of its files once. */
+  /** How many records a split holds. Its first use reads all of its files once, unless `shards.json` counts them. */
   count(split: string): Promise<number>;
   /** Records one by one, the caller's to keep; the order depends on the files and the options only. */
   stream(split: string, options?: StreamOptions): AsyncGenerator<StreamedRecord, void, undefined>;
@@ -80,7 +80,7 @@ export async function openDataset(dir: string, options: OpenOptions = {}): Promi
     splits[split] = stated === undefined ? { files } : { files, records: stated };
   }
   const targets = await readTargets(dir, sizes.numTargets);
-  return { dir, ...sizes, targets, ...openSplits(splits, sizes, options) };
+  return { dir, ...sizes, targets, ...openSplits(splits, sizes, { ...options, dir }) };
 }
 
 /** TFRecord files without `statistics.json`, as the one split `train`. */
@@ -128,9 +128,14 @@ type Reading = Pick<ShardSet, 'splits' | 'count' | 'stream' | 'batches'>;
 function openSplits(
   splits: Readonly<Record<string, Split>>,
   shape: RecordShape,
-  { cacheBytes = DEFAULT_CACHE_BYTES, allowNonFinite = false, workers = 0 }: OpenOptions,
+  {
+    cacheBytes = DEFAULT_CACHE_BYTES,
+    allowNonFinite = false,
+    workers = 0,
+    dir,
+  }: OpenOptions & { readonly dir?: string },
 ): Reading {
-  const shardOptions = { shape, allowNonFinite, budget: { bytesLeft: cacheBytes }, workers };
+  const shardOptions = { shape, allowNonFinite, budget: { bytesLeft: cacheBytes }, workers, dir };
   const readers = new Map(
     Object.entries(splits).map(([name, { files }]) => [name, new SplitReader(name, files, shardOptions)]),
   );

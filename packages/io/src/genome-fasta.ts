@@ -1,11 +1,12 @@
 import { readFile } from 'node:fs/promises';
-import { explain, replacePath, writeSynced } from '@cohesin/core';
+import { explain } from '@cohesin/core';
 import { BgzipIndexedFasta, IndexedFasta } from '@gmod/indexedfasta';
 import { baseCodes, checkPlace } from './bases.ts';
 import { checkedBgzf } from './checked-file.ts';
 import { CompressedStreamError, readChunks } from './compression.ts';
 import { bgzfIndex, type FastaEntry, fastaIndex, formatFai, parseFai } from './fasta-index.ts';
 import type { Genome } from './genome.ts';
+import { keepIndex } from './keep-index.ts';
 import { MemoryFile, OpenFile } from './open-file.ts';
 
 /** @throws when the file is damaged, ragged, or does not fit its index */
@@ -56,14 +57,14 @@ async function indexText(path: string, file: OpenFile, kind: 'plain' | 'bgzf'): 
     throw cause;
   });
   const text = formatFai(entries);
-  await keep(`${path}.fai`, bytesOf(text));
+  await keepIndex(`${path}.fai`, bytesOf(text));
   return text;
 }
 
 async function blockIndex(path: string, file: OpenFile): Promise<Uint8Array<ArrayBuffer>> {
   const found = await optional(`${path}.gzi`);
   const bytes = await bgzfIndex(file);
-  if (found === undefined) await keep(`${path}.gzi`, bytes);
+  if (found === undefined) await keepIndex(`${path}.gzi`, bytes);
   else if (!found.equals(bytes))
     throw new Error(`${path}: ${path}.gzi is damaged or of another file; delete it, it is made again`);
   return bytes;
@@ -74,19 +75,6 @@ async function optional(path: string): Promise<Buffer | undefined> {
     if (error.code === 'ENOENT') return undefined;
     throw explain(path, error);
   });
-}
-
-/** Saves a made index for next time; where the folder is read-only, the one in memory serves. */
-async function keep(path: string, bytes: Uint8Array): Promise<void> {
-  await replacePath(path, (aside) => writeSynced(aside, [bytes])).catch((error: unknown) => {
-    const code = causeCode(error);
-    if (code !== 'EACCES' && code !== 'EROFS' && code !== 'EPERM') throw error;
-  });
-}
-
-function causeCode(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined;
-  return 'code' in error && typeof error.code === 'string' ? error.code : causeCode(error.cause);
 }
 
 /** An index of another file passes every check of the reader: looks at where each sequence begins and ends. */

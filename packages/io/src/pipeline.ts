@@ -28,6 +28,8 @@ interface Arrival {
   readonly record: number;
   /** No later record of this file is wanted in this epoch. */
   readonly last: boolean;
+  /** The file ends with it. */
+  readonly ends: boolean;
 }
 
 interface Pending {
@@ -135,7 +137,8 @@ export class Pipeline {
         if (!wanted[id]) continue;
         const shard = shardOf[id]!;
         const last = --wantedInShard[shard]! === 0;
-        yield { key: this.#key(epoch, id), file: files[shard]!, record: id - starts[shard]!, last };
+        const ends = id + 1 === starts[shard + 1];
+        yield { key: this.#key(epoch, id), file: files[shard]!, record: id - starts[shard]!, last, ends };
       }
       epoch++;
       consumed = 0;

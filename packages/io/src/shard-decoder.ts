@@ -1,6 +1,7 @@
 /** Decodes records of open shards into slots: what a thread of the pipeline does. */
 import { decodeRecord, type RecordShape } from './record.ts';
 import { partsOf } from './record-slots.ts';
+import { INDEX } from './shard-index.ts';
 import { type FramedRecord, readRecords } from './tfrecord.ts';
 
 export interface DecodeOptions {
@@ -17,6 +18,8 @@ export interface DecodeRequest {
   readonly slot: number;
   /** No later record of this file is wanted. */
   readonly last: boolean;
+  /** The file ends with it. */
+  readonly ends: boolean;
 }
 
 /** What the bytes of a slot do not say. */
@@ -27,7 +30,7 @@ export interface DecodedRecord {
 
 /** Where records are decoded: in this thread or in others. Close it. */
 export interface RecordDecoder {
-  /** @throws TfRecordError at a bad record; Error when the file ends before it */
+  /** @throws TfRecordError at a bad record; Error when the file ends before it, or does not end with it but should */
   decode(request: DecodeRequest): Promise<DecodedRecord>;
   /** Frames in a file. @throws TfRecordError at a bad frame */
   count(file: string): Promise<number>;
@@ -73,12 +76,13 @@ export class ShardDecoder implements RecordDecoder {
     return done;
   }
 
-  async #decode({ file, record, slot, last }: DecodeRequest): Promise<DecodedRecord> {
+  async #decode({ file, record, slot, last, ends }: DecodeRequest): Promise<DecodedRecord> {
     const { shape, allowNonFinite, slots } = this.#options;
     const { data, offset } = await this.#frame(file, record);
     const place = { file, recordIndex: record, offset };
     const into = partsOf(slots[slot]!, shape);
     const { targets, genome } = decodeRecord(data, shape, place, { allowNonFinite, into });
+    if (ends && !(await this.#open.get(file)!.next()).done) throw changed(file, 'more');
     if (last) await this.#end(file);
     return { dtype: targets.dtype, ...(genome === undefined ? {} : { genome }) };
   }
@@ -88,7 +92,7 @@ export class ShardDecoder implements RecordDecoder {
     this.#open.set(file, records);
     for (;;) {
       const { value, done } = await records.next();
-      if (done) throw new Error(`${file}: has fewer records than before; it changed while it was in use`);
+      if (done) throw changed(file, 'fewer');
       if (value.index === record) return value;
     }
   }
@@ -97,4 +101,10 @@ export class ShardDecoder implements RecordDecoder {
     await this.#open.get(file)?.return();
     this.#open.delete(file);
   }
+}
+
+function changed(file: string, count: 'more' | 'fewer'): Error {
+  return new Error(
+    `${file}: has ${count} records than when they were counted; if it is meant to, delete ${INDEX} in the data set's folder, it is made again`,
+  );
 }

@@ -3,6 +3,7 @@ import { openDecoder } from './decode-threads.ts';
 import { epochOrder, type Shuffle, shardStarts } from './order.ts';
 import { Pipeline } from './pipeline.ts';
 import { decodeRecord, type RecordShape, type SequenceRecord } from './record.ts';
+import { addToIndex, indexedCounts } from './shard-index.ts';
 import { readRecords } from './tfrecord.ts';
 
 /** A place in a stream, between two records; plain JSON. */
@@ -40,6 +41,8 @@ export interface ShardOptions {
   readonly budget: CacheBudget;
   /** Threads that read and decode; with any, nothing is kept in memory. */
   readonly workers: number;
+  /** The data set's folder, where its index is; bare files have none. */
+  readonly dir?: string | undefined;
 }
 
 interface Contents {
@@ -48,7 +51,7 @@ interface Contents {
   readonly records: readonly SequenceRecord[] | undefined;
 }
 
-/** The shards of one split. The first use reads them all once, to count the records and to keep them if they fit. */
+/** The shards of one split. The first use reads them all once, to keep the records if they fit and to count them where no index does. */
 export class SplitReader {
   readonly #name: string;
   readonly #files: readonly string[];
@@ -116,9 +119,23 @@ export function checkPosition(split: string, count: number, { epoch, consumed }:
 }
 
 async function readContents(files: readonly string[], options: ShardOptions): Promise<Contents> {
-  return options.workers > 0
-    ? { recordsPerShard: await countAll(files, options), records: undefined }
-    : await keepAll(files, options);
+  const { dir, workers } = options;
+  const indexed = dir === undefined ? undefined : await indexedCounts(dir, files);
+  if (indexed && (workers > 0 || !mayFit(indexed, options)))
+    return { recordsPerShard: indexed, records: undefined };
+  const contents =
+    workers > 0
+      ? { recordsPerShard: await countAll(files, options), records: undefined }
+      : await keepAll(files, options);
+  if (dir !== undefined && contents.records === undefined)
+    await addToIndex(dir, new Map(files.map((file, i) => [file, contents.recordsPerShard[i]!])));
+  return contents;
+}
+
+/** With targets in f16, which the index does not say. */
+function mayFit(recordsPerShard: readonly number[], { shape, budget }: ShardOptions): boolean {
+  const bytesPerRecord = shape.sequenceLengthBp + 2 * shape.targetLength * shape.numTargets;
+  return shardStarts(recordsPerShard).at(-1)! * bytesPerRecord <= budget.bytesLeft;
 }
 
 /** All shards at once; the first fault in their order is the one thrown. */

@@ -8,6 +8,7 @@ import { explain, replacePath } from '@cohesin/core';
 import { f32ToF16, firstNonFiniteF16 } from './float16.ts';
 import { encodeRecord, type Targets } from './record.ts';
 import { RecordSink } from './record-writer.ts';
+import { addToIndex } from './shard-index.ts';
 import { formatStatistics } from './statistics.ts';
 import { formatTargets, type TargetRow } from './targets-table.ts';
 
@@ -47,7 +48,7 @@ export interface WriteDatasetOptions {
 const RECORDS_PER_SHARD = 256; // basenji_data.py
 
 /**
- * Writes `statistics.json`, `targets.txt`, `sequences.bed` and zlib `tfrecords/{split}-{i}.tfr` (f16 targets) into a folder aside, then renames it to `dir`. Returns the records per split.
+ * Writes `statistics.json`, `shards.json`, `targets.txt`, `sequences.bed` and zlib `tfrecords/{split}-{i}.tfr` (f16 targets) into a folder aside, then renames it to `dir`. Returns the records per split.
  *
  * @throws when `dir` exists and is not empty, an example has a wrong size, code or target, or the disk fails;
  *   nothing is then left behind
@@ -71,6 +72,7 @@ export async function writeDataset(
     const records = splits.counts();
     if (Object.keys(records).length === 0) throw new Error(`${dir}: there are no examples to write`);
     await writeTables(aside, options, records);
+    await addToIndex(aside, splits.shards);
     await options.alsoWrite?.(aside, records);
     return records;
   });
@@ -96,6 +98,8 @@ export async function checkVacant(dir: string): Promise<void> {
 
 /** What is being written of a split. */
 interface SplitState {
+  /** Of the shard that has room. */
+  readonly path: string;
   readonly sink: RecordSink;
   readonly rows: RowFile;
   written: number;
@@ -106,6 +110,8 @@ class SplitWriters {
   readonly #folder: string;
   readonly #recordsPerShard: number;
   readonly #splits = new Map<string, SplitState>();
+  /** Records of each file. */
+  readonly shards = new Map<string, number>();
 
   constructor(folder: string, recordsPerShard: number) {
     this.#folder = folder;
@@ -117,6 +123,7 @@ class SplitWriters {
     await state.sink.write(record);
     await state.rows.add(`${chrom}\t${startBp}\t${endBp}\t${split}\n`);
     state.written++;
+    this.shards.set(state.path, (this.shards.get(state.path) ?? 0) + 1);
   }
 
   /** The split with a shard that has room. */
@@ -125,9 +132,9 @@ class SplitWriters {
     const written = state?.written ?? 0;
     if (state && written % this.#recordsPerShard !== 0) return state;
     await state?.sink.close();
-    const shard = join(this.#folder, `${split}-${written / this.#recordsPerShard}.tfr`);
+    const path = join(this.#folder, `${split}-${written / this.#recordsPerShard}.tfr`);
     const rows = state?.rows ?? new RowFile(join(this.#folder, `${split}.bed`));
-    const next = { sink: new RecordSink(shard, 'zlib'), rows, written };
+    const next = { path, sink: new RecordSink(path, 'zlib'), rows, written };
     this.#splits.set(split, next);
     return next;
   }
