@@ -1,16 +1,22 @@
-/** Bytes by the number asked for, out of chunks as they come. */
+/** Memory that grows and is used again. */
+export class Scratch {
+  bytes: Uint8Array = new Uint8Array(0);
+}
+
+/** Bytes by the number asked for, out of chunks as they come; each chunk is used up before the next is asked for. */
 export class ChunkQueue {
   readonly #chunks: AsyncIterator<Uint8Array>;
+  readonly #scratch: Scratch;
   #held: Uint8Array = new Uint8Array(0);
-  #joined: Uint8Array = new Uint8Array(0);
 
-  constructor(chunks: AsyncIterable<Uint8Array>) {
+  constructor(chunks: AsyncIterable<Uint8Array>, scratch: Scratch) {
     this.#chunks = chunks[Symbol.asyncIterator]();
+    this.#scratch = scratch;
   }
 
   /**
-   * The next `length` bytes; fewer when the chunks end. A view where one chunk holds them all, else in memory that the next
-   * call uses again. Memory grows with the bytes that arrive, not with `length`. `onPart` sees the bytes as they come.
+   * The next `length` bytes; fewer when the chunks end. A view where one chunk holds them all, else in the scratch memory,
+   * valid until its next use. Memory grows with the bytes that arrive, not with `length`. `onPart` sees the bytes as they come.
    *
    * @throws what the chunks throw
    */
@@ -25,12 +31,12 @@ export class ChunkQueue {
     while (filled < length) {
       if (this.#held.length === 0 && !(await this.#refill())) break;
       const part = this.#split(Math.min(length - filled, this.#held.length));
-      if (filled + part.length > this.#joined.length) this.#grow(filled, filled + part.length, length);
+      if (filled + part.length > this.#scratch.bytes.length) this.#grow(filled, filled + part.length, length);
       onPart?.(part);
-      this.#joined.set(part, filled);
+      this.#scratch.bytes.set(part, filled);
       filled += part.length;
     }
-    return this.#joined.subarray(0, filled);
+    return this.#scratch.bytes.subarray(0, filled);
   }
 
   #split(length: number): Uint8Array {
@@ -41,8 +47,8 @@ export class ChunkQueue {
 
   #grow(filled: number, needed: number, length: number): void {
     const larger = new Uint8Array(Math.min(length, 2 * needed));
-    larger.set(this.#joined.subarray(0, filled));
-    this.#joined = larger;
+    larger.set(this.#scratch.bytes.subarray(0, filled));
+    this.#scratch.bytes = larger;
   }
 
   async #refill(): Promise<boolean> {

@@ -1,6 +1,7 @@
 /** Files: genomes and tracks, `prepare`, TFRecord data sets and weights, in and out, and TensorBoard event files. */
 
 export { type BasenjiBatch, type BasenjiBatchOptions, basenjiBatches } from './batches.ts';
+export { Scratch } from './chunk-queue.ts';
 export type { Compression } from './compression.ts';
 export { type ContactMap, type ContactMapOptions, openContacts } from './contacts/contact-map.ts';
 export { type ContactTransform, type ContactWindow, contactTargets } from './contacts/contact-target.ts';

@@ -1,4 +1,5 @@
 /** Decodes records of open shards into slots: what a thread of the pipeline does. */
+import { Scratch } from './chunk-queue.ts';
 import { decodeRecord, type RecordShape } from './record.ts';
 import { partsOf } from './record-slots.ts';
 import { INDEX } from './shard-index.ts';
@@ -41,6 +42,8 @@ export interface RecordDecoder {
 export class ShardDecoder implements RecordDecoder {
   readonly #options: DecodeOptions;
   readonly #open = new Map<string, AsyncGenerator<FramedRecord, void, undefined>>();
+  /** For whichever record is being read. */
+  readonly #scratch = new Scratch();
   #before: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -55,7 +58,7 @@ export class ShardDecoder implements RecordDecoder {
   count(file: string): Promise<number> {
     return this.#afterOthers(async () => {
       let count = 0;
-      for await (const _ of readRecords(file, { reuseMemory: true })) count++;
+      for await (const _ of readRecords(file, { scratch: this.#scratch })) count++;
       return count;
     });
   }
@@ -88,7 +91,7 @@ export class ShardDecoder implements RecordDecoder {
   }
 
   async #frame(file: string, record: number): Promise<FramedRecord> {
-    const records = this.#open.get(file) ?? readRecords(file, { reuseMemory: true });
+    const records = this.#open.get(file) ?? readRecords(file, { scratch: this.#scratch });
     this.#open.set(file, records);
     for (;;) {
       const { value, done } = await records.next();

@@ -1,4 +1,5 @@
 /** The records of one split, in the order asked for: from memory when they fit, else from their shards. */
+import { Scratch } from './chunk-queue.ts';
 import { openDecoder } from './decode-threads.ts';
 import { epochOrder, type Shuffle, shardStarts } from './order.ts';
 import { Pipeline } from './pipeline.ts';
@@ -160,11 +161,12 @@ async function keepAll(
   { shape, allowNonFinite, budget }: ShardOptions,
 ): Promise<Contents> {
   const recordsPerShard: number[] = [];
+  const scratch = new Scratch();
   let records: SequenceRecord[] | undefined = [];
   let keptBytes = 0;
   for (const file of files) {
     let inShard = 0;
-    for await (const { data, index, offset } of readRecords(file, { reuseMemory: true })) {
+    for await (const { data, index, offset } of readRecords(file, { scratch })) {
       inShard++;
       if (!records) continue;
       const record = decodeRecord(data, shape, { file, recordIndex: index, offset }, { allowNonFinite });

@@ -5,7 +5,7 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import { explain } from '@cohesin/core';
-import { ChunkQueue } from './chunk-queue.ts';
+import { ChunkQueue, Scratch } from './chunk-queue.ts';
 import { CompressedStreamError, type Compression, readChunks } from './compression.ts';
 import { maskedCrc, RunningCrc } from './crc.ts';
 import { TfRecordError, type TfRecordFault } from './errors.ts';
@@ -23,8 +23,8 @@ export interface FramedRecord {
 export interface ReadRecordsOptions {
   /** How the whole file is compressed; 'auto' looks at its first bytes. */
   readonly compression?: Compression | 'auto';
-  /** `data` is valid only until the next record is asked for, which saves a new buffer for each. */
-  readonly reuseMemory?: boolean;
+  /** Memory for a record: `data` is then valid only until the next is asked for, of any file that is given the same memory. */
+  readonly scratch?: Scratch;
 }
 
 const MAX_RECORD_BYTES = 2 ** 31; // a longer record is taken for damage; the largest real ones are 10 MB
@@ -37,7 +37,7 @@ const DATA_CRC_BYTES = 4;
  */
 export async function* readRecords(
   path: string,
-  { compression = 'auto', reuseMemory = false }: ReadRecordsOptions = {},
+  { compression = 'auto', scratch }: ReadRecordsOptions = {},
 ): AsyncGenerator<FramedRecord, void, undefined> {
   const handle = await open(path, 'r').catch((cause: unknown) => {
     throw explain(path, cause);
@@ -46,8 +46,9 @@ export async function* readRecords(
     const resolved = await resolveCompression(handle, path, compression).catch((cause: unknown) => {
       throw explain(path, cause);
     });
-    const records = frames(new ChunkQueue(readChunks(handle, resolved)), path, await textOf(handle));
-    if (reuseMemory) yield* records;
+    const queue = new ChunkQueue(readChunks(handle, resolved), scratch ?? new Scratch());
+    const records = frames(queue, path, await textOf(handle));
+    if (scratch) yield* records;
     else for await (const record of records) yield { ...record, data: record.data.slice() };
   } finally {
     await handle.close();
