@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   contactTargets,
+  describeDataset,
   f32ToF16,
   inspect,
   openContacts,
@@ -169,6 +170,11 @@ describe('prepare on contact maps', () => {
     const { records, warnings } = await runPrepare(inFolder('fewer'), plan);
     await plan.close();
     expect(records).toEqual({ train: 6, valid: 3, test: 4 });
+    expect(await describeDataset(inFolder('fewer-direct'), plan)).toEqual(records);
+    const theirs = (await openDataset(inFolder('fewer'))).stream('train');
+    for await (const streamed of (await openDataset(inFolder('fewer-direct'))).stream('train'))
+      expect(streamed).toEqual((await theirs.next()).value);
+    expect((await theirs.next()).done).toBe(true);
     expect(plan.dropped).toEqual({ unmappable: 0, filtered: 3, sampled: 0 });
     expect(warnings).toEqual([
       `${inFolder('filtered.cool')}: balancing filters 35 of 60 bins of chrI (58.3 %)`,

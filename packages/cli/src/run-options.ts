@@ -62,7 +62,7 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   data: {
     value: 'DIR|human=DIR,mouse=DIR',
     about:
-      'TFRecord data set: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr; of several genomes each by name, for a model with a head for each',
+      'data set of prepare, or of TFRecords: statistics.json, targets.txt, tfrecords/{split}-{i}.tfr; of several genomes each by name, for a model with a head for each',
   },
   negatives: {
     value: 'DIR',

@@ -184,7 +184,7 @@ class Run {
     const sequencesPerLeaf = batch / leaves;
     const evaluators = new Map<Task, Evaluator>();
     for (const task of study.tasks) {
-      if ((task.dataset.splits.valid?.files.length ?? 0) === 0) continue;
+      if (task.dataset.splits.valid === undefined) continue;
       const options = { mesh, state: weights, sequencesPerLeaf, parts, replicas, pipeline };
       evaluators.set(task, await openEvaluator(task, options));
     }

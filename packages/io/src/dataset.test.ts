@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type BatchOptions, openDataset, openShards, type ShardSet } from './dataset.ts';
+import { openDataset, openShards } from './dataset.ts';
 import { TfRecordError } from './errors.ts';
 import { f16ToF32, f32ToF16 } from './float16.ts';
 import { encodeRecord } from './record.ts';
 import { writeRecords } from './record-writer.ts';
+import type { BatchOptions, ShardSet } from './shard-set.ts';
 import type { StreamOptions, StreamPosition } from './shards.ts';
 import { type DatasetExample, type WriteDatasetOptions, writeDataset } from './write-dataset.ts';
 

@@ -5,16 +5,7 @@ export { Scratch } from './chunk-queue.ts';
 export type { Compression } from './compression.ts';
 export { type ContactMap, type ContactMapOptions, openContacts } from './contacts/contact-map.ts';
 export { type ContactTransform, type ContactWindow, contactTargets } from './contacts/contact-target.ts';
-export {
-  type BatchOptions,
-  type Dataset,
-  type OpenOptions,
-  openDataset,
-  openShards,
-  type RecordBatch,
-  type ShardSet,
-  type Split,
-} from './dataset.ts';
+export { type OpenOptions, openDataset, openShards } from './dataset.ts';
 export { TfRecordError, type TfRecordErrorKind, type TfRecordFault } from './errors.ts';
 export { type EventLog, openEventLog } from './events.ts';
 export { decodeExample, type Example, encodeExample, type Feature } from './example.ts';
@@ -29,7 +20,8 @@ export { inspectionPage } from './inspect/page.ts';
 export { type BedRow, type Interval, readBed } from './intervals.ts';
 export type { Shuffle } from './order.ts';
 export type { Division } from './prepare/contigs.ts';
-export { type IntervalDataset, openIntervals } from './prepare/direct.ts';
+export { describeDataset } from './prepare/described.ts';
+export { type DirectOptions, type IntervalDataset, openIntervals } from './prepare/direct.ts';
 export {
   type ContactOptions,
   PREPARE_DEFAULTS,
@@ -62,6 +54,7 @@ export {
   type Targets,
 } from './record.ts';
 export { type WriteRecordsOptions, writeRecords } from './record-writer.ts';
+export type { BatchOptions, Dataset, RecordBatch, ShardSet, Split } from './shard-set.ts';
 export type { StreamedRecord, StreamOptions, StreamPosition } from './shards.ts';
 export type { TargetTrack } from './targets-table.ts';
 export { type FramedRecord, frameRecord, type ReadRecordsOptions, readRecords } from './tfrecord.ts';

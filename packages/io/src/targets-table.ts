@@ -1,4 +1,6 @@
 /** `targets.txt`: one row per track, tab-separated, columns named by a header. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 
 export interface TargetTrack {
   readonly identifier: string;
@@ -12,6 +14,17 @@ export interface TargetTrack {
 /** A row to write: further columns between the identifier and the description. */
 export interface TargetRow extends Omit<TargetTrack, 'columns'> {
   readonly columns?: Readonly<Record<string, string>>;
+}
+
+/** The tracks of the data set in `dir`, none when it has no table. @throws as `parseTargets` */
+export async function readTargets(dir: string, numTargets: number): Promise<readonly TargetTrack[]> {
+  const path = join(dir, 'targets.txt');
+  try {
+    return parseTargets(await readFile(path, 'utf8'), path, numTargets);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 /**

@@ -118,10 +118,10 @@ class SplitWriters {
     this.#recordsPerShard = recordsPerShard;
   }
 
-  async write({ split, chrom, startBp, endBp }: DatasetExample, record: Uint8Array): Promise<void> {
-    const state = await this.#ready(split);
+  async write(example: DatasetExample, record: Uint8Array): Promise<void> {
+    const state = await this.#ready(example.split);
     await state.sink.write(record);
-    await state.rows.add(`${chrom}\t${startBp}\t${endBp}\t${split}\n`);
+    await state.rows.add(bedRow(example));
     state.written++;
     this.shards.set(state.path, (this.shards.get(state.path) ?? 0) + 1);
   }
@@ -185,9 +185,20 @@ class RowFile {
   }
 }
 
-async function writeTables(
+/** A row of `sequences.bed`. */
+export function bedRow({
+  chrom,
+  startBp,
+  endBp,
+  split,
+}: Pick<DatasetExample, 'chrom' | 'startBp' | 'endBp' | 'split'>): string {
+  return `${chrom}\t${startBp}\t${endBp}\t${split}\n`;
+}
+
+/** `statistics.json` and `targets.txt`. */
+export async function writeTables(
   folder: string,
-  options: WriteDatasetOptions,
+  options: Omit<WriteDatasetOptions, 'examples'>,
   records: Readonly<Record<string, number>>,
 ): Promise<void> {
   const { targets, sequenceLengthBp, targetLength, poolWidthBp, cropBp, diagonalOffset, sequence } = options;

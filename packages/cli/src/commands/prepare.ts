@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import {
   type ContactOptions,
   type Division,
+  describeDataset,
   PREPARE_DEFAULTS,
   type PrepareOptions,
   type PreparePlan,
@@ -21,6 +22,7 @@ export const prepare: Command = {
   about: 'make a TFRecord data set from a genome and its tracks; every input is checked before any work',
   examples: [
     'cohesin prepare --genome sacCer3.fa --tracks MNase.bw,Scc1.bw --chromosomes chrII,chrIV,chrXVI --length 16384 --crop 2048 --valid chrII --test chrXVI --out data/yeast',
+    'cohesin prepare --genome sacCer3.fa --tracks MNase.bw --length 16384 --valid chrII --test chrXVI --out data/yeast --direct',
     'cohesin prepare --genome hg38.fa --targets targets.txt --gaps gaps.bed --blacklist blacklist.bed --valid 0.05 --test 0.05 --out data/hg38',
     'cohesin prepare --genome hg38.fa --targets targets.txt --sequences sequences.bed --length 196608 --crop 40960 --out data/enformer',
     'cohesin prepare --genome hg38.fa --tracks plus.bw,minus.bw --statistic sum --peaks summits.narrowPeak --bin 1 --length 2114 --crop 557 --valid chr8,chr20 --test chr1 --out data/bpnet',
@@ -144,6 +146,10 @@ export const prepare: Command = {
         'for targets, ends of fragments and lists of sequences (default 256); what program and threads take besides is said',
     },
     threads: { value: 'N', about: 'that read tracks (default: one a core); the data do not depend on it' },
+    direct: {
+      about:
+        'writes no records: train, evaluate and baseline read genome and tracks, in the same order and to the bit',
+    },
     check: { about: 'says what would be made, and stops' },
     json: { about: 'one JSON object a line, for programs' },
   },
@@ -158,7 +164,9 @@ export const prepare: Command = {
     output.endProgress();
     try {
       announce(plan, threads, output);
-      if (!options.flag('check')) await write(out, plan, threads, output);
+      if (options.flag('check')) return;
+      if (options.flag('direct')) await describe(out, plan, output);
+      else await write(out, plan, threads, output);
     } finally {
       await plan.close();
     }
@@ -322,6 +330,14 @@ function announce(plan: PreparePlan, threads: number, output: Output): void {
 
 function inMib(bytes: number): number {
   return Math.ceil(bytes / 2 ** 20);
+}
+
+async function describe(out: string, plan: PreparePlan, output: Output): Promise<void> {
+  const records = await usage(() => describeDataset(out, plan));
+  output.event({ event: 'end', out, records, warnings: plan.warnings });
+  output.say(
+    `${out}: no records are written; they are read from the genome and its tracks, which have to stay as they are: \`cohesin train --data ${out}\``,
+  );
 }
 
 async function write(out: string, plan: PreparePlan, threads: number, output: Output): Promise<void> {

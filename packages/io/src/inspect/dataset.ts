@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { type Dataset, openDataset } from '../dataset.ts';
+import { openDataset } from '../dataset.ts';
 import { f16ToF32 } from '../float16.ts';
 import { percent } from '../page-parts.ts';
 import { splitRank } from '../prepare/contigs.ts';
 import { decodeRecord, type SequenceRecord } from '../record.ts';
+import type { Dataset } from '../shard-set.ts';
 import { readRecords } from '../tfrecord.ts';
 import { drawRecord, letters } from './draw-record.ts';
 import type { InspectOptions } from './inspect.ts';
@@ -22,7 +23,8 @@ export async function inspectDataset(
   notes.what = 'folder';
   const set = await openDataset(dir, { cacheBytes: 0, allowNonFinite: true });
   const map = set.diagonalOffset !== undefined;
-  notes.what = `TFRecord data set: ${set.sequenceLengthBp.toLocaleString('en')} bp → ${map ? 'contact maps' : `${set.targetLength} bins of ${set.poolWidthBp} bp`}, ${set.numTargets} ${set.numTargets === 1 ? 'track' : 'tracks'}`;
+  const isDirect = Object.values(set.splits).every(({ files }) => files.length === 0);
+  notes.what = `${isDirect ? 'data set, read from a genome and its tracks' : 'TFRecord data set'}: ${set.sequenceLengthBp.toLocaleString('en')} bp → ${map ? 'contact maps' : `${set.targetLength} bins of ${set.poolWidthBp} bp`}, ${set.numTargets} ${set.numTargets === 1 ? 'track' : 'tracks'}`;
   notes.fact('bases without targets at each end', `${set.cropBp} bp`);
   if (map)
     notes.fact(
@@ -35,14 +37,16 @@ export async function inspectDataset(
   const rowsInBed = await sequencesBed(dir);
   const splits = Object.entries(set.splits).toSorted(([a], [b]) => splitRank(a) - splitRank(b));
   for (const [split, { files, records: stated }] of splits) {
-    const counts = await readSplit(quick ? files.slice(0, 1) : files, set, tally, notes);
+    const counts = isDirect
+      ? [await readDirect(split, set, tally, { notes, quick })]
+      : await readSplit(quick ? files.slice(0, 1) : files, set, tally, notes);
     const found = counts.reduce((sum, count) => sum + count, 0);
     const inBed = rowsInBed?.get(split)?.length;
     if (found > 0)
       notes.caption ||= `first record of ${split}: ${rowsInBed?.get(split)?.[0] ?? 'place unknown'}`;
     rows.push([split, String(files.length), String(found), String(stated ?? ''), String(inBed ?? '')]);
     if (quick) continue;
-    const empty = counts.flatMap((count, i) => (count === 0 ? [basename(files[i]!)] : []));
+    const empty = files.flatMap((file, i) => (counts[i] === 0 ? [basename(file)] : []));
     if (empty.length > 0 && found > 0)
       notes.warnings.push(`no records in ${empty.join(', ')}; basenji leaves such files at the end`);
     if (stated !== undefined && stated !== found)
@@ -81,6 +85,26 @@ async function readSplit(
     counts.push(count);
   }
   return counts;
+}
+
+/** Records of a split that has no files, as many as there are or the first. */
+async function readDirect(
+  split: string,
+  set: Dataset,
+  tally: Tally,
+  { notes, quick }: { readonly notes: Notes; readonly quick: boolean },
+): Promise<number> {
+  let count = 0;
+  try {
+    for await (const { record } of set.stream(split)) {
+      tally.add(record, record.sequence.byteLength + record.targets.data.byteLength);
+      count++;
+      if (quick) break;
+    }
+  } catch (error) {
+    notes.problem(error);
+  }
+  return count;
 }
 
 /** Places by split. */

@@ -1,4 +1,4 @@
-import type { Dataset } from '../dataset.ts';
+import type { Dataset } from '../shard-set.ts';
 import type { Notes } from './inspection.ts';
 
 const SHOWN_TRACKS = 6;

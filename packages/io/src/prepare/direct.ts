@@ -1,9 +1,9 @@
 /** A data set that is not written: sequences and targets straight from the genome and its tracks. */
-import { grouped, type ShardSet } from '../dataset.ts';
 import { readPadded } from '../genome.ts';
 import type { Interval } from '../intervals.ts';
 import { epochOrder } from '../order.ts';
 import type { SequenceRecord } from '../record.ts';
+import { copied, grouped, type ShardSet } from '../shard-set.ts';
 import { checkPosition, type StreamedRecord, type StreamOptions } from '../shards.ts';
 import { beyondBp } from './options.ts';
 import type { PreparePlan } from './plan.ts';
@@ -27,6 +27,11 @@ interface Places {
   at(i: number): PlannedSequence;
 }
 
+export interface DirectOptions {
+  /** Records read so far by split and index, which are not read again; grows where given. */
+  readonly kept?: Map<string, SequenceRecord> | undefined;
+}
+
 /** Records read before they are asked for. */
 const AHEAD = 4;
 
@@ -35,7 +40,10 @@ const AHEAD = 4;
  *
  * @throws when one cannot be opened, or the plan clips extreme values
  */
-export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset> {
+export async function openIntervals(
+  plan: PreparePlan,
+  { kept }: DirectOptions = {},
+): Promise<IntervalDataset> {
   if (plan.options.extremeQuantile !== undefined)
     throw new Error(
       'openIntervals: extremeQuantile needs all targets of a track; prepare the data set, or leave it out',
@@ -60,8 +68,15 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
     if (found) return { length: found.count, at: (i) => sequences.at(found.from + i) };
     throw new Error(`no split ${split}; this plan has ${[...splits.keys()].join(', ')}`);
   };
-  const stream = (split: string, given: StreamOptions = {}) =>
-    play(split, chosen(split), given, (place) => readRecord(plan, tracks, place));
+  const play = (split: string, given: StreamOptions) => {
+    const places = chosen(split);
+    return inOrder(split, shardSizes(places.length, options.recordsPerShard), given, async (id) => {
+      const key = `${split} ${id}`;
+      const record = kept?.get(key) ?? (await readRecord(plan, tracks, places.at(id)));
+      kept?.set(key, record);
+      return record;
+    });
+  };
   return {
     sequenceLengthBp: options.sequenceLengthBp,
     targetLength,
@@ -71,8 +86,8 @@ export async function openIntervals(plan: PreparePlan): Promise<IntervalDataset>
       sequences.splits.map(({ split, count }) => [split, { files: [], records: count }]),
     ),
     count: async (split) => chosen(split).length,
-    stream,
-    batches: (split, { batch, ...given }) => grouped(stream(split, given), batch),
+    stream: (split, given = {}) => (kept ? copied(play(split, given)) : play(split, given)),
+    batches: (split, { batch, ...given }) => grouped(play(split, given), batch),
     read: async (interval) => {
       checkInterval(interval, plan);
       return await readRecord(plan, tracks, interval);
@@ -114,21 +129,28 @@ async function readRecord(
   return { sequence, targets: { dtype: 'f16', data } };
 }
 
-/** As the records of one shard would come. */
-async function* play(
+/** Of the files that `prepare` would write. */
+function shardSizes(records: number, recordsPerShard: number): readonly number[] {
+  const shards = Math.ceil(records / recordsPerShard);
+  return Array.from({ length: shards }, (_, i) => Math.min(recordsPerShard, records - i * recordsPerShard));
+}
+
+/** As the records of these shards would come. */
+async function* inOrder(
   split: string,
-  places: Places,
+  shards: readonly number[],
   { shuffle, repeat = false, position = { epoch: 0, consumed: 0 } }: StreamOptions,
-  read: (place: PlannedSequence) => Promise<SequenceRecord>,
+  read: (id: number) => Promise<SequenceRecord>,
 ): AsyncGenerator<StreamedRecord, void, undefined> {
-  checkPosition(split, places.length, position);
+  const count = shards.reduce((a, b) => a + b, 0);
+  checkPosition(split, count, position);
   let { epoch, consumed } = position;
   do {
-    const { emission } = epochOrder([places.length], epoch, shuffle);
+    const { emission } = epochOrder(shards, epoch, shuffle);
     const ahead: Promise<SequenceRecord>[] = [];
-    for (let next = consumed; consumed < places.length; ) {
-      for (; next < Math.min(places.length, consumed + AHEAD); next++) {
-        const reading = read(places.at(emission[next]!));
+    for (let next = consumed; consumed < count; ) {
+      for (; next < Math.min(count, consumed + AHEAD); next++) {
+        const reading = read(emission[next]!);
         reading.catch(() => {}); // thrown when that record is asked for
         ahead.push(reading);
       }

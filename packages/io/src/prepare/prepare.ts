@@ -123,7 +123,7 @@ async function writeUnmappable(path: string, sequences: PlannedSequences, bins: 
 }
 
 /** The columns of basenji's targets.txt, and where there are control tracks `role`. */
-function tableRow(track: TrackSource, { tracks }: PrepareOptions): DatasetTarget {
+export function tableRow(track: TrackSource, { tracks }: PrepareOptions): DatasetTarget {
   const { identifier, description, strandPair, file, clip, clipSoft, scale, statistic, role } = track;
   const columns = {
     file,

@@ -56,7 +56,8 @@ export async function describeInputs(options: PrepareOptions): Promise<readonly 
   return inputs;
 }
 
-async function describeFile(path: string): Promise<InputFile> {
+/** @throws when it cannot be read */
+export async function describeFile(path: string): Promise<InputFile> {
   const hash = createHash('sha256');
   let bytes = 0;
   try {
