@@ -3,7 +3,7 @@ import { ASSUMED_COSTS as COSTS, modelBlocks, planOf, predict } from '@cohesin/d
 import { expect, test } from 'vitest';
 import { modelPlan } from './plan.ts';
 
-test.each(['enformer', 'akita'])(
+test.each(['enformer', 'akita', 'basenji2', 'borzoi'])(
   'each placement of %s has all layers, fits and gains from its devices',
   async (name) => {
     const { step, inputs, placements } = await modelPlan(name);
