@@ -11,6 +11,7 @@ import { prepare } from './commands/prepare.ts';
 import { simulate } from './commands/simulate.ts';
 import { train } from './commands/train.ts';
 import { tuneCommand } from './commands/tune.ts';
+import { verify } from './commands/verify.ts';
 
 const COMMANDS: readonly Command[] = [
   devices,
@@ -20,6 +21,7 @@ const COMMANDS: readonly Command[] = [
   inspect,
   tuneCommand,
   train,
+  verify,
   evaluate,
   baseline,
   simulate,
@@ -52,7 +54,7 @@ function exitCode(error: unknown): number {
 
 try {
   await main(process.argv.slice(2));
-  process.exit(0);
+  process.exit(); // 0, or what the command set
 } catch (error) {
   console.error(error instanceof Error ? `cohesin: ${error.message}` : error);
   if (process.env.COHESIN_TRACE !== undefined && error instanceof Error) console.error(error.stack);

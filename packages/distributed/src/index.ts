@@ -1,6 +1,7 @@
 export {
   type Checkpoint,
   type CheckpointInfo,
+  checkpointPaths,
   hashRanks,
   hashState,
   hostTensors,
