@@ -50,6 +50,8 @@ export interface Placement {
   readonly schedule: ScheduleName;
   /** Further leaves that a stage begins before it first goes backward. */
   readonly ahead: number;
+  /** Of one stage: each device has the moments of some parameters only. */
+  readonly shardOptimizer?: boolean | undefined;
   /** Layers that are computed again in the backward pass. */
   readonly recompute?: readonly string[] | undefined;
 }
@@ -135,11 +137,16 @@ function placementOf(placement: Fields): Placement {
     replicas: placement.has('replicas') ? placement.integer('replicas') : undefined,
     schedule: placement.choice('schedule', SCHEDULES, '1f1b'),
     ahead: placement.has('ahead') ? whole(placement, 'ahead') : 0,
+    shardOptimizer: placement.has('shardOptimizer') ? placement.flag('shardOptimizer', false) : undefined,
     recompute: placement.has('recompute') ? texts(placement, 'recompute') : undefined,
   };
   placement.finish();
   if (plan.stages.length === 0)
     throw new Error(`${placement.where}.stages: there is none; one has all layers`);
+  if (plan.shardOptimizer === true && plan.stages.length > 1)
+    throw new Error(
+      `${placement.where}.shardOptimizer is for a plan of one stage; devices of several have the moments of their layers alone`,
+    );
   return plan;
 }
 

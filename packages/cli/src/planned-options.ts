@@ -34,6 +34,11 @@ export function plannedOptions(given: RunOptions, plan: NamedPlan, devicesGiven:
       given.replicas === undefined
         ? placement.replicas
         : agree('replicas', given.replicas, placement.replicas),
+    shardOptimizer: agree(
+      'shard-optimizer',
+      given.shardOptimizer || undefined,
+      placement.shardOptimizer ?? false,
+    ),
     batch: agree('batch', given.batch, logical.batch),
     parts: agree('parts', given.parts, logical.parts),
     batchNorm: agree('batch-norm', given.batchNorm, logical.batchNorm),

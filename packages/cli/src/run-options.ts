@@ -4,6 +4,7 @@ import { type OptionSpec, type Options, UsageError } from './command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from './device-options.ts';
 import type { NamedPlan } from './plan-file.ts';
 import { plannedOptions } from './planned-options.ts';
+import type { TraceOptions } from './run-trace.ts';
 import { readStages, STAGE_OPTIONS, stageDevices } from './stage-options.ts';
 
 /** What `train` and `demo` need to know; undefined means the default, or on resume the checkpoint's. */
@@ -41,6 +42,7 @@ export interface RunOptions {
   readonly bias?: string | undefined;
   /** A plan that the options agree with. */
   readonly plan?: NamedPlan | undefined;
+  readonly trace?: TraceOptions | undefined;
   /** Layers that are computed again in the backward pass. */
   readonly recompute?: readonly string[] | undefined;
 }
@@ -143,6 +145,12 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     about:
       'that read and decode records, for data larger than memory (default 0: this one, and 512 MiB kept)',
   },
+  trace: {
+    value: 'FILE.json',
+    about:
+      'write what each rank did when, for ui.perfetto.dev; ranks then wait for their devices, which costs some time',
+  },
+  'trace-steps': { value: 'N', about: 'of so many steps, the first (default 20)' },
   json: { about: 'one JSON object a line instead of text' },
 };
 
@@ -188,6 +196,7 @@ function givenOptions(options: Options, out: string): RunOptions {
     negatives: options.text('negatives'),
     negativeRatio: options.number('negative-ratio'),
     bias: options.text('bias'),
+    trace: readTrace(options),
   };
 }
 
@@ -199,6 +208,15 @@ function readSharding(options: Options, pipeline: StagesOptions | undefined): bo
     );
   return shards;
 }
+
+function readTrace(options: Options): TraceOptions | undefined {
+  const [path, steps] = [options.text('trace'), options.count('trace-steps')];
+  if (path === undefined && steps !== undefined)
+    throw new UsageError('--trace-steps goes with --trace, which says where the times are written');
+  return path === undefined ? undefined : { path, steps: steps ?? TRACE_STEPS };
+}
+
+const TRACE_STEPS = 20;
 
 function readFrom(options: Options): From | undefined {
   const [path, layers] = [options.text('from'), options.list('from-layers')];

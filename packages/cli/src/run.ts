@@ -14,6 +14,7 @@ import { duration, type Output, Pace } from './progress.ts';
 import type { RunOptions } from './run-options.ts';
 import { checkSameModel, planRun, type RunPlan } from './run-plan.ts';
 import { checkBits, checkModel, planFileOf } from './run-plan-file.ts';
+import { RunTrace } from './run-trace.ts';
 import { biasWeights, openStudy, type Study } from './study.ts';
 import { type Evaluation, type Task, usage } from './task.ts';
 import { openTraining, type Training } from './training.ts';
@@ -59,7 +60,8 @@ export async function runTraining(
     await writePlanFile(join(options.out, 'plan.json'), planFileOf(training));
     output.say(describeMesh(training.mesh));
     for (const line of describeStages(training)) output.say(line);
-    const result = await new Run(training, options.out, output, hashAt).toEnd();
+    const trace = options.trace && (await RunTrace.open(training.mesh, options.trace));
+    const result = await new Run(training, options.out, output, { hashAt, trace }).toEnd();
     await atEnd?.(training);
     return result;
   } finally {
@@ -136,12 +138,19 @@ function describeStages({ plan, memory }: Training): readonly string[] {
   return memory().split('\n').slice(0, count);
 }
 
+/** What is looked at on the way. */
+interface Observed {
+  readonly hashAt: readonly number[];
+  readonly trace: RunTrace | undefined;
+}
+
 /** A run from where its training stands to its last step. */
 class Run {
   private readonly training: Training;
   private readonly out: string;
   private readonly output: Output;
   private readonly hashAt: readonly number[];
+  private readonly trace: RunTrace | undefined;
   private readonly hashes = new Map<number, string>();
   private readonly pace = new Pace();
   private readonly losses: number[] = [];
@@ -150,8 +159,9 @@ class Run {
   private saved = -1;
   private stopping = false;
 
-  constructor(training: Training, out: string, output: Output, hashAt: readonly number[]) {
+  constructor(training: Training, out: string, output: Output, { hashAt, trace }: Observed) {
     this.hashAt = hashAt;
+    this.trace = trace;
     this.training = training;
     this.out = out;
     this.output = output;
@@ -166,6 +176,7 @@ class Run {
     try {
       await this.steps(events, await this.evaluators());
       await this.save();
+      await this.trace?.write(); // of a run with fewer steps
     } finally {
       await events.close();
       process.off('SIGINT', stop).off('SIGTERM', stop);
@@ -195,16 +206,30 @@ class Run {
     const { plan } = this.training;
     if (this.isOver) this.sayOver();
     if (this.step >= plan.steps || this.isOver) return;
-    for await (const batch of this.training.batches()) {
-      this.report(await this.training.train(batch), batch.task, events);
+    const batches = this.training.batches();
+    for await (const batch of this.trace?.reading(batches) ?? batches) {
+      const loss = await this.timed(`step ${this.step}`, () => this.training.train(batch));
+      this.report(loss, batch.task, events);
+      if ((await this.trace?.stepped()) === true) this.sayTraced();
       if (this.hashAt.includes(this.step)) this.hashes.set(this.step, await this.training.hash());
       const last = this.step >= plan.steps || this.stopping;
-      if (evaluators.size > 0 && (this.isEpoch || last)) await this.validate(evaluators, events);
+      if (evaluators.size > 0 && (this.isEpoch || last))
+        await this.timed('validation', () => this.validate(evaluators, events));
       if (last || this.isOver) break;
       if (this.step % plan.checkpointEvery === 0) await this.save();
     }
     if (this.isOver) this.sayOver();
     if (this.stopping) this.output.say(`stopped at step ${this.step}; go on with --resume ${this.out}`);
+  }
+
+  private timed<T>(name: string, body: () => Promise<T>): Promise<T> {
+    return this.trace === undefined ? body() : this.trace.span(name, body);
+  }
+
+  private sayTraced(): void {
+    this.output.say(
+      `times of ${this.trace!.options.steps} steps in ${this.trace!.options.path}; open it in ui.perfetto.dev`,
+    );
   }
 
   private report(loss: number, { genome }: Task, events: EventLog): void {
@@ -301,7 +326,7 @@ class Run {
 
   private async save(): Promise<void> {
     if (this.saved === this.step) return;
-    this.checkpoint = await this.training.save(this.out);
+    this.checkpoint = await this.timed('checkpoint', () => this.training.save(this.out));
     this.saved = this.step;
     this.output.event({ event: 'checkpoint', step: this.step, path: this.checkpoint });
   }

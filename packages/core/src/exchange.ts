@@ -65,6 +65,6 @@ export interface PipelineExchange {
   /** What of a link's tensors this rank hands on. */
   given(link: Link, microbatch: number): readonly LinkPiece[];
   send(link: Link, microbatch: number, parcels: readonly Parcel[]): Promise<void>;
-  /** Says what the rank does now, for those who wait for it. */
-  enter(action: ActionKind, microbatch: number): void;
+  /** Says what the rank does now, for those who wait for it; waits for the device where times are kept. */
+  enter(action: ActionKind, microbatch: number): void | Promise<void>;
 }

@@ -189,14 +189,14 @@ export class StageExecutor {
     const { kind, microbatch } = action;
     const leaves = this.leavesOf(microbatch);
     const { set } = leaves[0]!;
-    exchange.enter(kind, microbatch);
+    await exchange.enter(kind, microbatch);
     if (kind === 'forward') uploadShare(this.memory, this.inputs, { share: microbatch, set });
     for (const link of this.links(kind, 'to')) {
       if (!exchange.arrived(link, microbatch)) await this.sendAll();
       for (const parcel of await exchange.receive(link, microbatch)) this.take(link, microbatch, parcel);
     }
     if (this.parts !== undefined) await this.sendAll(); // parts meet in this action, and another's may wait for a message
-    exchange.enter(kind, microbatch);
+    await exchange.enter(kind, microbatch);
     const [from, to] = this.program.actions[kind]!;
     for (const [index, prepared] of this.segments.slice(from, to).entries()) {
       await run(prepared, leaves, this.placeOf(action, index));

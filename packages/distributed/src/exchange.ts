@@ -1,6 +1,7 @@
 import type { BufferRange, Combine, Device, Exchange, Gathering, GatherPart, Program } from '@cohesin/core';
 import { type ChunkMemory, Chunks, chunkBytes, chunkMemory } from './chunks.ts';
 import { type Group, groupOf, type Rendezvous } from './rendezvous.ts';
+import type { Timeline } from './timeline.ts';
 
 /** Shared memory through which ranks of one process exchange what they computed. */
 export interface ExchangeMemory {
@@ -88,9 +89,7 @@ export interface Meeting {
   /** The ranks that meet, if not all. */
   readonly group?: Group;
   /** Called before each exchange, so that those who wait can say where this rank is. */
-  readonly enter: (
-    action: 'combining statistics' | 'summing gradients' | 'forward and backward' | 'updating',
-  ) => void;
+  readonly enter: (action: 'summing gradients' | 'updating') => void;
 }
 
 /** How a rank that is a thread gathers with others: writes its part, meets them, reads theirs. */
@@ -112,10 +111,8 @@ export class ThreadGathering implements Gathering {
   }
 
   async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
-    this.meeting.enter('combining statistics');
-    const all = this.gather(parts);
-    this.meeting.enter('forward and backward');
-    return all;
+    const bytes = parts.reduce((total, part) => total + part.bytes, 0);
+    return this.meeting.rendezvous.during('combining statistics', { bytes }, () => this.gather(parts));
   }
 
   protected gather(parts: readonly GatherPart[]): Uint8Array<ArrayBuffer>[] {
@@ -142,6 +139,7 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
   private readonly rank: number;
   private readonly enter: Meeting['enter'];
   private readonly chunks: Chunks;
+  private readonly timeline: Timeline | undefined;
   private readonly groups: readonly ThreadGathering[];
 
   constructor(memory: ExchangeMemory, rank: number, meeting: Meeting) {
@@ -150,6 +148,7 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     this.memory = memory;
     this.rank = rank;
     this.enter = meeting.enter;
+    this.timeline = meeting.rendezvous.timeline;
     const meet = (): void => meeting.rendezvous.meet(meeting.group);
     this.chunks = new Chunks({ memory: chunks, ranks, rank, meet });
     this.divided = memory.groups.some(({ group }) => group.members.length < ranks);
@@ -178,8 +177,9 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
   }
 
   async sum(device: Device, { buffer, bytes }: BufferRange): Promise<void> {
-    if (!this.remote) return;
+    if (!this.remote) return this.enter('updating');
     this.enter('summing gradients');
+    this.timeline?.note({ bytes });
     const { ranks } = this.memory;
     const shares = Array.from({ length: ranks }, (_, rank) => share(bytes / 8, rank, ranks));
     const ranges = shares.map(([from, to]) => [{ buffer, offset: 8 * from, bytes: 8 * (to - from) }]);
@@ -188,8 +188,9 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
   }
 
   async sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
-    if (!this.remote) return;
+    if (!this.remote) return this.enter('updating');
     this.enter('summing gradients');
+    this.timeline?.note({ bytes: ranges.flat().reduce((total, range) => total + range.bytes, 0) });
     await this.chunks.sum(device, ranges, 'owners');
     this.enter('updating');
   }

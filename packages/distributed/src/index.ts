@@ -27,3 +27,5 @@ export * from './plan/index.ts';
 export type { Distributed, DistributedProgram, HostState, Inspected } from './runner.ts';
 export * from './schedule/index.ts';
 export { DistributedState } from './state.ts';
+export { clock, type TraceSpan } from './timeline.ts';
+export { recordedTimes, recordTimes, type TraceRow, traceFile } from './trace-file.ts';

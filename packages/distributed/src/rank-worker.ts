@@ -28,6 +28,7 @@ import { type ExchangeMemory, ThreadExchange } from './exchange.ts';
 import { type Inspection, Recorder, type Written } from './inspect.ts';
 import { type Action, Rendezvous, type RendezvousMemory } from './rendezvous.ts';
 import { type StageMemory, ThreadPipeline } from './stage-exchange.ts';
+import { Timeline, type TraceSpan } from './timeline.ts';
 
 /** A tensor in shared memory. */
 export interface SharedTensor {
@@ -109,6 +110,7 @@ const { rank } = workerData as { rank: number };
 let device: Device | undefined;
 const stores = new Map<number, StateStore>();
 const jobs = new Map<number, Loaded>();
+const timeline = new Timeline(async () => device?.idle());
 
 /** What a rank can do. It is a thin interpreter of programs: it never sees models, tensors or closures. */
 const api = {
@@ -120,7 +122,7 @@ const api = {
   load: async (job: Job): Promise<void> => {
     const store = stores.get(job.stateId) ?? new StateStore(device!);
     stores.set(job.stateId, store);
-    const rendezvous = new Rendezvous(job.rendezvous, rank, job.deadlineMs);
+    const rendezvous = new Rendezvous(job.rendezvous, rank, job.deadlineMs, timeline);
     const open =
       job.kind === 'leaves' ? openLeaves(job, store, rendezvous) : openStage(job, store, rendezvous);
     jobs.set(job.id, { job, running: await open, rendezvous, step: 0 });
@@ -169,6 +171,12 @@ const api = {
         .digest('hex'),
     );
   },
+
+  /** Keeps the times of what is done from now on. */
+  record: (): void => timeline.record(),
+
+  /** What was done since `record`. */
+  recorded: (): TraceSpan[] => timeline.take(),
 
   /** GPU objects made so far. */
   created: (): Device['created'] => device!.created,
@@ -225,6 +233,7 @@ async function runStep(
   inspection: Inspection | undefined,
 ): Promise<StepReport> {
   const { running, rendezvous } = loaded;
+  timeline.begin(running.program.update === undefined ? 'prediction' : `step ${frame.step}`);
   rendezvous.enter(frame.step, 'uploading inputs');
   running.setInputs(inputsOf(loaded.job));
   let unit = q;
@@ -235,9 +244,11 @@ async function runStep(
     if (decision?.kind === 'not-finite') return decision;
     unit = decision?.q;
     if (decision?.kind === 'repeat') continue;
+    await timeline.settled();
     rendezvous.enter(frame.step, 'reading outputs');
     await writeOutputs(loaded);
     rendezvous.enter(frame.step, 'idle');
+    timeline.end();
     return { kind: 'done', q: unit, repeats, written: recorder?.written ?? [] };
   }
 }

@@ -1,3 +1,7 @@
+import type { ActionKind } from '@cohesin/core';
+import { formatAction } from './schedule/action.ts';
+import type { Timeline, TraceArgs } from './timeline.ts';
+
 /** What a rank is doing, in the order of a step; kept in shared memory so that whoever waits can say for whom. */
 export const ACTIONS = [
   'idle',
@@ -60,19 +64,43 @@ export class Rendezvous {
   readonly ranks: number;
   private readonly rank: number;
   private readonly deadlineMs: number;
+  /** Where times are kept. */
+  readonly timeline: Timeline | undefined;
+  private current: Doing = { step: 0, action: 'idle' };
 
-  constructor({ ranks, words }: RendezvousMemory, rank: number, deadlineMs: number) {
+  constructor({ ranks, words }: RendezvousMemory, rank: number, deadlineMs: number, timeline?: Timeline) {
     this.control = new Int32Array(words);
     this.ranks = ranks;
     this.rank = rank;
     this.deadlineMs = deadlineMs;
+    this.timeline = timeline;
   }
 
   /** Records what this rank does now. */
   enter(step: number, action: Action, work?: Work): void {
+    this.tell(step, action, work);
+    if (action !== 'idle') this.timeline?.enter(nameOf(action, work));
+  }
+
+  /** Records what this rank does in `body`, inside of what it did before and then does again. */
+  during<T>(action: Action, args: TraceArgs, body: () => T): T {
+    const { step, action: before, work } = this.current;
+    this.tell(step, action);
+    const result = this.within(action, args, body);
+    this.tell(step, before, work);
+    return result;
+  }
+
+  /** Keeps the time of `body` where times are kept, inside of what this rank does. */
+  within<T>(name: string, args: TraceArgs, body: () => T): T {
+    return this.timeline === undefined ? body() : this.timeline.within(name, body, args);
+  }
+
+  private tell(step: number, action: Action, work?: Work): void {
     const words = [step, ACTIONS.indexOf(action), (work?.stage ?? -1) + 1, work?.microbatch ?? 0];
     for (const [i, word] of words.entries())
       Atomics.store(this.control, HEADER + WORDS_PER_RANK * this.rank + i, word);
+    this.current = { step, action, work };
   }
 
   /**
@@ -106,6 +134,11 @@ export class Rendezvous {
   }
 
   private wait({ words, index, done }: Word, whom: () => string): void {
+    if (done(Atomics.load(words, index))) return;
+    this.within('wait', {}, () => this.sleep({ words, index, done }, whom));
+  }
+
+  private sleep({ words, index, done }: Word, whom: () => string): void {
     const start = performance.now();
     for (;;) {
       const value = Atomics.load(words, index);
@@ -148,4 +181,15 @@ export interface Word {
   readonly words: Int32Array;
   readonly index: number;
   readonly done: (value: number) => boolean;
+}
+
+interface Doing {
+  readonly step: number;
+  readonly action: Action;
+  readonly work?: Work | undefined;
+}
+
+/** Work of a stage as schedules call it, as `1F0`. */
+function nameOf(action: Action, work: Work | undefined): string {
+  return work === undefined ? action : formatAction({ kind: action as ActionKind, ...work });
 }

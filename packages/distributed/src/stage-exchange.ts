@@ -1,6 +1,7 @@
 import type { ActionKind, Link, LinkPiece, Parcel, PipelineExchange } from '@cohesin/core';
 import { type ExchangeMemory, ThreadExchange, ThreadGathering } from './exchange.ts';
 import type { Action, Group, Rendezvous } from './rendezvous.ts';
+import { formatAction, type Transfer } from './schedule/action.ts';
 
 /**
  * Shared memory through which a rank of one stage hands tensors to a rank of another. A microbatch's message has a slot
@@ -61,6 +62,8 @@ export class ThreadPipeline implements PipelineExchange {
   readonly all: ThreadGathering;
   private readonly memory: StageMemory;
   private readonly at: StagePosition;
+  /** Whether nothing has been done since the rank said what it does. */
+  private entered = false;
 
   constructor(memory: StageMemory, at: StagePosition) {
     this.memory = memory;
@@ -73,7 +76,9 @@ export class ThreadPipeline implements PipelineExchange {
     this.all = new ThreadGathering(all, rendezvous.ranks, { rendezvous, enter });
   }
 
-  enter(action: ActionKind, microbatch: number): void {
+  async enter(action: ActionKind, microbatch: number): Promise<void> {
+    await this.at.rendezvous.timeline?.settled();
+    this.entered = true;
     this.at.rendezvous.enter(this.at.step(), action, { stage: this.at.stage, microbatch });
   }
 
@@ -86,6 +91,7 @@ export class ThreadPipeline implements PipelineExchange {
   async receive(link: Link, microbatch: number): Promise<readonly Parcel[]> {
     const what = `the ${link.value} of microbatch ${microbatch} from stage ${link.from}`;
     return this.find(link, microbatch, 'to').flatMap(({ channel, words, index, message }) => {
+      this.begin(nameOf('receive', link, microbatch, channel.from), channel);
       const done = (value: number): boolean => value === microbatch + 1;
       this.at.rendezvous.waitFor({ words, index, done }, channel.from, what);
       const received = message.slice(); // not shared memory
@@ -98,6 +104,14 @@ export class ThreadPipeline implements PipelineExchange {
     });
   }
 
+  /** Keeps the time of a transfer: work that was entered and waits for it begins with it. */
+  private begin(name: string, { bytes }: Channel): void {
+    const { timeline } = this.at.rendezvous;
+    if (this.entered) timeline?.begins(name, { bytes });
+    else timeline?.enter(name, { bytes });
+    this.entered = false;
+  }
+
   given(link: Link, microbatch: number): readonly LinkPiece[] {
     const pieces = this.find(link, microbatch, 'from').flatMap(({ channel }) => channel.pieces);
     return [...new Map(pieces.map((piece) => [keyOf(piece), piece])).values()];
@@ -107,13 +121,16 @@ export class ThreadPipeline implements PipelineExchange {
     const what = `stage ${link.to} to take the ${link.value} before that of microbatch ${microbatch}`;
     const bytesOf = new Map(parcels.map((parcel) => [keyOf(parcel), parcel.bytes]));
     for (const { channel, words, index, message } of this.find(link, microbatch, 'from')) {
-      this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
-      let at = 0;
-      for (const piece of channel.pieces) {
-        message.set(bytesOf.get(keyOf(piece))!, at);
-        at += piece.bytes;
-      }
-      this.mark(words, index, microbatch + 1);
+      const { bytes } = channel;
+      this.at.rendezvous.within(nameOf('send', link, microbatch, channel.to), { bytes }, () => {
+        this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
+        let at = 0;
+        for (const piece of channel.pieces) {
+          message.set(bytesOf.get(keyOf(piece))!, at);
+          at += piece.bytes;
+        }
+        this.mark(words, index, microbatch + 1);
+      });
     }
   }
 
@@ -137,6 +154,10 @@ export class ThreadPipeline implements PipelineExchange {
     });
   }
 }
+
+/** A transfer as schedules call it, as `send 1F0 to 3`. */
+const nameOf = (kind: Transfer['kind'], { value, from }: Link, microbatch: number, peer: number): string =>
+  formatAction({ kind, value, stage: from, microbatch, peer });
 
 const keyOf = ({ tensor, part }: LinkPiece): string => `${tensor} ${part}`;
 

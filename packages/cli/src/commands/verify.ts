@@ -11,7 +11,16 @@ import { planFileOf } from '../run-plan-file.ts';
 import { usage } from '../task.ts';
 import { openTraining, type Training } from '../training.ts';
 
-const NOT_OF_REPLAYS = ['out', 'plan', 'epochs', 'checkpoint-every', 'patience', 'steps'];
+const NOT_OF_REPLAYS = [
+  'out',
+  'plan',
+  'epochs',
+  'checkpoint-every',
+  'patience',
+  'steps',
+  'trace',
+  'trace-steps',
+];
 const DEFAULT_STEPS = 2;
 const SHOWN = 10;
 /** As of `diff`. */
@@ -81,7 +90,7 @@ function placements(options: Options, plans: readonly NamedPlan[]): [RunOptions,
   const [plan, other] = plans;
   const first = readRunOptions(options, { plan, out: '' });
   if (other !== undefined) return [first, readRunOptions(options, { plan: other, out: '' })];
-  return [first, { ...first, devices: 1, pipeline: undefined, replicas: undefined }];
+  return [first, { ...first, devices: 1, pipeline: undefined, replicas: undefined, shardOptimizer: false }];
 }
 
 const titleOf = (plans: readonly NamedPlan[], i: number): string =>

@@ -160,7 +160,7 @@ describe('a predicted step', () => {
   test('is a trace with a row for each rank', () => {
     const trace = JSON.parse(traceEvents(predict(inARow([1, 2]), even(2), COSTS)));
     const spans = trace.traceEvents.filter(({ ph }: { ph: string }) => ph === 'X');
-    expect(new Set(spans.map(({ tid }: { tid: number }) => tid)).size).toBe(3);
+    expect(new Set(spans.map(({ pid }: { pid: number }) => pid)).size).toBe(3);
     expect(spans.filter(({ name }: { name: string }) => name === '0B7')).toHaveLength(1);
   });
 
