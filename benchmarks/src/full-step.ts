@@ -27,6 +27,12 @@ const RUNS: Readonly<Record<string, readonly Run[]>> = {
   ],
 };
 
+const ABOUT: Readonly<Record<string, string>> = {
+  akita: '1,048,576 bp as published, mean squared error, SGD with momentum.',
+  enformer:
+    '196,608 bp as published with both heads, all 251,221,292 parameters: Poisson loss, dropout, Adam, gradients clipped to a global norm of 0.2.',
+};
+
 /** Each run takes minutes to hours and is kept, so that the benchmark goes on, on the same commit, where it was interrupted. */
 export async function fullStep(model: string): Promise<void> {
   const results = RUNS[model]!.map((run) => ({ ...run, ...kept(model, run) }));
@@ -55,6 +61,7 @@ export async function fullStep(model: string): Promise<void> {
     title: `A whole training step of ${model[0]!.toUpperCase()}${model.slice(1)} at full size`,
     environment: environment(first!.device),
     text: [
+      ABOUT[model]!,
       'One sequence, forward, backward and update, f32, on software devices; the time is of the step alone. "Planned" is what the memory plan says for all devices, and on the host for inputs, outputs and exchanges; "grown" is how far the resident process grew over its size with kernels compiled and nothing run (weights and moments, which are written before, count as grown); "process" is the most it took in all.',
       table([...head, 'windows', 'loss', 'sha256 of the state'], rows),
       others.join('\n'),

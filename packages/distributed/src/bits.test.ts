@@ -212,8 +212,7 @@ test('leaves may be dealt out in any order: sums in f32 would differ, integer su
       BigInt64Array.from(leaves[leaf]!, (v) => BigInt(Math.round(v * 2 ** 40))),
     );
     const total = new BigInt64Array(4096);
-    const words = (x: BigInt64Array): Uint32Array => new Uint32Array(x.buffer);
-    for (const part of parts) addWide(words(total), words(part));
+    for (const part of parts) addWide(total, part);
     return total;
   };
   const [there, back] = [
