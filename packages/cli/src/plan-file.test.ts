@@ -87,6 +87,7 @@ test.each([
     /placement\.schedule: expected one of gpipe, 1f1b/,
   ],
   [{ placement: { ...PLAN.placement, replicas: 0 } }, /placement\.replicas: expected a whole number ≥ 1/],
+  [{ placement: { ...PLAN.placement, sideBySide: 2 } }, /sideBySide is for a plan of one stage/],
   [{ placement: { ...PLAN.placement, shardOptimizer: true } }, /shardOptimizer is for a plan of one stage/],
   [
     { placement: { ...PLAN.placement, stages: [{ layers: ['*'] }] } },

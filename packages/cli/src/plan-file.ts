@@ -47,6 +47,8 @@ export interface Placement {
    * as few as give every device a part.
    */
   readonly replicas?: number | undefined;
+  /** Sequences in parts that a device takes through the model at once; 1 where undefined. */
+  readonly sideBySide?: number | undefined;
   readonly schedule: ScheduleName;
   /** Further leaves that a stage begins before it first goes backward. */
   readonly ahead: number;
@@ -135,6 +137,7 @@ function placementOf(placement: Fields): Placement {
       .objects('stages')
       .map((stage, i) => stageOf(fields(stage, `${placement.where}.stages[${i}]`))),
     replicas: placement.has('replicas') ? placement.integer('replicas') : undefined,
+    sideBySide: placement.has('sideBySide') ? placement.integer('sideBySide') : undefined,
     schedule: placement.choice('schedule', SCHEDULES, '1f1b'),
     ahead: placement.has('ahead') ? whole(placement, 'ahead') : 0,
     shardOptimizer: placement.has('shardOptimizer') ? placement.flag('shardOptimizer', false) : undefined,
@@ -143,6 +146,10 @@ function placementOf(placement: Fields): Placement {
   placement.finish();
   if (plan.stages.length === 0)
     throw new Error(`${placement.where}.stages: there is none; one has all layers`);
+  if (plan.sideBySide !== undefined && plan.stages.length > 1)
+    throw new Error(
+      `${placement.where}.sideBySide is for a plan of one stage; several take sequences one after another`,
+    );
   if (plan.shardOptimizer === true && plan.stages.length > 1)
     throw new Error(
       `${placement.where}.shardOptimizer is for a plan of one stage; devices of several have the moments of their layers alone`,

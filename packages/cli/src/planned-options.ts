@@ -34,6 +34,10 @@ export function plannedOptions(given: RunOptions, plan: NamedPlan, devicesGiven:
       given.replicas === undefined
         ? placement.replicas
         : agree('replicas', given.replicas, placement.replicas),
+    sideBySide:
+      given.sideBySide === undefined
+        ? placement.sideBySide
+        : agree('side-by-side', given.sideBySide, placement.sideBySide),
     shardOptimizer: agree(
       'shard-optimizer',
       given.shardOptimizer || undefined,

@@ -24,6 +24,7 @@ export interface RunOptions {
   readonly batchNorm: 'sequence' | 'step' | undefined;
   readonly parts: number | undefined;
   readonly replicas?: number | undefined;
+  readonly sideBySide?: number | undefined;
   readonly precision: Precision | undefined;
   /** A file of `tune`. */
   readonly kernelTable: string | undefined;
@@ -117,6 +118,11 @@ export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
     about:
       'with --parts: groups of devices, or of those of each stage, that have sequences of their own (default: as few as give every device a part)',
   },
+  'side-by-side': {
+    value: 'N',
+    about:
+      'with --parts: sequences that a device takes through the model at once: fewer exchanges, more memory (default 1)',
+  },
   seed: { value: 'N', about: 'seed of weights, order, augmentation and dropout (default 0)' },
   'checkpoint-every': {
     value: 'K',
@@ -185,6 +191,7 @@ function givenOptions(options: Options, out: string): RunOptions {
     kernelTable: options.text('kernel-table'),
     parts: options.count('parts'),
     replicas: options.count('replicas'),
+    sideBySide: readSideBySide(options, pipeline),
     seed: options.count('seed', 0),
     checkpointEvery: options.count('checkpoint-every'),
     patience: options.count('patience', 0),
@@ -198,6 +205,20 @@ function givenOptions(options: Options, out: string): RunOptions {
     bias: options.text('bias'),
     trace: readTrace(options),
   };
+}
+
+function readSideBySide(options: Options, pipeline: StagesOptions | undefined): number | undefined {
+  const sequences = options.count('side-by-side');
+  if (sequences === undefined) return undefined;
+  if (['parts', 'plan', 'resume'].every((name) => options.text(name) === undefined))
+    throw new UsageError(
+      `--side-by-side ${sequences} is for sequences in parts; add --parts, or leave it out`,
+    );
+  if (pipeline !== undefined)
+    throw new UsageError(
+      '--side-by-side and --stages do not go together: stages take sequences one after another; leave one of them out',
+    );
+  return sequences;
 }
 
 function readSharding(options: Options, pipeline: StagesOptions | undefined): boolean {

@@ -71,7 +71,7 @@ export function planFileOf({ study, plan, bitsId, mesh }: Training): PlanFile {
 }
 
 function placementOf(plan: RunPlan): Placement {
-  const { pipeline, devices, replicas, recompute, batch, parts, leaves } = plan;
+  const { pipeline, devices, replicas, sideBySide, recompute, batch, parts, leaves } = plan;
   const shardOptimizer = plan.shardOptimizer || undefined;
   const count = deviceCount(devices);
   const { schedule = '1f1b', ahead = 0 } = pipeline ?? {};
@@ -81,5 +81,5 @@ function placementOf(plan: RunPlan): Placement {
     layers: layers.split('|'),
     devices: ranks![stage]!.length,
   })) ?? [{ layers: ['*'], devices: count }];
-  return { stages, replicas, schedule, ahead, shardOptimizer, recompute };
+  return { stages, replicas, sideBySide, schedule, ahead, shardOptimizer, recompute };
 }

@@ -25,6 +25,8 @@ export interface RunPlan {
   readonly parts: number;
   /** Groups of devices with sequences of their own, where sequences are cut into parts. */
   readonly replicas: number | undefined;
+  /** Sequences in parts that a device takes through the model at once. */
+  readonly sideBySide: number | undefined;
   readonly batchNorm: 'sequence' | 'step';
   readonly precision: Precision;
   /** In place of the shipped one. */
@@ -77,6 +79,7 @@ export async function planRun(
     leaves,
     parts,
     replicas: options.replicas,
+    sideBySide: options.sideBySide,
     batchNorm:
       agree('batch-norm', options.batchNorm, resumed?.plan.batchNorm as RunOptions['batchNorm']) ??
       'sequence',

@@ -141,6 +141,7 @@ async function compileSteps({ tasks }: Study, plan: RunPlan, mesh: Mesh): Promis
       ...(plan.replicas !== undefined && { replicas: plan.replicas }),
       ...(plan.pipeline && { pipeline: plan.pipeline }),
       ...(plan.recompute && { recompute: plan.recompute }),
+      ...(plan.sideBySide !== undefined && { sequencesOnDevice: plan.sideBySide }),
       shardOptimizer: plan.shardOptimizer,
       ...(state && { state }),
     });
