@@ -14,6 +14,7 @@ import type {
 } from '../program.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { keptActivations } from './activations.ts';
+import { FRAME } from './entry-point.ts';
 import { partsOf, type Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage, sourcesOf } from './lives.ts';
 import type { Lowered } from './lower.ts';
@@ -21,7 +22,6 @@ import { assignSlots, type Place, pieces } from './memory.ts';
 import type { Stages, Work } from './split.ts';
 import type { SumLayout } from './storage-bytes.ts';
 import { stored } from './stored.ts';
-import { FRAME } from './writer.ts';
 
 /** A step, or a stage of one, on its way to a program. */
 export interface Parts {

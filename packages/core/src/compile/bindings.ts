@@ -1,8 +1,10 @@
 /** WGSL of the tensors that a kernel is bound to: as they are, or as windows and pages of them. */
 
+import { elementCount } from '../host-tensor.ts';
 import { WINDOW_BYTES } from '../program.ts';
 import type { DType } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
+import type { Stored } from './stored.ts';
 import { type Operand, WindowWord, windowWord } from './window.ts';
 
 /** A tensor as a kernel's text declares it. */
@@ -11,6 +13,22 @@ export interface Declared extends Operand {
   readonly wide: boolean;
   /** WGSL type of a word. */
   readonly type: string;
+}
+
+/** How a kernel declares a stored tensor. */
+export function declared(spec: Stored, wide: boolean, isOutput: boolean): Declared {
+  const { shape, dtype } = spec;
+  const bytesPerElement = dtype === 'u8' ? 1 : dtype === 'f16' ? 2 : 4;
+  const [type, wordBytes] = wordOf(dtype, wide, isOutput);
+  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, type, wordBytes };
+}
+
+/** What a text indexes of a tensor, and its bytes. Inputs of fewer bits are read as u32, so that no extension is needed. */
+function wordOf(dtype: DType, wide: boolean, isOutput: boolean): readonly [type: string, bytes: number] {
+  if (dtype === 'f32') return wide ? ['vec4f', 16] : ['f32', 4];
+  if (dtype !== 'f16') return ['u32', 4];
+  if (isOutput) return wide ? ['vec4h', 8] : ['f16', 2];
+  return wide ? ['vec2u', 8] : ['u32', 4];
 }
 
 /** Declares the inputs `b0`…, their scalar loaders `load0`…, and the output `y`. */

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { elementCount } from '../host-tensor.ts';
 import { accumulateCode, finishCode } from '../kernels/leaf-sum.ts';
 import type { ProgramInput } from '../program.ts';
+import { FRAME } from './entry-point.ts';
 import type { Stages, Work } from './split.ts';
-import { FRAME } from './writer.ts';
 
 /** What decides the bits of a program: the logical plan, and the kernels in the order in which the graph has them. */
 export interface Logical {

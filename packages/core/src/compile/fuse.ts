@@ -152,6 +152,20 @@ function absorbEpilogues(
   return cores;
 }
 
+/** The value that an inlined alias stands for. */
+export function throughAliases(node: Tensor, inlined: ReadonlySet<Tensor>): Tensor {
+  return isAlias(node) && inlined.has(node)
+    ? throughAliases(node.inputs[node.op.inputs[0]!]!, inlined)
+    : node;
+}
+
+/** Whether a value comes of the core by inlined nodes alone. */
+export function dependsOn(node: Tensor, core: Tensor, inlined: ReadonlySet<Tensor>): boolean {
+  return Object.values(node.inputs).some(
+    (source) => source === core || (inlined.has(source) && dependsOn(source, core, inlined)),
+  );
+}
+
 export const isFloat = ({ dtype }: { readonly dtype: DType }): boolean => dtype === 'f32' || dtype === 'f16';
 
 function continues(from: Tensor, map: Tensor, core: Tensor): boolean {

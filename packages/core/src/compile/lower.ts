@@ -2,10 +2,12 @@ import { elementCount } from '../host-tensor.ts';
 import type { KernelTarget } from '../kernel.ts';
 import type { Range, ReduceKernel } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
+import { type Extent, neighboursOf } from './chunks.ts';
+import type { Mode } from './entry-point.ts';
 import type { Fused, Group } from './fuse.ts';
 import type { Partials, Stored } from './stored.ts';
 import { planWindows, type Window } from './window.ts';
-import { type Draft, type Extent, type Mode, neighboursOf, Writer } from './writer.ts';
+import { type Draft, Writer } from './writer.ts';
 
 /** A kernel with the tensors it is bound to, in binding order: inputs, then the output. */
 export interface Lowered {

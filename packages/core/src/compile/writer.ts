@@ -2,12 +2,15 @@ import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
 import { literal } from '../literal.ts';
 import type { Range, ReduceKernel } from '../op.ts';
-import type { DType, Tensor } from '../tensor.ts';
+import type { Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
-import { type Declared, declareWhole, declareWindow, openWindow } from './bindings.ts';
+import { type Declared, declared } from './bindings.ts';
+import { chunkRange, type Extent, neighboursOf, nextTerm } from './chunks.ts';
 import { broadcastIndexText, type ElementContext, elementBody } from './element.ts';
-import { isAlias, isFloat } from './fuse.ts';
+import { type EntryPoint, entryPoint, type Mode } from './entry-point.ts';
+import { dependsOn, isFloat, throughAliases } from './fuse.ts';
 import { rangeOf } from './interval.ts';
+import { Keys } from './keys.ts';
 import type { Lowered } from './lower.ts';
 import { type Partials, type Stored, stored } from './stored.ts';
 import { type Space, WindowWord, windowWord } from './window.ts';
@@ -15,38 +18,12 @@ import { type Space, WindowWord, windowWord } from './window.ts';
 /** In place of a binding: the output. */
 const OWN = -1;
 const WORKGROUP = 64;
-/** Immediates for keys; further ones are written into the text. */
-const MAX_KEYS = 4;
-const MAX_WORKGROUPS_X = 65_535; // WebGPU's maxComputeWorkgroupsPerDimension
-
-/** Values that change from run to run. 64 bytes, the guaranteed size of immediates. */
-export const FRAME: string = wgsl`
-  struct Frame { seed: u32, step: u32, leaf: u32, sequence: u32, k: vec4u, s0: vec4f, s1: vec4f }
-  var<immediate> frame: Frame;`;
-
-/** For all of a kernel's tensors, for windows of them, or for windows that hold part of the addends of a result. */
-export type Mode = 'whole' | 'window' | 'fold';
 
 /** A kernel whose text waits for the pages of its tensors. */
 export interface Draft extends Omit<Lowered, 'code' | 'cut' | 'main'> {
   readonly operands: readonly Declared[];
   space(): Space;
-  text(plan?: { readonly pages: readonly number[]; readonly pageBytes: number }): string;
-}
-
-/** Of a reduction: outputs before and after the folded axes, and values for each. */
-export interface Extent {
-  readonly outer: number;
-  readonly count: number;
-  readonly inner: number;
-}
-
-/**
- * Chunks that share a range of values, taken in turn: where a value is not a row of channels, neighbouring lanes then
- * read neighbouring addresses, 32 bytes at a time, and each range is still read from end to end.
- */
-export function neighboursOf({ inner }: Extent): 1 | 8 {
-  return inner < 8 ? 8 : 1;
+  readonly text: EntryPoint['text'];
 }
 
 /** Writes the text of one kernel. Names are numbered in order of first use, so equal kernels have equal texts. */
@@ -60,9 +37,7 @@ export class Writer implements ElementContext {
   private readonly helpers = new Set<string>();
   /** WGSL extensions. */
   private readonly enables = new Set<string>();
-  private readonly keys: number[] = [];
-  /** Positions of keys that are sizes. */
-  private readonly extents = new Set<number>();
+  private readonly keys = new Keys();
   private readonly wide = new Set<number>();
   private readonly mode: Mode;
   /** What the function being written reads, for each index `i` it is called with. */
@@ -353,7 +328,7 @@ fn resumed(inside: bool, i: u32) -> f32 {
 
   /** Adds the elements of operands that are read for indices `i`. */
   private reach(accesses: readonly Access[], i: Range, touched: (Range | undefined)[]): void {
-    const known = new Map(this.keys.map((key, k) => [this.keyName(k), key]));
+    const known = this.keys.byName();
     for (const { target, index } of accesses) {
       const of = typeof target === 'number' ? this.reads[target]! : target;
       const [from, to] = rangeOf(index, i, known);
@@ -368,25 +343,12 @@ fn resumed(inside: bool, i: u32) -> f32 {
     return `frame.s${index >> 2}.${'xyzw'[index & 3]}`;
   }
 
-  /** An immediate for a constant of this use: the text stays the same for every layer and shape. */
   key(value: number): string {
-    const known = this.keys.findIndex((key, position) => key === value && !this.extents.has(position));
-    return known >= 0 ? this.keyName(known) : this.newKey(value);
+    return this.keys.key(value);
   }
 
-  /** As `key`, but never shared, so that sizes that happen to be equal do not change the text. */
   extent(size: number): string {
-    this.extents.add(this.keys.length);
-    return this.newKey(size);
-  }
-
-  private newKey(value: number): string {
-    if (this.keys.length === MAX_KEYS) return `${value}u`;
-    return this.keyName(this.keys.push(value) - 1);
-  }
-
-  private keyName(index: number): string {
-    return `frame.k.${'xyzw'[index]}`;
+    return this.keys.extent(size);
   }
 
   bind(x: Stored): number {
@@ -403,29 +365,13 @@ fn resumed(inside: bool, i: u32) -> f32 {
     wide: boolean,
     space: () => Space,
   ): Draft {
-    const x = Math.min(workgroups, MAX_WORKGROUPS_X);
-    const y = Math.ceil(workgroups / x);
     const inputs = this.reads.map((spec, k) => declared(spec, this.wide.has(k), false));
     const output = declared(root, wide, true);
-    const usesFrame = [body, ...this.functions].some((text) => text.includes('frame.'));
-    const guard =
-      this.mode === 'whole' ? `wg < ${workgroups}u` : `wg < ${windowWord(WindowWord.endWorkgroup)}`;
-    const guarded = this.mode === 'whole' && x * y === workgroups ? body : `if (${guard}) {\n${body}\n}`;
-    const first = y === 1 ? 'let wg = id.x;' : `let wg = id.y * ${x}u + id.x;`;
-    const subgroup = this.enables.has('subgroups') ? ', @builtin(subgroup_id) subgroup: u32' : '';
-    const text: Draft['text'] = (plan) => wgsl`
-${[
-  ...[...this.enables].map((extension) => `enable ${extension};`),
-  ...(usesFrame ? [FRAME] : []),
-  ...(plan === undefined ? declareWhole(inputs, output) : declareWindow(inputs, output, plan)),
-  ...this.helpers,
-  ...this.functions,
-]}
-@compute @workgroup_size(${size})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32${subgroup}) {
-${plan === undefined ? first : openWindow(inputs.length)}
-${guarded}
-}`;
+    const { enables, helpers, functions, mode } = this;
+    const { grid, usesFrame, text } = entryPoint({
+      ...{ enables, helpers, functions, mode },
+      ...{ body, workgroups, size, inputs, output },
+    });
     const node = 'of' in root ? root.of : root;
     const label =
       this.core === undefined || this.core === node ? String(node) : `${this.core} + ${node.op.name}`;
@@ -437,8 +383,8 @@ ${guarded}
       space,
       reads: this.reads,
       writes: root,
-      workgroups: [x, y],
-      keys: usesFrame ? this.keys : undefined,
+      workgroups: grid,
+      keys: usesFrame ? this.keys.values : undefined,
     };
   }
 }
@@ -455,50 +401,5 @@ function hull(a: Range | undefined, b: Range): Range {
   return b[1] <= b[0] ? a : [Math.min(a[0], b[0]), Math.max(a[1], b[1])];
 }
 
-function declared(spec: Stored, wide: boolean, isOutput: boolean): Declared {
-  const { shape, dtype } = spec;
-  const bytesPerElement = dtype === 'u8' ? 1 : dtype === 'f16' ? 2 : 4;
-  const [type, wordBytes] = wordOf(dtype, wide, isOutput);
-  return { shape, dtype, wide, elements: elementCount(shape), bytesPerElement, type, wordBytes };
-}
-
-/** What a text indexes of a tensor, and its bytes. Inputs of fewer bits are read as u32, so that no extension is needed. */
-function wordOf(dtype: DType, wide: boolean, isOutput: boolean): readonly [type: string, bytes: number] {
-  if (dtype === 'f32') return wide ? ['vec4f', 16] : ['f32', 4];
-  if (dtype !== 'f16') return ['u32', 4];
-  if (isOutput) return wide ? ['vec4h', 8] : ['f16', 2];
-  return wide ? ['vec2u', 8] : ['u32', 4];
-}
-
 /** Four f16 as f32. */
 const WIDEN = 'fn widen(h: vec2u) -> vec4f { return vec4f(unpack2x16float(h.x), unpack2x16float(h.y)); }';
-
-function throughAliases(node: Tensor, inlined: ReadonlySet<Tensor>): Tensor {
-  return isAlias(node) && inlined.has(node)
-    ? throughAliases(node.inputs[node.op.inputs[0]!]!, inlined)
-    : node;
-}
-
-function dependsOn(node: Tensor, core: Tensor, inlined: ReadonlySet<Tensor>): boolean {
-  return Object.values(node.inputs).some(
-    (source) => source === core || (inlined.has(source) && dependsOn(source, core, inlined)),
-  );
-}
-
-/** WGSL of the values an invocation folds: from, to and step; those of chunk `row % parts` if there are chunks. */
-function chunkRange(
-  parts: string | undefined,
-  length: string,
-  n: string,
-  neighbours: 1 | 8,
-): readonly [first: string, end: string, step: string] {
-  if (parts === undefined) return ['0u', n, '1u'];
-  const block = neighbours === 1 ? `(row % ${parts})` : `(row % ${parts} / ${neighbours}u)`;
-  const within = neighbours === 1 ? '' : ` + row % ${neighbours}u`;
-  return [`${block} * ${length}${within}`, `min((${block} + 1u) * ${length}, ${n})`, `${neighbours}u`];
-}
-
-/** The first of a chunk's values that lies in the window. */
-function nextTerm(first: string, step: string): string {
-  return `${first} + (max(${first}, termFrom) - (${first}) + ${step} - 1u) / ${step} * ${step}`;
-}
