@@ -33,7 +33,7 @@ const SKIPPED: readonly { readonly op: RegExp; readonly check: RegExp; readonly 
     reason: 'a mean that is NaN is passed on, its variance need not be: every use takes both',
   },
   {
-    op: /^clipScale$/,
+    op: /^(clip|adaptive)Scale$/,
     check: /NaN/,
     reason: 'a gradient that is not finite stops the step before its length is used',
   },

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compile, type Traceable } from '../compile/compile.ts';
 import { Device } from '../device.ts';
-import type { HostTensor } from '../host-tensor.ts';
-import { opFixtures, parametersOf } from '../nn/golden.ts';
+import { type HostTensor, hostTensor } from '../host-tensor.ts';
+import { evaluateOn, opFixtures, parametersOf } from '../nn/golden.ts';
 import { leafSum } from '../ops/leaf-sum.ts';
 import { sum } from '../ops/reduce.ts';
 import { reshape } from '../ops/shape.ts';
@@ -13,6 +13,7 @@ import { trace } from '../trace.ts';
 import {
   adam,
   adamw,
+  clipAdaptive,
   clipGlobalNorm,
   clipPerVariable,
   constantRate,
@@ -98,6 +99,35 @@ test('the ridge penalty of a parameter is added to its gradient, as PyTorch adds
   for (const key of ['w', 'b'])
     expect(relativeError(values(after.get(key)!), values(at(`out/adam_l2/step1/${key}`)))).toBeLessThan(1e-6);
   compiled.close();
+});
+
+// Expected: adaptive_clip_grad of baskerville's trainer in NumPy, its units those of Keras' kernels.
+test.each([
+  [[3], [-0.1581139, -0.07905694, 0]],
+  [
+    [2, 3],
+    [-0.2, -0.1, 0, 0.1, 0.2, 0.1767767],
+  ],
+  [
+    [2, 2, 3],
+    [-0.0559017, -0.0559017, 0, 0.1, 0.2, 0.1040063, 0.1118034, -0.1118034, -0.1, 0, 0.1, 0.06933752],
+  ],
+  [
+    [2, 2, 1, 3],
+    [-0.2, -0.1, 0, 0.1, 0.2, 0.2454951, 0.4, -0.2, -0.08183171, 0, 0.1, 0.1636634],
+  ],
+])('gradients %j are clipped by the length of their units of weights', async (shape, expected) => {
+  const values = (value: (i: number) => number): HostTensor =>
+    hostTensor(
+      shape,
+      Float32Array.from(expected, (_, i) => value(i)),
+    );
+  const found = await evaluateOn(
+    device,
+    { w: values((i) => (i % 5) * 0.25 - 0.25), g: values((i) => (i % 7) * 0.1 - 0.2) },
+    ({ w, g }) => ({ clipped: clipAdaptive(0.5)([g], [w])[0]! }),
+  );
+  expect(relativeError(found.clipped!.data as Float32Array, expected)).toBeLessThan(1e-6);
 });
 
 describe('a factor of the learning rate', () => {

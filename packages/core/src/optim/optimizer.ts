@@ -23,7 +23,7 @@ export interface OptimizerOptions {
    * trains a trunk carefully below a new head. Of several patterns that fit, the last counts.
    */
   readonly rateFactors?: Readonly<Record<string, number>>;
-  /** `clipPerVariable(limit)` or `clipGlobalNorm(limit)`. */
+  /** `clipPerVariable(limit)`, `clipGlobalNorm(limit)` or `clipAdaptive(factor)`. */
   readonly clip?: GradientTransform;
   /** After the update, the largest length of the weights of one output unit (Basset: 7). */
   readonly maxNorm?: number;
@@ -66,7 +66,7 @@ export function optimizer(
       checkFactors(parameters, rateFactors);
       const clipped = withScope({ phase: 'U' }, () => {
         const penalised = gradients.map((gradient, i) => withPenalty(parameters[i]!, gradient));
-        return clip?.(penalised) ?? penalised;
+        return clip?.(penalised, parameters) ?? penalised;
       });
       for (const [i, parameter] of parameters.entries()) {
         withScope({ path: layerPath(parameter), phase: 'U' }, () => {

@@ -1,4 +1,5 @@
-import { build, input, nn, predictStep } from '@cohesin/core';
+import { build, input, nn, predictStep, trainStep } from '@cohesin/core';
+import { interpret } from '@cohesin/core/testing';
 import { expect, test } from 'vitest';
 import { type BuilderOptions, type BuiltModel, checkData, modelFromParams } from './model.ts';
 import { dilationRates, roundHalfEven, towerFilters } from './rounding.ts';
@@ -310,6 +311,26 @@ test('positions that count differently are refused where they have no sense', ()
   );
 });
 
+test('a loss that rewards differences between tracks takes their weight from the file', () => {
+  const { train } = modelFromParams(file({ train: { loss: 'mse_udot', spec_weight: 2 } }));
+  const [p, t] = [input('p', [1, 1, 2]), input('t', [1, 1, 2])];
+  const values = new Map([
+    [p, { shape: p.shape, data: Float64Array.of(1, 3) }],
+    [t, { shape: t.shape, data: Float64Array.of(2, 4) }],
+  ]);
+  expect(interpret([lossOf(train)(p, t)], values)[0]!.data[0]).toBe(1 - 2 * 1); // squares, less twice the product of ±1
+});
+
+test('gradients are clipped by units before they are clipped together', () => {
+  const model = nn.linear({ inputs: 2, outputs: 3 });
+  const { train } = modelFromParams(file({ train: { agc_clip: 0.1 } }));
+  const step = trainStep({ model, loss: nn.mseLoss, optimizer: optimizerOf(train) });
+  const { shaders } = build(step, { inputs: { x: [1, 4, 2], y: [1, 4, 3] }, fuse: false }).program;
+  const at = (name: string): number => shaders.findIndex((text) => text.includes(name));
+  expect(at('adaptiveScale')).toBeGreaterThan(-1);
+  expect(shaders.findLastIndex((text) => text.includes('max(sqrt('))).toBeGreaterThan(at('adaptiveScale'));
+});
+
 test('a cycle of the learning rate counts epochs, after a warm-up', () => {
   const cycle = {
     initial_learning_rate: 0.1,
@@ -403,7 +424,10 @@ test.each([
     /model\.target_pool: the file states 64 but its blocks give 32 bp per bin/,
   ],
   [{ train: { decay: 3 } }, /train: unknown option decay/],
-  [{ train: { loss: 'hinge' } }, /train\.loss: expected one of poisson, poisson_mn, mse, bce, found "hinge"/],
+  [
+    { train: { loss: 'hinge' } },
+    /train\.loss: expected one of poisson, poisson_mn, mse, mse_udot, bce, found "hinge"/,
+  ],
   [{ train: { clip_norm: 2 } }, /clip_norm 2 and global_clipnorm 1; state one of them/],
 ])('a file with %o is refused', (change, message) => {
   expect(() => modelFromParams(file(change))).toThrow(message);

@@ -1,6 +1,7 @@
 /** The `train` part of a file, and the loss and optimizer that it names. */
 import {
   adamw,
+  clipAdaptive,
   clipGlobalNorm,
   clipPerVariable,
   cyclical1,
@@ -17,7 +18,7 @@ import {
 import { type Fields, fields } from './fields.ts';
 
 const OPTIMIZERS = ['sgd', 'momentum', 'adam', 'adamw'] as const;
-const LOSSES = ['poisson', 'poisson_mn', 'mse', 'bce'] as const;
+const LOSSES = ['poisson', 'poisson_mn', 'mse', 'mse_udot', 'bce'] as const;
 
 /** How a model is trained; where a file is silent, what Basenji's trainer does. */
 export interface TrainConfig {
@@ -37,6 +38,8 @@ export interface TrainConfig {
   readonly weightDecay: number;
   /** Of `rmsprop`: the decay of the mean square. */
   readonly alpha: number;
+  /** The longest gradient of a unit, as a share of its weights' length; comes before the other limits. */
+  readonly adaptiveClip: number | undefined;
   /** The longest gradient of each parameter. */
   readonly clipNorm: number | undefined;
   /** The longest gradient of all parameters together. */
@@ -47,6 +50,8 @@ export interface TrainConfig {
   readonly loss: (typeof LOSSES)[number] | 'bce_logits_sum' | 'poisson_full';
   /** Of `poisson_mn`: the weight of the totals. */
   readonly totalWeight: number;
+  /** Of `mse_udot`: the weight of differences between tracks. */
+  readonly specificityWeight: number;
   /** Of `poisson_mn`: how many times more the middle counts than the ends, and the exponent of the weights between. */
   readonly weightRange: number;
   readonly weightExponent: number;
@@ -88,11 +93,13 @@ export function readTraining(train: unknown, where = 'train'): TrainConfig {
     epsilon: 1e-7, // Keras
     weightDecay: given.number('weight_decay', 0),
     alpha: 0.98,
+    adaptiveClip: optional(given, 'agc_clip'),
     clipNorm,
     globalClipNorm,
     maxNorm: undefined,
     loss: given.choice('loss', LOSSES, 'poisson'),
     totalWeight: given.number('total_weight', 1),
+    specificityWeight: given.number('spec_weight', 1),
     weightRange: given.number('weight_range', 1),
     weightExponent: given.number('weight_exp', 4),
     alternation: given.choice('alternation', ['turns', 'shuffled'], 'shuffled'),
@@ -149,7 +156,13 @@ function optional(given: Fields, name: string): number | undefined {
 }
 
 /** The loss of a model trained so. */
-export function lossOf({ loss, totalWeight, weightRange, weightExponent }: TrainConfig): nn.Loss {
+export function lossOf({
+  loss,
+  totalWeight,
+  specificityWeight,
+  weightRange,
+  weightExponent,
+}: TrainConfig): nn.Loss {
   const weights = { range: weightRange, exponent: weightExponent };
   switch (loss) {
     case 'poisson':
@@ -159,6 +172,8 @@ export function lossOf({ loss, totalWeight, weightRange, weightExponent }: Train
         nn.poissonMultinomialLoss(p, t, { totalWeight, ...(weightRange === 1 ? {} : { weights }) });
     case 'mse':
       return nn.mseLoss;
+    case 'mse_udot':
+      return (p, t) => nn.mseUdotLoss(p, t, { udotWeight: specificityWeight });
     case 'bce':
       return nn.bceProbabilities;
     case 'bce_logits_sum':
@@ -221,7 +236,14 @@ function rateOf(
   };
 }
 
-function clipOf({ clipNorm, globalClipNorm }: TrainConfig): { clip?: GradientTransform } {
-  if (clipNorm !== undefined) return { clip: clipPerVariable(clipNorm) };
-  return globalClipNorm === undefined ? {} : { clip: clipGlobalNorm(globalClipNorm) };
+function clipOf({ adaptiveClip, clipNorm, globalClipNorm }: TrainConfig): { clip?: GradientTransform } {
+  const clips = [
+    ...(adaptiveClip === undefined ? [] : [clipAdaptive(adaptiveClip)]),
+    ...(clipNorm === undefined ? [] : [clipPerVariable(clipNorm)]),
+    ...(globalClipNorm === undefined ? [] : [clipGlobalNorm(globalClipNorm)]),
+  ];
+  if (clips.length === 0) return {};
+  return {
+    clip: (gradients, parameters) => clips.reduce((clipped, clip) => clip(clipped, parameters), gradients),
+  };
 }
