@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import {
   contactTargets,
   describeDataset,
+  f16ToF32,
   f32ToF16,
   inspect,
   openContacts,
@@ -160,6 +161,24 @@ describe('prepare on contact maps', () => {
     }
     expect(at).toBe(16);
     await direct.close();
+  });
+
+  it('counts the logarithms that end at the clip', async () => {
+    const plan = await planPrepare(options({ contacts: { diagonalOffset: 2, clip: 0.25, smoothing: 0 } }));
+    const { tracks } = await runPrepare(inFolder('clipped'), plan).finally(() => plan.close());
+    const set = await openDataset(inFolder('clipped'));
+    let [ends, all] = [0, 0];
+    for (const split of ['train', 'valid', 'test'])
+      for await (const { record } of set.stream(split))
+        for (const value of f16ToF32(record.targets.data as Uint16Array)) {
+          if (Math.abs(value) === 0.25) ends++;
+          all++;
+        }
+    const share = tracks[0]!.clippedFraction;
+    expect(ends / all).toBeGreaterThan(0.1);
+    // Values between two of the filled bins that are both at the clip are there too, but were not clipped themselves.
+    expect(share).toBeLessThanOrEqual(ends / all);
+    expect(share).toBeGreaterThan(0.7 * (ends / all));
   });
 
   it('leaves out sequences whose contacts are all filtered, and says so', async () => {

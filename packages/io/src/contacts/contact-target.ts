@@ -34,15 +34,24 @@ export function checkBins(path: string, binBp: number, chrom: string, startBp: n
  * @throws when no contact of diagonal d is valid, or a value is missing outside of rows that are missing whole
  */
 export function contactTargets(window: ContactWindow, transform: ContactTransform): Float64Array {
+  return countedContactTargets(window, transform).values;
+}
+
+/** As `contactTargets`; and of these values, how many logarithms ended at the clip. */
+export function countedContactTargets(
+  window: ContactWindow,
+  transform: ContactTransform,
+): { values: Float64Array; clipped: number } {
   const { bins } = window;
   const { diagonalOffset, clip, smoothing, cropBins } = transform;
-  const clipped = clipContacts(window.balanced, bins, diagonalOffset);
-  const smooth = coarsegrain(clipped, window.counts, bins);
+  const limited = clipContacts(window.balanced, bins, diagonalOffset);
+  const smooth = coarsegrain(limited, window.counts, bins);
   const logs = observedOverExpected(smooth, bins).map((ratio) => clampLog(Math.log(ratio), clip));
+  const ends = upperTriangle(logs, bins, cropBins, diagonalOffset).filter((log) => Math.abs(log) === clip);
   const whole = fillMissing(logs, bins);
   setDiagonals(whole, bins, diagonalOffset, 0);
   const map = smoothing > 0 ? smoothMap(whole, { height: bins, width: bins, deviation: smoothing }) : whole;
-  return upperTriangle(map, bins, cropBins, diagonalOffset);
+  return { values: upperTriangle(map, bins, cropBins, diagonalOffset), clipped: ends.length };
 }
 
 /** Not above the median of diagonal d, which also replaces the diagonals before it. */

@@ -5,13 +5,15 @@ import type { TrackSummary } from './track-summary.ts';
 
 /** The page. */
 export function provenancePage(provenance: Provenance): string {
-  const { options, records, dropped, tracks, warnings, inputs, chromosomes, software, written } = provenance;
-  const { sequenceLengthBp, cropBp, poolWidthBp } = options;
+  const { options, records, dropped, tracks, warnings, inputs, chromosomes, renamed, software, written } =
+    provenance;
+  const { sequenceLengthBp, cropBp, poolWidthBp, contacts } = options;
+  const what = `${contacts ? 'contact map' : 'track'}${tracks.length === 1 ? '' : 's'}`;
   const total = Object.values(records).reduce((sum, count) => sum + count, 0);
   return page(
     `Data set: ${total} sequences`,
-    `<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} tracks of ${provenance.targetLength} targets in bins of ${poolWidthBp} bp</h1>
-<p>${cropBp} bp at each end have no targets. ${dropped.unmappable} sequences were dropped as unmappable, ${dropped.sampled} by sampling, ${dropped.filtered} as filtered from a contact map. Written ${plain(written)}.</p>
+    `<h1>${total} sequences of ${sequenceLengthBp.toLocaleString('en')} bp, ${tracks.length} ${what} of ${provenance.targetLength.toLocaleString('en')} targets in bins of ${poolWidthBp.toLocaleString('en')} bp</h1>
+<p>${cropBp.toLocaleString('en')} bp at each end have no targets. ${dropped.unmappable} sequences were dropped as unmappable, ${dropped.sampled} by sampling, ${dropped.filtered} as filtered from a contact map. Written ${plain(written)}.</p>
 ${warnings.map((text) => `<p class="warn">${plain(text)}</p>`).join('\n')}
 <h2>Splits</h2>
 ${table(
@@ -30,6 +32,9 @@ ${table(
   ['chromosome', 'bp'],
   Object.entries(chromosomes).map(([name, length]) => [plain(name), length.toLocaleString('en')]),
 )}
+${Object.entries(renamed)
+  .map(([file, names]) => `<p>${plain(file)}: ${plain(taken(names))}</p>`)
+  .join('\n')}
 <h2>Inputs</h2>
 ${table(
   ['file', 'bytes', 'SHA-256'],
@@ -47,6 +52,12 @@ ${table(
   Object.entries(software).map(([name, version]) => [plain(name), plain(version)]),
 )}`,
   );
+}
+
+function taken(names: Readonly<Record<string, string>>): string {
+  return Object.entries(names)
+    .map(([chrom, name]) => `${name} is taken for ${chrom}`)
+    .join(', ');
 }
 
 function trackRow(track: TrackSummary): string[] {

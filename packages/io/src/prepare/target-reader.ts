@@ -1,6 +1,10 @@
 /** The targets of one track, sequence by sequence, whether it is a bigWig or a contact map. */
 import { type ContactMap, openContacts } from '../contacts/contact-map.ts';
-import { type ContactTransform, type ContactWindow, contactTargets } from '../contacts/contact-target.ts';
+import {
+  type ContactTransform,
+  type ContactWindow,
+  countedContactTargets,
+} from '../contacts/contact-target.ts';
 import { f16ToF32, f32ToF16 } from '../float16.ts';
 import { isFragments } from '../fragment-ends.ts';
 import { openFragments } from '../fragments.ts';
@@ -109,20 +113,19 @@ async function readContacts(
   for (let i = 0; i < balanced.length; i++)
     if (blocked[Math.floor(i / bins)] || blocked[i % bins]) balanced[i] = Number.NaN;
   const cropBins = options.cropBp / map.binBp;
-  const bits = f32ToF16(
-    targetsOf(
-      window,
-      { diagonalOffset, clip, smoothing, cropBins },
-      `${map.path}: ${chrom}:${startBp}-${endBp}`,
-    ),
-  );
+  const where = `${map.path}: ${chrom}:${startBp}-${endBp}`;
+  const { values, clipped } = targetsOf(window, { diagonalOffset, clip, smoothing, cropBins }, where);
   const missing = balanced.reduce((sum, value) => sum + (Number.isNaN(value) ? 1 : 0), 0) / balanced.length;
-  return { bits, clipped: 0, overflowed: 0, missingBp: missing * (endBp - startBp) };
+  return { bits: f32ToF16(values), clipped, overflowed: 0, missingBp: missing * (endBp - startBp) };
 }
 
-function targetsOf(window: ContactWindow, transform: ContactTransform, where: string): Float64Array {
+function targetsOf(
+  window: ContactWindow,
+  transform: ContactTransform,
+  where: string,
+): ReturnType<typeof countedContactTargets> {
   try {
-    return contactTargets(window, transform);
+    return countedContactTargets(window, transform);
   } catch (cause) {
     throw new Error(`${where}: ${(cause as Error).message}`, { cause });
   }
