@@ -10,7 +10,7 @@ import { NumberList } from './number-list.ts';
 export class EndRuns {
   readonly #limit: number;
   readonly #lists = new Map<string, NumberList<Uint32Array>>();
-  readonly #runs: Run[] = [];
+  readonly #runs: StoredRun[] = [];
   #file: RunFile | undefined;
   #count = 0;
 
@@ -39,11 +39,15 @@ export class EndRuns {
     this.#count = 0;
   }
 
-  /** All places. Close them. */
-  finish(): Ends {
-    for (const list of this.#lists.values()) list.values().sort();
-    const runs: Run[] = this.#count === 0 ? this.#runs : [...this.#runs, new HeldRun(this.#lists)];
-    return new Ends(new Set(this.#lists.keys()), runs, this.#file);
+  /** All places in order. Close them. @throws when the disk fails */
+  async finish(): Promise<Ends> {
+    const chromosomes = new Set(this.#lists.keys());
+    if (this.#file === undefined) {
+      for (const list of this.#lists.values()) list.values().sort();
+      return new Ends(chromosomes, new HeldRun(this.#lists), undefined);
+    }
+    await this.spill();
+    return new Ends(chromosomes, await this.#file.merge(this.#runs, chromosomes), this.#file);
   }
 
   async close(): Promise<void> {
@@ -54,18 +58,18 @@ export class EndRuns {
 /** Places by chromosome. */
 export class Ends {
   readonly chromosomes: ReadonlySet<string>;
-  readonly #runs: readonly Run[];
+  readonly #run: Run;
   readonly #file: RunFile | undefined;
 
-  constructor(chromosomes: ReadonlySet<string>, runs: readonly Run[], file: RunFile | undefined) {
+  constructor(chromosomes: ReadonlySet<string>, run: Run, file: RunFile | undefined) {
     this.chromosomes = chromosomes;
-    this.#runs = runs;
+    this.#run = run;
     this.#file = file;
   }
 
   /** Calls `body` with every place from `startBp` to before `endBp`. */
   async forEach(chrom: string, startBp: number, endBp: number, body: (place: number) => void): Promise<void> {
-    for (const run of this.#runs) await run.forEach(chrom, startBp, endBp, body);
+    await this.#run.forEach(chrom, startBp, endBp, body);
   }
 
   async close(): Promise<void> {
@@ -110,20 +114,27 @@ class StoredRun implements Run {
   }
 
   async forEach(chrom: string, startBp: number, endBp: number, body: (place: number) => void): Promise<void> {
-    const found = this.#stored.get(chrom);
-    if (found === undefined) return;
-    const { at, count, blocks } = found;
+    const { blocks } = this.#stored.get(chrom) ?? NOTHING;
     for (let block = Math.max(0, firstFrom(blocks, startBp) - 1); block < blocks.length; block++) {
       if (blocks[block]! >= endBp) return;
-      const places = new Uint32Array(Math.min(BLOCK, count - block * BLOCK));
-      const position = at + 4 * block * BLOCK;
-      const { bytesRead } = await this.#handle.read(places, 0, places.byteLength, position);
-      if (bytesRead !== places.byteLength)
-        throw new Error(`a temporary file: ${bytesRead} bytes at ${position}, not ${places.byteLength}`);
+      const places = await this.block(chrom, block);
       for (let i = firstFrom(places, startBp); i < places.length && places[i]! < endBp; i++) body(places[i]!);
     }
   }
+
+  /** Block number `block` of a chromosome; none after the last. */
+  async block(chrom: string, block: number): Promise<Uint32Array> {
+    const { at, count } = this.#stored.get(chrom) ?? NOTHING;
+    const places = new Uint32Array(Math.min(BLOCK, Math.max(0, count - block * BLOCK)));
+    if (places.length === 0) return places;
+    const position = at + 4 * block * BLOCK;
+    const { bytesRead } = await this.#handle.read(places, 0, places.byteLength, position);
+    if (bytesRead === places.byteLength) return places;
+    throw new Error(`a temporary file: ${bytesRead} bytes at ${position}, not ${places.byteLength}`);
+  }
 }
+
+const NOTHING: Stored = { at: 0, count: 0, blocks: new Uint32Array() };
 
 /** A file without a name: it is gone when the process ends, however it ends. */
 class RunFile {
@@ -147,17 +158,28 @@ class RunFile {
     }
   }
 
-  async write(lists: ReadonlyMap<string, NumberList<Uint32Array>>): Promise<Run> {
+  async write(lists: ReadonlyMap<string, NumberList<Uint32Array>>): Promise<StoredRun> {
     const stored = new Map<string, Stored>();
     for (const [chrom, list] of lists) {
       const places = list.values().sort();
-      if (places.length === 0) continue;
-      const blocks = Uint32Array.from(
-        { length: Math.ceil(places.length / BLOCK) },
-        (_, i) => places[i * BLOCK]!,
-      );
+      const blocks = places.filter((_, i) => i % BLOCK === 0);
       stored.set(chrom, { at: this.#bytes, count: places.length, blocks });
       await this.#append(places);
+    }
+    return new StoredRun(this.#handle, stored);
+  }
+
+  /** One run of all, so that a window is read at one place. */
+  async merge(runs: readonly StoredRun[], chromosomes: Iterable<string>): Promise<StoredRun> {
+    const stored = new Map<string, Stored>();
+    for (const chrom of chromosomes) {
+      const at = this.#bytes;
+      const blocks = new NumberList(Uint32Array);
+      for await (const places of inOrder(runs, chrom)) {
+        blocks.push(places[0]!);
+        await this.#append(places);
+      }
+      stored.set(chrom, { at, count: (this.#bytes - at) / 4, blocks: blocks.values() });
     }
     return new StoredRun(this.#handle, stored);
   }
@@ -177,6 +199,43 @@ class RunFile {
       this.#bytes += bytesWritten;
     }
   }
+}
+
+/** A run while it is merged. */
+interface Head {
+  readonly run: StoredRun;
+  block: number;
+  places: Uint32Array;
+  /** In `places`. */
+  next: number;
+}
+
+/** The places of a chromosome in all runs, in blocks that are valid until the next. */
+async function* inOrder(
+  runs: readonly StoredRun[],
+  chrom: string,
+): AsyncGenerator<Uint32Array, void, undefined> {
+  let heads = runs.map((run): Head => ({ run, block: -1, places: new Uint32Array(), next: 0 }));
+  const out = new Uint32Array(BLOCK);
+  let count = 0;
+  while (heads.length > 0) {
+    for (const head of heads) {
+      if (head.next < head.places.length) continue;
+      head.places = await head.run.block(chrom, ++head.block);
+      head.next = 0;
+    }
+    heads = heads.filter(({ places }) => places.length > 0);
+    while (heads.length > 0) {
+      const least = heads.reduce((a, b) => (b.places[b.next]! < a.places[a.next]! ? b : a));
+      out[count++] = least.places[least.next++]!;
+      if (count === BLOCK) {
+        yield out;
+        count = 0;
+      }
+      if (least.next === least.places.length) break; // its next block is due
+    }
+  }
+  if (count > 0) yield out.subarray(0, count);
 }
 
 /** Index of the first place at or after `startBp`. */

@@ -53,7 +53,7 @@ async function readEnds(
   const runs = new EndRuns(endsBytes);
   try {
     const warnings = await fill(runs, path, genome, options);
-    return { ends: runs.finish(), warnings };
+    return { ends: await runs.finish(), warnings };
   } catch (error) {
     await runs.close();
     throw error;

@@ -12,7 +12,7 @@ import { beyondBp, type PrepareOptions, type TrackSource } from './options.ts';
 import { provenancePage } from './page.ts';
 import type { PreparePlan } from './plan.ts';
 import { describeInputs, type Provenance, provenanceOf } from './provenance.ts';
-import type { PlannedSequence, PlannedSequences } from './select.ts';
+import type { PlannedSequences } from './select.ts';
 import { clipUnmappable, type TrackTargets } from './target-reader.ts';
 import { openTargetSource, type TargetSource } from './target-source.ts';
 import { TrackCount, type TrackSummary } from './track-summary.ts';
@@ -155,9 +155,10 @@ async function* examples(reading: Reading, progress: PrepareProgress): AsyncGene
   const perSequence = targetLength * tracks.length;
   const held = new Uint16Array(Math.min(memory.groupSize, sequences.length) * perSequence);
   for (let from = 0; from < sequences.length; from += memory.groupSize) {
-    const group = sequences.slice(from, from + memory.groupSize);
-    await readGroup(reading, group, held, (done) => progress(from * tracks.length + done, total));
-    for (const [i, { chrom, startBp, endBp, split, unmappable }] of group.entries()) {
+    const count = Math.min(memory.groupSize, sequences.length - from);
+    await readGroup(reading, { from, count }, held, (done) => progress(from * tracks.length + done, total));
+    for (let i = 0; i < count; i++) {
+      const { chrom, startBp, endBp, split, unmappable } = sequences.at(from + i);
       const sequence = await readPadded(genome, chrom, startBp - beyond, endBp + beyond);
       const data = held.subarray(i * perSequence, (i + 1) * perSequence);
       const stored = options.storeUnmappable && unmappable ? { unmappable } : {};
@@ -169,13 +170,15 @@ async function* examples(reading: Reading, progress: PrepareProgress): AsyncGene
 /** The jobs of all tracks in some sequences, in order, with several under way. Nothing depends on the number of threads. */
 async function* readJobs(
   { plan, source }: Pick<Reading, 'plan' | 'source'>,
-  places: Places,
+  group: Group,
 ): AsyncGenerator<{ column: number; from: number; found: readonly TrackTargets[] }> {
   const { placesPerJob } = plan.memory;
   const underWay: { column: number; from: number; reading: ReturnType<TargetSource['read']> }[] = [];
   for (const column of plan.options.tracks.keys()) {
-    for (let from = 0; from < places.length; from += placesPerJob) {
-      const reading = source.read({ column, places: places.slice(from, from + placesPerJob) });
+    for (let from = 0; from < group.count; from += placesPerJob) {
+      const end = Math.min(from + placesPerJob, group.count);
+      const places = plan.sequences.slice(group.from + from, group.from + end);
+      const reading = source.read({ column, places });
       reading.catch(() => {}); // thrown when its turn comes
       underWay.push({ column, from, reading });
       if (underWay.length < source.width) continue;
@@ -186,7 +189,11 @@ async function* readJobs(
   for (const { reading, ...job } of underWay) yield { ...job, found: await reading };
 }
 
-type Places = Pick<PlannedSequences, 'length' | 'slice'>;
+/** Sequences whose targets are held together: so many of the plan's. */
+interface Group {
+  readonly from: number;
+  readonly count: number;
+}
 
 /** What each track is held to, after all of it was read once. */
 async function findLimits(
@@ -197,7 +204,7 @@ async function findLimits(
   const { sequences, options } = reading.plan;
   const limits: number[] = [];
   let counts = new ValueCounts();
-  for await (const { column, from, found } of readJobs(reading, sequences)) {
+  for await (const { column, from, found } of readJobs(reading, { from: 0, count: sequences.length })) {
     for (const { bits } of found) counts.add(bits);
     const done = from + found.length;
     progress(column * sequences.length + done, 2 * sequences.length * options.tracks.length);
@@ -211,22 +218,23 @@ async function findLimits(
 /** Targets of a group of sequences, each `[bins, tracks]`, track by track, into `held`. */
 async function readGroup(
   reading: Reading,
-  group: readonly PlannedSequence[],
+  group: Group,
   held: Uint16Array,
   progress: (done: number) => void,
 ): Promise<void> {
   const { plan, counts, limits } = reading;
-  const { options, targetLength } = plan;
+  const { options, targetLength, sequences } = plan;
   const count = options.tracks.length;
   for await (const { column, from, found } of readJobs(reading, group)) {
     const limit = limits?.[column];
     for (const [i, values] of found.entries()) {
+      const place = sequences.at(group.from + from + i);
       const beyond = limit === undefined ? 0 : holdTo(values.bits, limit);
-      clipUnmappable(values.bits, group[from + i]!, options);
+      clipUnmappable(values.bits, place, options);
       const first = (from + i) * targetLength * count + column;
       for (let at = 0; at < targetLength; at++) held[first + at * count] = values.bits[at]!;
-      counts[column]!.add({ ...values, clipped: values.clipped + beyond }, group[from + i]!);
+      counts[column]!.add({ ...values, clipped: values.clipped + beyond }, place);
     }
-    progress(column * group.length + from + found.length);
+    progress(column * group.count + from + found.length);
   }
 }
