@@ -1,6 +1,6 @@
 /** Peak memory of `prepare` on genomes of one, ten and a hundred sizes: it follows from the options, not from the genome. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -11,6 +11,7 @@ import {
   writePeaks,
   writeTrack,
 } from './big-inputs.ts';
+import { RUNS } from './command.ts';
 import { environment, publish, ROOT, table } from './report.ts';
 
 const CLI = `${ROOT}packages/cli/bin/cohesin.js`;
@@ -19,7 +20,7 @@ const CHROMOSOMES = 4;
 const MEMORY_MIB = 24;
 const THREADS = 2;
 
-export interface Kind {
+interface Kind {
   readonly title: string;
   /** Of a genome of size 1. */
   readonly genomeBp: number;
@@ -27,7 +28,7 @@ export interface Kind {
   write(at: (name: string) => string, chromosomes: Chromosomes, size: number): Promise<readonly string[]>;
 }
 
-export const KINDS: readonly Kind[] = [
+const KINDS: readonly Kind[] = [
   {
     title: 'tracks: bigWig, 2,048 bp in bins of 16',
     genomeBp: 1_000_000,
@@ -58,18 +59,24 @@ export const KINDS: readonly Kind[] = [
   },
 ];
 
-export interface Run {
+interface Run {
   readonly sequences: number;
   readonly stated: number;
   readonly peak: number;
   readonly seconds: number;
 }
 
+/** Finished runs are kept, and not run again: delete the folder to begin anew. */
+const KEPT = join(RUNS, 'prepare-memory');
+
 export async function prepareMemory(): Promise<void> {
+  mkdirSync(KEPT, { recursive: true });
   const runs: { kind: string; size: number; run: Run }[] = [];
-  for (const kind of KINDS)
+  for (const [i, kind] of KINDS.entries())
     for (const size of SIZES) {
-      const run = await measure(kind, size);
+      const kept = join(KEPT, `${i}-${size}.json`);
+      if (!existsSync(kept)) writeFileSync(kept, JSON.stringify(await measure(kind, size)));
+      const run = JSON.parse(readFileSync(kept, 'utf8')) as Run;
       runs.push({ kind: kind.title, size, run });
       console.log(kind.title, size, run);
     }
@@ -98,7 +105,7 @@ of its own; the inputs are made before.`,
   });
 }
 
-export async function measure(kind: Kind, size: number): Promise<Run> {
+async function measure(kind: Kind, size: number): Promise<Run> {
   const folder = mkdtempSync(join(tmpdir(), 'prepare-memory-'));
   try {
     mkdirSync(join(folder, 'in'));
