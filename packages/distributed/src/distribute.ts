@@ -28,7 +28,7 @@ import {
   type LoadedJob,
   runner,
 } from './runner.ts';
-import { DistributedState, freshId } from './state.ts';
+import { DistributedState, freshId, inPieces } from './state.ts';
 
 export interface DistributeOptions extends BuildOptions {
   readonly mesh: Mesh;
@@ -88,25 +88,10 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   const { job, parameters, counters } =
     pipeline === undefined ? await loadLeaves(fn, all) : await loadStages(fn, { ...all, pipeline });
   const fresh = new Map([...parameters].filter(([name]) => !known.has(name)));
-  for (const some of inPieces(fresh)) await state.write(initialState(some, seed));
+  for (const some of inPieces(fresh, ([, parameter]) => byteLength(parameter)))
+    await state.write(initialState(new Map(some), seed));
   return runner(job, mesh, state, { seed, counters });
 }
-
-/** A few parameters at a time: the host holds the values of no more of them. */
-function* inPieces(parameters: ReadonlyMap<string, Parameter>): Generator<ReadonlyMap<string, Parameter>> {
-  let piece = new Map<string, Parameter>();
-  let bytes = 0;
-  for (const [name, parameter] of parameters) {
-    piece.set(name, parameter);
-    bytes += byteLength(parameter);
-    if (bytes < PIECE_BYTES) continue;
-    yield piece;
-    [piece, bytes] = [new Map(), 0];
-  }
-  yield piece;
-}
-
-const PIECE_BYTES = 2 ** 26;
 
 /** Every rank has the whole program, or all but some of the update, and works on some of the leaves. */
 async function loadLeaves(

@@ -89,34 +89,36 @@ export class DistributedState {
     const unknown = [...values.keys()].find((name) => !this.has(name));
     if (unknown !== undefined)
       throw new Error(`no state is called '${unknown}'; there are ${this.names.slice(0, 20).join(', ')}`);
-    const tensors = [...values].map(([name, { shape, data }]) => {
-      const tensor = sharedTensor(name, shape, 'f32');
-      new Float32Array(tensor.memory).set(data as Float32Array);
-      return tensor;
-    });
-    await Promise.all(
-      this.mesh.ranks.map((rank) => {
-        const own = tensors.filter(({ name }) => this.ranksOf(name).includes(rank.index));
-        return own.length === 0 ? undefined : rank.call((api) => api.writeState(this.id, own));
-      }),
-    );
+    for (const piece of inPieces(values, ([, { shape }]) => 4 * elementCount(shape))) {
+      const tensors = piece.map(([name, { shape, data }]) => {
+        const tensor = sharedTensor(name, shape, 'f32');
+        new Float32Array(tensor.memory).set(data as Float32Array);
+        return tensor;
+      });
+      await Promise.all(
+        this.mesh.ranks.map((rank) => {
+          const own = tensors.filter(({ name }) => this.ranksOf(name).includes(rank.index));
+          return own.length === 0 ? undefined : rank.call((api) => api.writeState(this.id, own));
+        }),
+      );
+    }
   }
 
   /** Values in name order, each from the first rank that holds it. */
   async read(names: readonly string[] = this.names): Promise<Map<string, HostTensor>> {
-    const tensors = names.map((name) => sharedTensor(name, this.shapes.get(name)!, 'f32'));
-    await Promise.all(
-      this.mesh.ranks.map((rank) => {
-        const own = tensors.filter(({ name }) => this.ranksOf(name)[0] === rank.index);
-        return own.length === 0 ? undefined : rank.call((api) => api.readState(this.id, own));
-      }),
-    );
-    return new Map(
-      tensors.map(({ name, shape, memory }) => [
-        name,
-        { shape, dtype: 'f32', data: new Float32Array(memory).slice() },
-      ]),
-    );
+    const values = new Map<string, HostTensor>();
+    for (const piece of inPieces(names, (name) => 4 * elementCount(this.shapes.get(name)!))) {
+      const tensors = piece.map((name) => sharedTensor(name, this.shapes.get(name)!, 'f32'));
+      await Promise.all(
+        this.mesh.ranks.map((rank) => {
+          const own = tensors.filter(({ name }) => this.ranksOf(name)[0] === rank.index);
+          return own.length === 0 ? undefined : rank.call((api) => api.readState(this.id, own));
+        }),
+      );
+      for (const { name, shape, memory } of tensors)
+        values.set(name, { shape, dtype: 'f32', data: new Float32Array(memory).slice() });
+    }
+    return values;
   }
 
   /** @throws when ranks hold different bits, naming the first tensor that differs. */
@@ -154,6 +156,22 @@ interface Holders {
 
 const sameRanks = (a: readonly number[], b: readonly number[]): boolean =>
   a.length === b.length && a.every((rank) => b.includes(rank));
+
+const PIECE_BYTES = 2 ** 26;
+
+/** Items in order, a few at a time: what is made of them for the ranks then takes little memory beside them. */
+export function* inPieces<T>(items: Iterable<T>, bytesOf: (item: T) => number): Generator<T[]> {
+  let piece: T[] = [];
+  let bytes = 0;
+  for (const item of items) {
+    piece.push(item);
+    bytes += bytesOf(item);
+    if (bytes < PIECE_BYTES) continue;
+    yield piece;
+    [piece, bytes] = [[], 0];
+  }
+  if (piece.length > 0) yield piece;
+}
 
 const BYTES: Partial<Record<HostDType, number>> = { u8: 1, f16: 2 };
 
