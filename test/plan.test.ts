@@ -71,3 +71,13 @@ test('measure writes what kernels and a meeting cost here, and plan reckons with
   const stepMs = Object.values(kernels as Record<string, number>).reduce((a, b) => a + b, 0);
   expect(planned.oneDeviceMs).toBeLessThan(20 * stepMs); // eight sequences, and some kernels run more than once
 });
+
+test('short sequences are planned as they are trained, several in a leaf', async () => {
+  const out = join(folder, 'short.json');
+  const { code, lines } = await plan('--devices', '2', '--batch', '24', '--out', out);
+  expect(code).toBe(0);
+  expect(lines.join('\n')).toContain(
+    'refused: 8 leaves a sequence: sequences are short, a leaf has 3 of them',
+  );
+  expect(JSON.parse(readFileSync(out, 'utf8')).logical).toMatchObject({ batch: 24, leaves: 8, parts: 1 });
+});

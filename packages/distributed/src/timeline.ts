@@ -48,8 +48,9 @@ export class Timeline {
     if (this.spans !== undefined) await this.idle();
   }
 
-  /** Begins a step, in which things are done. */
+  /** Begins a step, in which things are done; ends one that failed before. */
   begin(name: string): void {
+    this.end();
     if (this.spans !== undefined) this.step = { name, start: clock(), args: {} };
   }
 

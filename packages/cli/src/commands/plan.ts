@@ -18,7 +18,7 @@ import { type PlanFile, writePlanFile } from '../plan-file.ts';
 import { planReport } from '../plan-report.ts';
 import { openOutput } from '../progress.ts';
 import { plannedModelId } from '../study.ts';
-import { usage } from '../task.ts';
+import { leavesOf, usage } from '../task.ts';
 
 export const plan: Command = {
   name: 'plan',
@@ -60,9 +60,11 @@ export const plan: Command = {
     const costs = await readCostsOption(options);
     const model = await usage(() => modelPlan(options.required('model')));
     output.say(`Tracing ${model.title} …`);
-    const request = { model, devices, batch, lockstep, costs, leaves: leavesOption(options) ?? model.leaves };
+    const groups = leavesOf(batch, lengthBp(model));
+    const leaves = leavesOption(options) ?? model.leaves;
+    const request = { model, devices, batch, groups, lockstep, costs, leaves };
     const { blocks, refused } = cuts(request);
-    const microbatches = lockstep ? 1 : batch;
+    const microbatches = lockstep ? 1 : groups;
     const compared = comparePlans({ blocks, devices, microbatches, costs, lockstep });
     const all: Compared = { ...compared, refused: [...compared.refused, ...refused] };
     output.event(summary(all, request));
@@ -82,6 +84,8 @@ interface Request {
   readonly model: ModelPlan;
   readonly devices: number;
   readonly batch: number;
+  /** Leaves of whole sequences that the batch is cut into, as in training. */
+  readonly groups: number;
   /** All sequences of a step share statistics. */
   readonly lockstep: boolean;
   readonly costs: Costs;
@@ -112,25 +116,34 @@ export function leavesOption(options: Options): number[] | undefined {
   return leaves;
 }
 
-/** The model cut in each way that can be; under statistics of the whole step, into its sequences. */
+function lengthBp({ inputs }: ModelPlan): number {
+  const spec = inputs(1).x!;
+  return ('shape' in spec ? spec.shape : spec)[1]!;
+}
+
+/** The model cut in each way that can be; under statistics of the whole step, into leaves of whole sequences. */
 function cuts({
   model,
   batch,
+  groups,
   lockstep,
   costs,
   leaves,
 }: Request): Pick<Compared, 'refused'> & { blocks: Blocks[] } {
   const refused: Compared['refused'][number][] = [];
   const blocks: Blocks[] = [];
+  const sequences = batch / groups;
   if (lockstep) {
-    const step = model.step({ group: 'step', sequences: 1 });
-    const work = stepWork(step, { inputs: model.inputs(batch), leaves: batch });
+    const step = model.step({ group: 'step', sequences });
+    const work = stepWork(step, { inputs: model.inputs(batch), leaves: groups });
     return { blocks: [modelBlocks(work, costs)], refused };
   }
-  const step = model.step({ group: 'sequence', sequences: 1 });
+  const step = model.step({ group: 'sequence', sequences });
   for (const leavesPerSequence of leaves) {
     try {
-      blocks.push(modelBlocks(stepWork(step, { inputs: model.inputs(1), leavesPerSequence }), costs));
+      if (leavesPerSequence > 1 && sequences > 1)
+        throw new Error(`sequences are short, a leaf has ${sequences} of them, and none is cut`);
+      blocks.push(modelBlocks(stepWork(step, { inputs: model.inputs(sequences), leavesPerSequence }), costs));
     } catch (error) {
       refused.push({ name: `${leavesPerSequence} leaves a sequence`, reason: (error as Error).message });
     }
@@ -191,7 +204,7 @@ async function planFileOf(
   model: string,
   { plan, stages }: Prediction,
   cut: Blocks,
-  { batch, lockstep, devices }: Request,
+  { batch, groups, lockstep, devices }: Request,
 ): Promise<PlanFile> {
   const recompute = stages.map((stage) => stage.recompute);
   const { stages: placed, schedule, ahead, within } = placementOf(plan, cut, recompute);
@@ -201,7 +214,7 @@ async function planFileOf(
     logical: {
       model: { name: model, id: await plannedModelId(model) },
       batch,
-      leaves: batch,
+      leaves: groups,
       parts,
       batchNorm: lockstep ? 'step' : 'sequence',
       precision: 'f32',

@@ -1,4 +1,4 @@
-import type { Command, Options } from '../command-line.ts';
+import { type Command, type Options, UsageError } from '../command-line.ts';
 import { type ComparedRuns, compareRuns, type TensorDifference } from '../compare-runs.ts';
 import { differingText } from '../compare-values.ts';
 import { describeMesh } from '../device-options.ts';
@@ -46,10 +46,15 @@ export const verify: Command = {
   run: async (options) => {
     const output = openOutput(options.flag('json'));
     const [a, b] = options.arguments;
-    const isRuns = b !== undefined && ![a, b].some((path) => path?.endsWith('.json'));
-    const same = isRuns
-      ? reportRuns(await usage(() => compareRuns(a!, b)), output)
-      : reportReplay(await replayed(options, output), output);
+    const runs = options.arguments.filter((path) => !path.endsWith('.json'));
+    if (runs.length === 1)
+      throw new UsageError(
+        `${runs[0]} is a run; give another to compare it with, or plans alone, which are files in .json`,
+      );
+    const same =
+      runs.length === 2
+        ? reportRuns(await usage(() => compareRuns(a!, b!)), output)
+        : reportReplay(await replayed(options, output), output);
     if (!same) process.exitCode = EXIT_DIFFERENT;
   },
 };
@@ -66,6 +71,10 @@ async function replayed(options: Options, output: Output): Promise<ReplayedPair>
   const [first, second] = placements(options, plans);
   const { study, plan, resumed, weights } = await prepareRun(first);
   const { plan: other } = await prepareRun(second);
+  if (plan.batch !== other.batch)
+    throw new UsageError(
+      `${titleOf(plans, 0)} has ${plan.batch} sequences a step and ${titleOf(plans, 1)} ${other.batch}; the same steps need as many`,
+    );
   const open: Training[] = [];
   try {
     for (const one of [plan, other]) open.push(await openTraining(study, one, { resumed, weights }));
@@ -136,7 +145,7 @@ function firstText(first: FirstDifference, { parts, titles }: ReplayedPair): str
     `step ${step}: the first tensor that differs is ${label}, ${place}`,
     `  between ${a} and ${b}`,
     `  ${values === undefined ? 'run again from the same state it had equal bits: the fault comes and goes' : differingText(values)}`,
-    `  ${others} further tensors of this step differ`,
+    `  ${others} more tensors of this step differ, counted for each leaf`,
   ];
 }
 
