@@ -1,15 +1,7 @@
 /** Genomes, tracks, contact maps and fragments of any size, written piece by piece. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { deflateSync } from 'node:zlib';
-
-/** Numbers in [0, 1). */
-export function numbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
+import { numbers } from './input.ts';
 
 /** `chr1`, `chr2`, … of equal length in bp. */
 export type Chromosomes = ReadonlyMap<string, number>;

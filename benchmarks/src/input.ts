@@ -85,7 +85,7 @@ function makeRecord(random: () => number): Uint8Array {
 }
 
 /** Numbers in [0, 1). */
-function numbers(seed: number): () => number {
+export function numbers(seed: number): () => number {
   let state = seed;
   return () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;

@@ -15,7 +15,7 @@ export interface Filtered {
 /** 1 for each bin of a chromosome that balancing or the blacklist takes out. */
 type FilteredBins = ReadonlyMap<string, Uint8Array>;
 
-/** From this share of filtered bins on a chromosome is worth a word. */
+/** A chromosome with a larger share of filtered bins is worth a word. */
 const MANY_FILTERED = 0.5;
 
 /** Nothing is filtered where there are no contact maps. One byte is held for each bin that any map filters. */

@@ -79,8 +79,8 @@ export function sayRenamed(path: string, names: ReadonlyMap<string, string>, { n
 }
 
 /**
- * The intervals of a BED file under the genome's names, each widened by `padBp` at both ends. Places outside a chromosome are errors; chromosomes that the
- * genome lacks are warnings, or an error when there are no others.
+ * The intervals of a BED file under the genome's names, each widened by `padBp` at both ends. Places outside a chromosome
+ * are errors; chromosomes that the genome lacks are warnings, or an error when there are no others.
  */
 export async function readPlaces(
   path: string,
