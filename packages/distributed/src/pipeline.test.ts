@@ -246,31 +246,38 @@ test('each rank holds the state of its stage and no other, and the bits are thos
   expect(held.flat().sort()).toEqual(whole.state.map(({ name }) => name).sort());
 });
 
-test('a prediction in stages shares the state of training in stages', async () => {
-  const outputs: Float32Array[] = [];
-  const inside = ['stem', 'deep.trap', 'last'];
-  for (const stages of [undefined, inside]) {
-    const mesh = await meshes.of(stages?.length ?? 1);
-    const options = { mesh, ...OPTIONS, ...(stages === undefined ? {} : { pipeline: { stages } }) };
-    const model = plainModel();
-    const step = await distribute(stepOf(model), options);
-    const predict = await distribute(predictStep({ model }), {
-      ...options,
-      inputs: { x: INPUTS.x },
-      state: step.state,
-    });
-    for (let i = 0; i < 2; i++) {
-      await step(batchOf(i));
-      const { prediction } = await predict({ x: batchOf(9).x });
-      outputs.push(prediction!.data as Float32Array);
+test.each([
+  ['whole sequences', { leaves: LEAVES }, [1, 1, 1]],
+  ['sequences in parts', { leaves: 1, leavesPerSequence: 4 }, [1, 2, 1]],
+] as const)(
+  'a prediction of %s in stages shares the state of training in stages',
+  async (_, cut, devices) => {
+    const outputs: Float32Array[] = [];
+    const inside = ['stem', 'deep.trap', 'last'];
+    for (const stages of [undefined, inside]) {
+      const mesh = await meshes.of(stages === undefined ? 1 : devices.reduce((a, b) => a + b, 0));
+      const where = stages === undefined ? {} : { pipeline: { stages, devices } };
+      const options = { mesh, ...OPTIONS, ...cut, ...where };
+      const model = plainModel();
+      const step = await distribute(stepOf(model), options);
+      const predict = await distribute(predictStep({ model }), {
+        ...options,
+        inputs: { x: INPUTS.x },
+        state: step.state,
+      });
+      for (let i = 0; i < 2; i++) {
+        await step(batchOf(i));
+        const { prediction } = await predict({ x: batchOf(9).x });
+        outputs.push(prediction!.data as Float32Array);
+      }
+      await predict.close();
+      await step.close();
     }
-    await predict.close();
-    await step.close();
-  }
-  expect(outputs[2]).toEqual(outputs[0]);
-  expect(outputs[3]).toEqual(outputs[1]);
-  expect(outputs[1]).not.toEqual(outputs[0]);
-});
+    expect(outputs[2]).toEqual(outputs[0]);
+    expect(outputs[3]).toEqual(outputs[1]);
+    expect(outputs[1]).not.toEqual(outputs[0]);
+  },
+);
 
 test('a NaN stops all stages, changes nothing, and is found where one device finds it', async () => {
   const messages: string[] = [];

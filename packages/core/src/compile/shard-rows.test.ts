@@ -6,7 +6,7 @@ import { conv2d } from '../nn/conv2d.ts';
 import { type AnyLayer, layer } from '../nn/layer.ts';
 import { layerNorm } from '../nn/layer-norm.ts';
 import { linear } from '../nn/linear.ts';
-import { mseLoss, poissonLoss } from '../nn/loss.ts';
+import { type Loss, mseLoss, poissonLoss, poissonMultinomialLoss } from '../nn/loss.ts';
 import { batchNorm } from '../nn/norm.ts';
 import { maxPool } from '../nn/pool.ts';
 import { sequential } from '../nn/sequential.ts';
@@ -93,9 +93,9 @@ async function trained(
   leaves: { readonly leaves?: number; readonly leavesPerSequence?: number },
   { steps = 2, poison = false } = {},
 ): Promise<{ readonly losses: number[]; readonly state: Map<string, ArrayLike<number>> }> {
-  const { model = network(setup), shapes = inputs(setup.crop) } = setup;
+  const { model = network(setup), shapes = inputs(setup.crop), loss = mseLoss } = setup;
   const optimizer = sgd({ learningRate: 0.1, momentum: 0.9 });
-  const fn = trainStep({ model, loss: mseLoss, optimizer });
+  const fn = trainStep({ model, loss, optimizer });
   const step = await compile(fn, { device, inputs: shapes, seed: 3, ...leaves });
   const losses: number[] = [];
   for (let i = 0; i < steps; i++) {
@@ -114,6 +114,7 @@ async function trained(
 interface Setup {
   readonly model?: AnyLayer & ((x: Tensor) => Tensor);
   readonly shapes?: { readonly x: number[]; readonly y: number[] };
+  readonly loss?: Loss;
 }
 
 function largestDifference(a: Map<string, ArrayLike<number>>, b: Map<string, ArrayLike<number>>): number {
@@ -142,6 +143,17 @@ describe('sequences cut into rows', () => {
       const cut = await trained(options, { leavesPerSequence: parts });
       expect(cut.losses[0]).toBeCloseTo(whole.losses[0]!, 5);
       expect(cut.losses[1]).toBeCloseTo(whole.losses[1]!, 5);
+      expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
+    },
+  );
+
+  test.each([4, 8])(
+    'a loss of shares of the total, with one of the total: Borzoi in %s parts',
+    async (parts) => {
+      const setup = { loss: (p: Tensor, y: Tensor) => poissonMultinomialLoss(p, y, { totalWeight: 0.2 }) };
+      const whole = await trained(setup, { leaves: SEQUENCES });
+      const cut = await trained(setup, { leavesPerSequence: parts }, { poison: true });
+      expect(cut.losses[1]! / whole.losses[1]!).toBeCloseTo(1, 5);
       expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
     },
   );

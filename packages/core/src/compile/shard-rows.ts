@@ -128,9 +128,19 @@ class RowSharding {
     const partial = Object.values(inputs).filter((x) => this.layouts.get(x) === 'partial');
     const ranges = new Set(partial.map((x) => this.partsOf(x).join('…')));
     if (ranges.size === 1) return this.note(onInputs(node, inputs), 'partial', this.partsOf(partial[0]!));
-    throw new Error(
-      `${node}: adds sums over different parts of a sequence (${[...ranges].join(' and ')}); give them as outputs of their own`,
-    );
+    const totals = mapInputs(inputs, (_, x) => (this.layouts.get(x) === 'partial' ? this.total(x) : x));
+    return this.note(onInputs(node, totals), 'partial', [0, 1]);
+  }
+
+  /** The sum over the parts of a sequence, where it is added to one over others, such as all of a sequence at once. */
+  private total(x: Tensor): Tensor {
+    const [from, to] = this.partsOf(x);
+    if (from === 0 && to === 1) return x;
+    return this.once(`${x.id} total`, () => {
+      const pieces = this.note(reshape(x, [1, ...x.shape]), 'partial', [from, to]);
+      const gathered = this.gathered(pieces); // [parts, …]
+      return this.note(sum(gathered, { from: 0, to: 1 }), 'sequence');
+    });
   }
 
   /** A fold over all sequences of a step: with the update, when all have been seen. */
