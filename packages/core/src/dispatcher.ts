@@ -80,9 +80,9 @@ export class Dispatcher {
 
   /** What runs once. */
   once({ segment, once }: Pick<PreparedSegment, 'segment' | 'once'>, frame: Frame, of: For): void {
-    if (once.length === 0) return;
+    if (once.length + segment.publishOnce.length === 0) return;
     const encoder = this.device.encoder('segment');
-    this.pass(encoder, once, frame, of);
+    if (once.length > 0) this.pass(encoder, once, frame, of);
     this.publish(encoder, segment.publishOnce, of);
     this.device.submit(encoder);
   }

@@ -4,12 +4,12 @@ import { borzoi } from './model.ts';
 /** Half of the work: all convolutions over long rows. */
 const LONG = ['trunk.0', 'trunk.1', 'trunk.2.0'];
 
-/** Borzoi as published, whose loss weighs whole sequences, so that none is cut into parts. */
+/** Borzoi as published, with the human head. */
 export function borzoiPlan(): ModelPlan {
   const rest = ['trunk', 'head'];
   return builtPlan(borzoi(), {
     title: 'Borzoi',
-    leaves: [1],
+    leaves: [1, 8, 32],
     placements: {
       1: inStages([rest, 1]),
       2: inStages([LONG, 1], [rest, 1]),

@@ -197,6 +197,11 @@ function cutStage(sharded: Sharded, { whole, stageOf }: Placed, own: Own): CutSt
   const before = whole.stages.slice(0, whole.update);
   const pieces = [...stageOf.keys()].filter((piece) => stageOf.get(piece) === stage);
   const exchanges = before.flatMap(({ gather, keep }) => (inParts ? keep : gather));
+  const { graph, levels } = update.stages[stage]!;
+  const published = new Set<Stored>([
+    ...exchanges.map((node) => stored(node.inputs.x!)),
+    ...Object.values(graph.outputs).map(stored),
+  ]);
   const action = (kind: ActionKind): Segment[] => {
     const isOwn = (piece: Piece): boolean => stageOf.get(piece) === stage && kinds.get(piece) === kind;
     const value = kind === 'weightGradient' ? undefined : HANDED_ON[kind];
@@ -205,26 +210,28 @@ function cutStage(sharded: Sharded, { whole, stageOf }: Placed, own: Own): CutSt
         links.filter((link) => link[end] === stage && link.value === value).flatMap((link) => link.tensors),
       ),
     ];
-    const segments = own.levels
+    const ownLevels = own.levels
       .map((level) => filtered(level, isOwn))
       .filter(({ once, leaf, gather }) => once.length + leaf.length + gather.length > 0)
-      .reduce(joined, [])
-      .map((level): Segment => {
-        const written = new Set([...level.once, ...level.leaf].map((work) => touched(work)[1]));
-        const published = exchanges.filter((node) => written.has(stored(node.inputs.x!)));
-        return {
-          once: [...level.once],
-          leaf: [...level.leaf],
-          gather: inParts ? level.gather.map(({ node }) => node) : published,
-          keep: inParts ? published : [],
-        };
-      });
-    const all = segments.length === 0 ? [EMPTY] : segments;
+      .reduce(joined, []);
+    const last = ownLevels.at(-1)?.gather.map(({ node }) => node) ?? [];
+    const more = last.some((node) => published.has(node)) ? [NO_WORK] : []; // from there on it is known
+    const all = [...ownLevels, ...more].map((level, i, each): Segment => {
+      const known = new Set<Stored | undefined>(each[i - 1]?.gather.map(({ node }) => node));
+      for (const work of [...level.once, ...level.leaf]) known.add(touched(work)[1]);
+      const now = exchanges.filter((node) => known.has(stored(node.inputs.x!)));
+      return {
+        once: [...level.once],
+        leaf: [...level.leaf],
+        gather: inParts ? level.gather.map(({ node }) => node) : now,
+        keep: inParts ? now : [],
+      };
+    });
+    if (all.length === 0) all.push(EMPTY);
     all[0] = { ...all[0]!, receive: handed('to') };
     all[all.length - 1] = { ...all.at(-1)!, send: handed('from') };
     return all;
   };
-  const { graph, levels } = update.stages[stage]!;
   const kept = [...Object.values(graph.outputs), ...graph.assignments.map(({ value }) => value)].map(stored);
   const ofStep = before.flatMap(({ once }) => once).filter((work) => isOfStep(sharded, work));
   const kindsHere = actionsOf(whole, kinds);
@@ -270,15 +277,18 @@ function joined(levels: readonly Level[], next: Level): Level[] {
   return [...levels.slice(0, -1), both];
 }
 
+const NO_WORK: Level = { once: [], leaf: [], gather: [] };
 const EMPTY: Segment = { once: [], leaf: [], gather: [], keep: [] };
 
-/** The segment that computes a tensor. */
+/** The segment that computes a tensor; of one that is gathered the next, in which it is known. */
 function indexOf(segments: readonly Segment[]): (node: Tensor) => number {
   const index = new Map<Stored, number>();
-  for (const [i, { once, leaf }] of segments.entries())
+  for (const [i, { once, leaf, gather }] of segments.entries()) {
     for (const work of [...once, ...leaf]) {
       const writes = touched(work)[1];
       if (writes !== undefined) index.set(writes, i);
     }
+    for (const node of gather) index.set(node, i + 1);
+  }
   return (node) => index.get(node) ?? 1;
 }
