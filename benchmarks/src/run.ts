@@ -18,6 +18,7 @@ import { schedules } from './schedules.ts';
 import { stages } from './stages.ts';
 import { steps } from './steps.ts';
 import { transfer } from './transfer.ts';
+import { transferYeast } from './transfer-yeast.ts';
 import { yeast } from './yeast.ts';
 
 const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
@@ -36,6 +37,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   cold,
   schedules,
   transfer,
+  'transfer-yeast': transferYeast,
   yeast,
   bpnet,
   input,

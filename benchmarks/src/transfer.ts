@@ -135,7 +135,7 @@ function report(outcomes: Outcomes, trunkMinutes: readonly number[]): string {
     row(ARMS.frozen.name, `${STEPS}`, frozen),
   ];
   return [
-    `\`npm run bench -- --only transfer\`. The genomes are simulated (\`cohesin simulate\`): a CTCF site makes peaks in a track, and in another genome lowers the contacts across it. So what a trunk learns from 160 sequences with tracks is by construction what the maps of ${MAPS} sequences need; this shows that the parts for moving a trunk work, not how much real tracks tell of real contacts. Pearson r over all pairs of bins of 32 test maps, of the state with the best validation; every row has the same seeds for heads, order and augmentation, and each seed its own trunk.`,
+    `\`npm run bench -- --only transfer\`. The genomes are simulated (\`cohesin simulate\`): a CTCF site makes peaks in a track, and in another genome lowers the contacts across it. So what a trunk learns from 160 sequences with tracks is by construction what the maps of ${MAPS} sequences need; this shows that the parts for moving a trunk work, not how much real tracks tell of real contacts ([tried on yeast](transfer-yeast.md)). Pearson r over all pairs of bins of 32 test maps, of the state with the best validation; every row has the same seeds for heads, order and augmentation, and each seed its own trunk.`,
     table(head, rows),
     `Each trunk took ${TRUNK_STEPS} steps on tracks (${mean(trunkMinutes).toFixed(1)} CPU min). The resumed runs spend as many steps from scratch as trunk and head together.`,
     '![validation r by step](transfer.svg)',
