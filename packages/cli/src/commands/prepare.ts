@@ -163,7 +163,7 @@ export const prepare: Command = {
     const plan = await usage(() => planPrepare(request, looked));
     output.endProgress();
     try {
-      announce(plan, threads, output);
+      announce(plan, options.flag('direct') ? undefined : threads, output);
       if (options.flag('check')) return;
       if (options.flag('direct')) await describe(out, plan, output);
       else await write(out, plan, threads, output);
@@ -301,17 +301,18 @@ function stride(options: Options, name: string, lengthBp: number): number {
   return Math.round(value <= 1 ? value * lengthBp : value);
 }
 
-function announce(plan: PreparePlan, threads: number, output: Output): void {
+/** What it takes in memory depends on the threads; without any, nothing is written. */
+function announce(plan: PreparePlan, threads: number | undefined, output: Output): void {
   const { options, sequences, dropped, targetLength, memory, warnings, notes } = plan;
   const records = Object.fromEntries(sequences.splits.map(({ split, count }) => [split, count]));
-  const stated = memory.stated(threads, sequences.length);
+  const stated = threads === undefined ? undefined : memory.stated(threads, sequences.length);
   output.event({
     event: 'plan',
     records,
     dropped,
     targetLength,
     tracks: options.tracks.length,
-    memory: stated,
+    ...(stated && { memory: stated }),
     warnings,
     notes,
   });
@@ -321,6 +322,7 @@ function announce(plan: PreparePlan, threads: number, output: Output): void {
   output.say(
     `${sequences.length} sequences (${splits.join(', ')}; ${dropped.unmappable} dropped as unmappable) of ${options.sequenceLengthBp} bp, ${options.tracks.length} ${options.contacts ? 'contact maps' : 'tracks'} of ${targetLength} targets in bins of ${options.poolWidthBp} bp`,
   );
+  if (stated === undefined) return;
   const parts = Object.entries(stated).filter(([, bytes]) => bytes > 0);
   const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
   output.say(
