@@ -50,12 +50,14 @@ export async function bits(): Promise<void> {
       let first: Trained | undefined;
       for (const { name, layouts } of placements) {
         const cells = layouts.map((layout) => ({ ...layout, ...size, model: model.name, steps: STEPS }));
-        const trained = isStopped
-          ? undefined
-          : await kept(cells).catch((error: unknown) => {
-              if (isStopped) return undefined;
-              throw error;
-            });
+        const trained =
+          keptResult(cells) ??
+          (isStopped
+            ? undefined
+            : await trainAndKeep(cells).catch((error: unknown) => {
+                if (isStopped) return undefined;
+                throw error;
+              }));
         if (trained === undefined) {
           missing++;
           continue;
@@ -180,16 +182,23 @@ function partPlacements({ two, three }: SmallModel): Placement[] {
 
 const ranks = (devices: number): string => `${devices} ${devices === 1 ? 'device' : 'devices'}`;
 
-/** The result of a cell, trained now unless this commit has done so. */
-async function kept(cells: readonly Cell[]): Promise<Trained> {
+/** Where the result of a cell, or of a killed and a resumed one, is kept: for this commit. */
+function fileOf(cells: readonly Cell[]): string {
   const key = createHash('sha256')
     .update(JSON.stringify([commit(), cells]))
     .digest('hex');
-  const file = join(CACHE, `${key.slice(0, 32)}.json`);
-  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as Trained;
+  return join(CACHE, `${key.slice(0, 32)}.json`);
+}
+
+function keptResult(cells: readonly Cell[]): Trained | undefined {
+  const file = fileOf(cells);
+  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Trained) : undefined;
+}
+
+async function trainAndKeep(cells: readonly Cell[]): Promise<Trained> {
   const trained = await train(cells);
   mkdirSync(CACHE, { recursive: true });
-  writeFileSync(file, JSON.stringify(trained));
+  writeFileSync(fileOf(cells), JSON.stringify(trained));
   return trained;
 }
 
