@@ -273,6 +273,13 @@ async function folders(at: At): Promise<Format[]> {
       open: at('data'),
       guarded: false,
     },
+    {
+      name: 'shards.json',
+      reader: 'dataset',
+      file: at('data', 'shards.json'),
+      open: at('data'),
+      guarded: false,
+    },
     { name: 'params.json', reader: 'params', file: at('params', 'params.json'), guarded: false },
     {
       name: 'checkpoint manifest',

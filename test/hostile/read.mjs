@@ -94,7 +94,7 @@ const READERS = {
   },
   async dataset(path, add) {
     const set = await io.openDataset(path);
-    add(JSON.stringify(set));
+    add(JSON.stringify(set), `${await set.count('train')}`);
     for await (const { record } of set.stream('train')) add(record.sequence, record.targets.data);
   },
   async params(path, add) {
