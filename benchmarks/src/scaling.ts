@@ -7,7 +7,7 @@ import { environment, median, publish, summarize, table } from './report.ts';
 
 const BATCH = 8;
 const PARTS = 2;
-const SIDE_BY_SIDE = 4;
+const SIDE_BY_SIDE = 8;
 const WARM_UP = 2;
 const STEPS = 14;
 const FORETOLD_WITHIN = 0.1;
