@@ -58,7 +58,7 @@ export class Chunks {
 
   /**
    * Adds 64-bit integers over all ranks: each adds the ranges listed for it, and all, or it alone, get the totals in their
-   * place. While ranks meet and add a chunk, their devices copy the next one.
+   * place.
    */
   async sum(device: Device, ranges: Lists, to: 'all' | 'owners'): Promise<void> {
     const { slot } = this.memory;
@@ -72,16 +72,11 @@ export class Chunks {
     };
     const write = (turn: number, owner: number, chunk: number): void =>
       this.write(device, this.slot(turn, owner, owner), chunkOf(ranges[owner]!, chunk, slot));
-    let reading = read(0);
-    for (let chunk = 0; chunk < count; chunk++) {
-      await reading;
-      const turn = this.turn++;
-      if (chunk + 1 < count) reading = read(chunk + 1);
-      this.meet();
+    await this.inTurn(count, read, (turn, chunk) => {
       this.add(turn);
       if (to === 'owners') write(turn, this.rank, chunk);
       else if (chunk > 0) for (const owner of ranges.keys()) write(turn - 1, owner, chunk - 1);
-    }
+    });
     if (to === 'owners') return;
     const turn = this.turn++;
     this.meet();
@@ -94,14 +89,25 @@ export class Chunks {
     const count = chunkCount(ranges, size);
     const read = (chunk: number): Promise<void> =>
       device.readInto(placed(chunkOf(ranges[this.rank]!, chunk, size), this.slots(this.turn, this.rank)));
+    await this.inTurn(count, read, (turn, chunk) => {
+      for (const [owner, list] of ranges.entries())
+        if (owner !== this.rank) this.write(device, this.slots(turn, owner), chunkOf(list, chunk, size));
+    });
+  }
+
+  /** Ranks meet at each chunk, once all have read it, and use it while their devices copy the next one. */
+  private async inTurn(
+    count: number,
+    read: (chunk: number) => Promise<void>,
+    use: (turn: number, chunk: number) => void,
+  ): Promise<void> {
     let reading = read(0);
     for (let chunk = 0; chunk < count; chunk++) {
       await reading;
       const turn = this.turn++;
       if (chunk + 1 < count) reading = read(chunk + 1);
       this.meet();
-      for (const [owner, list] of ranges.entries())
-        if (owner !== this.rank) this.write(device, this.slots(turn, owner), chunkOf(list, chunk, size));
+      use(turn, chunk);
     }
   }
 
