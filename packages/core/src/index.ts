@@ -120,7 +120,14 @@ export {
   zeros,
 } from './parameter.ts';
 export { installAdaptivePolling } from './polling.ts';
-export { type Profile, type ProfileOptions, profile, profileReport, type StepTime } from './profile.ts';
+export {
+  type Profile,
+  type Profiled,
+  type ProfileOptions,
+  profile,
+  profileReport,
+  type StepTime,
+} from './profile.ts';
 export {
   addLeaves,
   allLeaves,

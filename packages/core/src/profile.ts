@@ -1,11 +1,11 @@
 /** Where the time of a compiled function goes: GPU time of every step, by layer and by kernel. */
-import type { Compiled } from './compile/compile.ts';
 import type { Device } from './device.ts';
 import type { Executor, ProfiledPart } from './executor.ts';
 import { initialScales } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import type { Program, Step } from './program.ts';
 import type { Phase } from './scope.ts';
+import type { StateStore } from './state.ts';
 
 /** Time of one or more steps of a program, over all leaves of this device. */
 export interface StepTime {
@@ -19,6 +19,8 @@ export interface StepTime {
 }
 
 export interface Profile {
+  /** What ran it. */
+  readonly device: string;
   /** `timestamps`: time on the GPU. `wall`: the device has none, so each step was submitted and waited for alone. */
   readonly clock: 'timestamps' | 'wall';
   readonly runs: number;
@@ -35,6 +37,13 @@ export interface ProfileOptions {
   readonly runs?: number;
 }
 
+/** A function on a device: one that `compile` gave, or what a rank has loaded. */
+export interface Profiled {
+  readonly executor: Executor;
+  readonly program: Program;
+  readonly state: StateStore;
+}
+
 /**
  * Runs a compiled function with a pass of its own for every step and measures each. Afterwards parameters, moments
  * and counters are as before. Per-step scalars are 1 and gradient scales the initial ones, which no timing depends on.
@@ -42,7 +51,7 @@ export interface ProfileOptions {
  * @throws when an input is missing or has the wrong size.
  */
 export async function profile(
-  compiled: Compiled,
+  compiled: Profiled,
   inputs: Readonly<Record<string, TypedArray | HostTensor>>,
   { runs = 5 }: ProfileOptions = {},
 ): Promise<Profile> {
@@ -59,6 +68,7 @@ export async function profile(
     (step, i): StepTime => ({ ...step, ms: median(measured.map((one) => one.steps[i]!.ms)) }),
   );
   return {
+    device: executor.device.info.device,
     clock: measured[0]!.clock,
     runs,
     totalMs: total(steps),

@@ -70,6 +70,11 @@ export async function openMesh({
   }
 }
 
+/** The first rank of a mesh, on its device, without the others; to be closed with them. */
+export function firstOf({ ranks, info, devices, deadlineMs }: Mesh): Mesh {
+  return { ...mesh(ranks.slice(0, 1), info, devices.slice(0, 1), deadlineMs), close: async () => undefined };
+}
+
 /** None where there is no Vulkan to ask: on macOS and Windows. */
 function devicesOf(choice: DeviceChoice, shareDevices: boolean): PhysicalDevice[] {
   if (process.platform !== 'linux') {

@@ -11,8 +11,10 @@ import {
   type NotFiniteError,
   notFinite,
   type Place,
+  type Profile,
   type Program,
   piecesOf,
+  profile,
   type Share,
   StageExecutor,
   type StageProgram,
@@ -96,6 +98,8 @@ interface Running {
   run(frame: Frame, q: Int32Array | undefined, visit: Visit | undefined): Promise<SumDecision | undefined>;
   outputs(): Promise<Record<string, HostTensor>>;
   explain(frame: Frame, gradient: string): Promise<NotFiniteError>;
+  /** GPU time of each kernel; a stage has none to itself. */
+  profile?(inputs: Readonly<Record<string, TypedArray>>, runs: number): Promise<Profile>;
   close(): void;
 }
 
@@ -152,6 +156,14 @@ const api = {
     return { message: place === undefined ? undefined : message, place, tensor };
   },
 
+  /** Times the kernels of a function for this rank's leaves, without meeting the others. */
+  profile: async (id: number, runs: number): Promise<Profile> => {
+    const { job, running } = jobs.get(id)!;
+    if (running.profile === undefined)
+      throw new Error('a stage of a pipeline is not profiled alone; profile the whole step on one device');
+    return running.profile(inputsOf(job), runs);
+  },
+
   writeState: (stateId: number, tensors: readonly SharedTensor[]): void => {
     stores.get(stateId)!.write(new Map(tensors.map((tensor) => [tensor.name, hostTensorOf(tensor)])));
   },
@@ -203,6 +215,7 @@ async function openLeaves(job: LeavesJob, store: StateStore, rendezvous: Rendezv
     outputs: () => executor.outputs(),
     explain: (frame, gradient) =>
       notFinite(program, frame, gradient, () => executor.firstNotFinite(frame, exchange)),
+    profile: (inputs, runs) => profile({ executor, program, state: store }, inputs, { runs }),
     close: () => executor.close(),
   };
 }

@@ -7,6 +7,7 @@ import {
   type Frame,
   type HostTensor,
   NotFiniteError,
+  type Profile,
   type Program,
   type ProgramInput,
   type ProgramOutput,
@@ -42,6 +43,12 @@ export interface Distributed<P extends DistributedProgram = DistributedProgram> 
   (inputs: Readonly<Record<string, TypedArray>>): Promise<Record<string, HostTensor>>;
   /** Runs it kernel by kernel, and says what each rank wrote; slow, and with the same bits. */
   inspect(inputs: Readonly<Record<string, TypedArray>>, inspection?: Inspection): Promise<Inspected>;
+  /**
+   * Times each kernel on the first rank, for its leaves alone; the state stays as it is.
+   *
+   * @throws for a pipeline.
+   */
+  profile(inputs: Readonly<Record<string, TypedArray>>, options: { readonly runs: number }): Promise<Profile>;
   readonly program: P;
   /** Bytes on the device of each rank. */
   readonly deviceBytes: readonly number[];
@@ -145,6 +152,16 @@ export function runner(
     inspect: {
       value: (inputs: Readonly<Record<string, TypedArray>>, inspection: Inspection = {}) =>
         run(inputs, inspection),
+    },
+    profile: {
+      value: async (
+        inputs: Readonly<Record<string, TypedArray>>,
+        { runs }: { readonly runs: number },
+      ): Promise<Profile> => {
+        if (!job.assigns) await state.refresh();
+        fillInputs(program, job.inputs, inputs);
+        return mesh.ranks[0]!.call<Profile>((api) => api.profile(job.id, runs));
+      },
     },
     program: {
       value: {

@@ -2,10 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { nn, sgd, trainStep } from '@cohesin/core';
+import { nn, sgd, type Traceable, trainStep } from '@cohesin/core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { distribute } from '../distribute.ts';
 import { openMesh } from '../mesh.ts';
+import { measureCosts } from '../plan/measure.ts';
 import { chooseDevices } from './choose.ts';
 import { withDevice } from './layer.ts';
 import { type PhysicalDevice, physicalDevices } from './vulkan.ts';
@@ -55,6 +56,11 @@ const hasCompiler = spawnSync(process.env.CC ?? 'cc', ['--version']).status === 
 const folder = mkdtempSync(join(tmpdir(), 'cohesin-devices-'));
 let drivers: string | undefined;
 
+function linearStep(): Traceable {
+  const model = nn.linear({ inputs: 2, outputs: 1 });
+  return trainStep({ model, loss: nn.mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+}
+
 /** A second copy of the software driver, so that the loader lists two devices that only their places tell apart. */
 beforeAll(() => {
   drivers = process.env.VK_DRIVER_FILES;
@@ -85,8 +91,7 @@ test.skipIf(!canCopy)('the Vulkan loader lists both copies, with their memory', 
 test.skipIf(!canCopy || !hasCompiler)(
   'two ranks on two copies of a driver compute what one device does, bit for bit',
   async () => {
-    const head = nn.linear({ inputs: 2, outputs: 1 });
-    const fn = trainStep({ model: head, loss: nn.mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+    const fn = linearStep();
     const inputs = { x: [4, 2], y: [4, 1] };
     const weights: string[] = [];
     for (const devices of [['0', '1'], ['1']]) {
@@ -109,3 +114,31 @@ test.skipIf(!canCopy)('a rank that got another device than its own is found out'
   await expect(withDevice(1, uuid, opened)).rejects.toThrow(/device 1 \(.*\) was chosen but 0:.* was opened/);
   await expect(withDevice(1, uuid, async () => undefined)).rejects.toThrow(/the Vulkan loader did not ask/);
 });
+
+test.skipIf(!canCopy || !hasCompiler)('costs are those of the first of the chosen devices', async () => {
+  const drivers = process.env.VK_DRIVER_FILES;
+  process.env.VK_DRIVER_FILES = `${manifest}:${renamedDriver('llvmtwin')}`;
+  try {
+    const names = physicalDevices().map(({ name }) => name.slice(0, 8));
+    expect([...names].sort()).toEqual(['llvmpipe', 'llvmtwin']); // the loader says in which order
+    const cuts = [{ inputs: { x: [2, 1, 2], y: [2, 1, 1] }, leaves: 2 }];
+    const { name, kernels } = await measureCosts(linearStep(), cuts, { devices: ['1', '1'], runs: 1 });
+    expect(name).toContain(`measured: ${names[1]}`);
+    expect(Object.keys(kernels!).length).toBeGreaterThan(2);
+  } finally {
+    process.env.VK_DRIVER_FILES = drivers;
+  }
+});
+
+/** A copy of the software driver that calls its device by another name, of as many letters. */
+function renamedDriver(name: string): string {
+  const icd = JSON.parse(readFileSync(manifest, 'utf8')) as { ICD: { library_path: string } };
+  const driver = readFileSync(library);
+  const at = driver.indexOf('llvmpipe (LLVM');
+  driver.write(name, at);
+  icd.ICD.library_path = join(folder, `libvulkan_${name}.so`);
+  writeFileSync(icd.ICD.library_path, driver);
+  const path = join(folder, `${name}.json`);
+  writeFileSync(path, JSON.stringify(icd));
+  return path;
+}

@@ -2,24 +2,23 @@
 import {
   adam,
   type BuildOptions,
-  compile,
-  Device,
   elementCount,
   type InputSpec,
   median,
   nn,
-  profile,
+  type Profile,
   stepWork,
   type Traceable,
   trainStep,
 } from '@cohesin/core';
 import type { DeviceChoice } from '../devices/choose.ts';
 import { distribute } from '../distribute.ts';
-import { type Mesh, openMesh } from '../mesh.ts';
+import { firstOf, type Mesh, openMesh } from '../mesh.ts';
+import { DistributedState } from '../state.ts';
 import type { Costs } from './costs.ts';
 
 export interface MeasureOptions {
-  /** The two devices of a link; the first runs the kernels. */
+  /** The two devices of a link; the first runs the kernels, and what two are compared with. */
   readonly devices: DeviceChoice;
   readonly shareDevices?: boolean;
   /** Measured runs of each, after one that compiles; the median counts. */
@@ -38,29 +37,41 @@ export async function measureCosts(
   cuts: readonly Cut[],
   { runs, ...choice }: MeasureOptions,
 ): Promise<Costs> {
-  const kernels: Record<string, number> = {};
-  for (const cut of cuts) Object.assign(kernels, await kernelTimes(step, cut, runs));
   const two = await openMesh(choice);
-  const one = await openMesh({ ...choice, devices: 1 });
+  const one = firstOf(two);
   try {
+    const { device: name, kernels } = await profiles(step, cuts, one, runs);
     const latencyMs = await meetingMs(one, two, runs);
     const link = { latencyMs, gigabytes: await linkRate(one, two, latencyMs, runs), overlap: false };
     const sum = { gigabytes: await sumRate(one, two, latencyMs, runs) };
     const device = { ...rates(step, cuts, kernels), memoryGb: memoryOf(two) };
-    return { name: `measured: ${two.info.description}`, device, link, sum, kernels };
+    return { name: `measured: ${name}, ${two.info.description}`, device, link, sum, kernels };
   } finally {
-    await one.close();
     await two.close();
   }
 }
 
-/** Milliseconds of each kernel, for one leaf, by label. */
-async function kernelTimes(step: Traceable, cut: Cut, runs: number): Promise<Record<string, number>> {
-  const device = await Device.open();
-  const compiled = await compile(step, { device, ...cut });
-  const { steps } = await profile(compiled, zeros(cut), { runs });
-  compiled.close();
-  await device.close();
+/** What ran the kernels of all cuts, and milliseconds of each, for one leaf, by label. */
+async function profiles(
+  step: Traceable,
+  cuts: readonly Cut[],
+  mesh: Mesh,
+  runs: number,
+): Promise<{ device: string; kernels: Record<string, number> }> {
+  const state = new DistributedState(mesh);
+  const kernels: Record<string, number> = {};
+  let device = '';
+  for (const cut of cuts) {
+    const run = await distribute(step, { mesh, state, ...cut });
+    const profile = await run.profile(zeros(cut), { runs });
+    await run.close();
+    ({ device } = profile);
+    Object.assign(kernels, byLabel(profile.steps));
+  }
+  return { device, kernels };
+}
+
+function byLabel(steps: Profile['steps']): Record<string, number> {
   const found = new Map<string, number[]>();
   for (const { path, kernel, ms, dispatches } of steps) {
     const label = path === '' ? kernel : `${path}: ${kernel}`;
@@ -156,6 +167,7 @@ async function wallMs(step: Traceable, cut: Cut, mesh: Mesh, runs: number): Prom
     await run(inputs);
     if (i >= 2) times.push(performance.now() - start); // the first compiles, the second warms up
   }
+  await run.close();
   return median(times);
 }
 
