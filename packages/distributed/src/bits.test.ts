@@ -29,8 +29,8 @@ import {
 } from '@cohesin/core';
 import { relativeError } from '@cohesin/core/testing';
 import { afterAll, expect, test } from 'vitest';
+import { vectorMemory, wideAdder } from './add-wide.ts';
 import { hashState, hostTensors } from './checkpoint.ts';
-import { addWide } from './chunks.ts';
 import { distribute } from './distribute.ts';
 import { share } from './exchange.ts';
 import { meshPool } from './mesh-pool.ts';
@@ -211,9 +211,14 @@ test('leaves may be dealt out in any order: sums in f32 would differ, integer su
     const parts = order.map((leaf) =>
       BigInt64Array.from(leaves[leaf]!, (v) => BigInt(Math.round(v * 2 ** 40))),
     );
-    const total = new BigInt64Array(4096);
-    for (const part of parts) addWide(total, part);
-    return total;
+    const memory = vectorMemory(2 * parts[0]!.byteLength);
+    const [total, part] = [0, 4096].map((at) => new BigInt64Array(memory.buffer, 8 * at, 4096));
+    const add = wideAdder(memory);
+    for (const values of parts) {
+      part!.set(values);
+      add(total!.byteOffset, part!.byteOffset, 4096);
+    }
+    return total!;
   };
   const [there, back] = [
     [0, 1, 2, 3, 4, 5, 6, 7],

@@ -323,7 +323,7 @@ function stageExchange(program: StageProgram, pipeline: Pipeline): ExchangeMemor
 function bytesOf(memory: readonly StageJob['memory'][]): number {
   const shared = new Set(
     memory.flatMap(({ exchange: { gathered, chunks, groups }, all, channels }) => [
-      ...[...gathered, ...chunks.areas, ...all],
+      ...[...gathered, chunks.areas.buffer, ...all],
       ...groups.flatMap((group) => group.gathered),
       ...channels.flatMap(({ words, messages }) => [words, messages]),
     ]),
