@@ -13,8 +13,16 @@ export function borzoi(): BuiltModel {
   return modelFromParams(borzoiParams());
 }
 
+type Options = Readonly<Record<string, unknown>>;
+
+/** A parameter file's content. */
+export interface BorzoiParams {
+  readonly train: Options;
+  readonly model: Options & { readonly trunk: readonly Options[] };
+}
+
 /** The same as a parameter file's content: calico/borzoi, `examples/params_pred.json`. */
-export function borzoiParams(): Readonly<Record<'train' | 'model', unknown>> {
+export function borzoiParams(): BorzoiParams {
   return {
     train: {
       batch_size: 2,

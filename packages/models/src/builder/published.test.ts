@@ -54,69 +54,28 @@ const AKITA = {
   },
 };
 
-const TOWER = {
-  name: 'res_tower',
-  filters_init: 608,
-  filters_end: 1_536,
-  divisible_by: 32,
-  kernel_size: 5,
-  pool_size: 2,
-  repeat: 6,
-};
-
-const TRANSFORMERS = {
-  name: 'transformer_tower',
-  key_size: 64,
-  heads: 8,
-  num_position_features: 32,
-  dropout: 0.2,
-  mha_l2_scale: 1e-8,
-  l2_scale: 1e-8,
-  kernel_initializer: 'he_normal',
-  repeat: 8,
-};
-
-const CALICO = {
-  augment_rc: true,
-  augment_shift: 3,
-  activation: 'gelu',
-  norm_type: 'batch-sync',
-  bn_momentum: 0.9,
-  kernel_initializer: 'lecun_normal',
-  l2_scale: 2e-8,
-};
-
-const TRAIN = {
-  batch_size: 2,
-  shuffle_buffer: 256,
-  optimizer: 'adam',
-  learning_rate: 6e-5,
-  warmup_steps: 20_000,
-  global_clipnorm: 0.15,
-  adam_beta1: 0.9,
-  adam_beta2: 0.999,
-  patience: 30,
-  train_epochs_min: 150,
-  train_epochs_max: 200,
-};
-
-/** calico/basenji manuscripts/enformer/params_enformer.json, Basenji's own Enformer. */
-const BASENJI_ENFORMER = {
-  train: { ...TRAIN, loss: 'poisson' },
-  model: {
-    ...CALICO,
-    seq_length: 196_608,
-    trunk: [
-      { name: 'conv_dna', filters: 512, kernel_size: 15, pool_size: 2, residual: true },
-      { ...TOWER, num_convs: 2 },
-      TRANSFORMERS,
-      { name: 'Cropping1D', cropping: 320 },
-      { name: 'conv_nac', filters: 2_304, dropout: 0.1 },
-    ],
-    head_human: { name: 'final', units: 5_313, activation: 'softplus' },
-    head_mouse: { name: 'final', units: 1_643, activation: 'softplus' },
-  },
-};
+/** calico/basenji manuscripts/enformer/params_enformer.json, Basenji's own Enformer: Borzoi's training, tower and transformers. */
+function basenjiEnformer(): unknown {
+  const { train, model } = borzoiParams();
+  const { total_weight: _, ...shared } = train;
+  const [, tower, transformers] = model.trunk;
+  return {
+    train: { ...shared, loss: 'poisson' },
+    model: {
+      ...model,
+      seq_length: 196_608,
+      trunk: [
+        { name: 'conv_dna', filters: 512, kernel_size: 15, pool_size: 2, residual: true },
+        { ...tower, num_convs: 2 },
+        transformers,
+        { name: 'Cropping1D', cropping: 320 },
+        { name: 'conv_nac', filters: 2_304, dropout: 0.1 },
+      ],
+      head_human: { name: 'final', units: 5_313, activation: 'softplus' },
+      head_mouse: { name: 'final', units: 1_643, activation: 'softplus' },
+    },
+  };
+}
 
 const trainable = ({ model }: BuiltModel): number =>
   [...nn.parameters(model).values()]
@@ -137,7 +96,7 @@ test('Borzoi has its published size with the human head', () => {
 });
 
 test("Basenji's Enformer gives 896 bins of 128 bp", () => {
-  const { config } = modelFromParams(BASENJI_ENFORMER, { head: 'mouse' });
+  const { config } = modelFromParams(basenjiEnformer(), { head: 'mouse' });
   expect(config).toMatchObject({ outputShape: [896, 1_643], binBp: 128, cropBp: 40_960 });
 });
 
