@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
+import { cohesin, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
 
 const STEPS = 20;

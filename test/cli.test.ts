@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readRecords } from '@cohesin/io';
 import { loadWeights, modelFromParams, saveWeights } from '@cohesin/models';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
+import { cohesin, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
 
 let dir: string;

@@ -29,33 +29,5 @@ export function cohesin(args: readonly string[], killAt?: number): Promise<Run> 
   });
 }
 
-/** A Basenji2 in small: every kind of block, dropout, augmentation and clipping on. */
-export const SMALL_BASENJI = {
-  train: {
-    batch_size: 8,
-    optimizer: 'sgd',
-    learning_rate: 0.05,
-    momentum: 0.9,
-    loss: 'poisson',
-    clip_norm: 2,
-  },
-  model: {
-    seq_length: 1024,
-    augment_rc: true,
-    augment_shift: 3,
-    activation: 'gelu',
-    norm_type: 'batch',
-    bn_momentum: 0.9,
-    trunk: [
-      { name: 'conv_block', filters: 8, kernel_size: 15, pool_size: 2 },
-      { name: 'conv_tower', filters_init: 8, filters_mult: 1.25, kernel_size: 5, pool_size: 2, repeat: 2 },
-      { name: 'dilated_residual', filters: 6, rate_mult: 1.5, repeat: 2, dropout: 0.3, round: true },
-      { name: 'Cropping1D', cropping: 8 },
-      { name: 'conv_block', filters: 12, dropout: 0.05 },
-    ],
-    head_human: { name: 'final', units: 5, activation: 'softplus' },
-  },
-} as const;
-
-/** Data that fits it. */
+/** Data that fits `SMALL_BASENJI`. */
 export const SMALL_DATA = { lengthBp: 1024, binBp: 8, cropBp: 64, tracks: 5 } as const;

@@ -14,8 +14,9 @@ import {
   type RecordBatch,
   runPrepare,
 } from '@cohesin/io';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { cohesin, SMALL_BASENJI } from './cohesin.ts';
+import { cohesin } from './cohesin.ts';
 import { writeToy } from './toy-genome.ts';
 
 let folder: string;

@@ -2,8 +2,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { hashState, loadCheckpoint } from '@cohesin/distributed';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
+import { cohesin, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
 
 let dir: string;

@@ -1,8 +1,9 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cohesin, SMALL_BASENJI } from './cohesin.ts';
+import { cohesin } from './cohesin.ts';
 
 let folder: string;
 

@@ -9,9 +9,9 @@ import {
 } from '@cohesin/core';
 import { type DistributeOptions, distribute, hashState, hostTensors } from '@cohesin/distributed';
 import { meshPool } from '@cohesin/distributed/testing';
-import { enformer, lossOf, optimizerOf } from '@cohesin/models';
+import { lossOf, optimizerOf } from '@cohesin/models';
+import { smallAkita, smallEnformer } from '@cohesin/models/testing';
 import { afterAll, describe, expect, test } from 'vitest';
-import { smallAkita } from './small-akita.ts';
 
 const meshes = meshPool();
 afterAll(meshes.close);
@@ -32,20 +32,8 @@ interface Case {
   readonly stages: readonly [string, string];
 }
 
-/** 32 bins of 4 bp, of which 24 are kept: the outer two of 8 parts have none. */
 const ENFORMER: Case = {
-  model: () =>
-    enformer({
-      lengthBp: 128,
-      channels: 12,
-      filters: [8, 12],
-      transformerBlocks: 1,
-      heads: 2,
-      keySize: 4,
-      positionFeatures: 6,
-      targetBins: 24,
-      tracks: { human: 3 },
-    }).head('human'),
+  model: () => smallEnformer({ transformerBlocks: 1 }).head('human'),
   x: [SEQUENCES, 128, 4],
   y: [SEQUENCES, 24, 3],
   loss: nn.poissonLoss,

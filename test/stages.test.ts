@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { adam, clipGlobalNorm, nn, type Optimizer, type Traceable, trainStep } from '@cohesin/core';
 import { distribute, hashState, hostTensors, type StagesOptions } from '@cohesin/distributed';
 import { meshPool } from '@cohesin/distributed/testing';
-import { enformer, lossOf } from '@cohesin/models';
+import { lossOf } from '@cohesin/models';
+import { SMALL_BASENJI, smallAkita, smallEnformer } from '@cohesin/models/testing';
 import { afterAll, expect, test } from 'vitest';
-import { cohesin, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
+import { cohesin, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
-import { smallAkita } from './small-akita.ts';
 
 const meshes = meshPool();
 const dirs: string[] = [];
@@ -32,18 +32,7 @@ interface Case {
 }
 
 const ENFORMER: Case = {
-  model: () =>
-    enformer({
-      lengthBp: 128,
-      channels: 12,
-      filters: [8, 12],
-      transformerBlocks: 2,
-      heads: 2,
-      keySize: 4,
-      positionFeatures: 6,
-      targetBins: 24,
-      tracks: { human: 3 },
-    }).head('human'),
+  model: () => smallEnformer().head('human'),
   y: [SEQUENCES, 24, 3],
   loss: nn.poissonLoss,
   optimizer: adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.2) }),

@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { HostTensor } from '@cohesin/core';
 import { loadCheckpoint } from '@cohesin/distributed';
+import { SMALL_BASENJI } from '@cohesin/models/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cohesin, type Run, SMALL_BASENJI, SMALL_DATA } from './cohesin.ts';
+import { cohesin, type Run, SMALL_DATA } from './cohesin.ts';
 import { simulateData } from './simulated-data.ts';
 
 const SEQUENCES = { train: 16 };

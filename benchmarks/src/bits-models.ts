@@ -17,7 +17,8 @@ import {
   type TypedArray,
   trainStep,
 } from '@cohesin/core';
-import { akita, enformer, modelFromParams } from '@cohesin/models';
+import { modelFromParams } from '@cohesin/models';
+import { SMALL_BASENJI, smallAkita, smallEnformer } from '@cohesin/models/testing';
 
 export interface SmallModel {
   readonly name: string;
@@ -32,88 +33,46 @@ export interface SmallModel {
 
 const TRACKS = 3;
 
-/** 64 bins of 4 bp, of which 48 are kept: the outer two of 8 parts have none. */
-function smallEnformer(): SmallModel {
-  const sizes = { channels: 12, filters: [8, 12], transformerBlocks: 2, heads: 2, keySize: 4 };
-  return {
-    name: 'Enformer',
-    lengthBp: 256,
-    targets: [64, TRACKS],
-    step: () =>
-      stepOf({
-        model: enformer({
-          ...sizes,
-          lengthBp: 256,
-          positionFeatures: 6,
-          targetBins: 48,
-          tracks: { human: TRACKS },
-        }).head('human'),
-        crop: 8,
-        loss: nn.poissonLoss,
-      }),
-    two: ['trunk.stem', 'trunk.transformer'],
-    three: ['trunk.stem', 'trunk.tower', 'trunk.transformer.1'],
-  };
-}
+/** 64 bins of 4 bp, of which 48 are kept. */
+const ENFORMER: SmallModel = {
+  name: 'Enformer',
+  lengthBp: 256,
+  targets: [64, TRACKS],
+  step: () => {
+    const model = smallEnformer({ lengthBp: 256, targetBins: 48, tracks: { human: TRACKS } }).head('human');
+    return stepOf({ model, crop: 8, loss: nn.poissonLoss });
+  },
+  two: ['trunk.stem', 'trunk.transformer'],
+  three: ['trunk.stem', 'trunk.tower', 'trunk.transformer.1'],
+};
 
-/** A map of 32 bins of 4 bp, of which 24 are kept. */
-function smallAkita(): SmallModel {
-  const pairs = (24 * 23) / 2 - 23; // the upper triangle without the main and the first diagonal
-  return {
-    name: 'Akita',
-    lengthBp: 128,
-    targets: [pairs, TRACKS],
-    step: () => {
-      const { model } = akita({
-        lengthBp: 128,
-        filters: 6,
-        towerRepeats: 1,
-        residualFilters: 3,
-        residualRepeats: 1,
-        binFilters: 5,
-        mapFilters: 6,
-        mapResidualFilters: 3,
-        mapResidualRepeats: 2,
-        cropBins: 4,
-        targets: TRACKS,
-      });
-      return stepOf({ model, crop: 0, loss: nn.mseLoss, isMap: true });
-    },
-    two: ['trunk.0', 'head'],
-    three: ['trunk.0', 'trunk.2', 'head'],
-  };
-}
+const AKITA: SmallModel = {
+  name: 'Akita',
+  lengthBp: 128,
+  targets: [(24 * 23) / 2 - 23, TRACKS], // the upper triangle without the main and the first diagonal
+  step: () => stepOf({ model: smallAkita().model, crop: 0, loss: nn.mseLoss, isMap: true }),
+  two: ['trunk.0', 'head'],
+  three: ['trunk.0', 'trunk.2', 'head'],
+};
 
 /** 64 bins of 8 bp, of which 48 are kept. */
-function smallBasenji2(): SmallModel {
-  const params = {
-    train: { batch_size: 8, optimizer: 'adam', learning_rate: 0.01, loss: 'poisson' },
-    model: {
-      seq_length: 512,
-      activation: 'gelu',
-      norm_type: 'batch',
-      bn_momentum: 0.9,
-      trunk: [
-        { name: 'conv_block', filters: 8, kernel_size: 15, pool_size: 2 },
-        { name: 'conv_tower', filters_init: 8, filters_mult: 1.25, kernel_size: 5, pool_size: 2, repeat: 2 },
-        { name: 'dilated_residual', filters: 6, rate_mult: 1.5, repeat: 2, dropout: 0.3, round: true },
-        { name: 'Cropping1D', cropping: 8 },
-        { name: 'conv_block', filters: 12, dropout: 0.05 },
-      ],
-      head_human: { name: 'final', units: TRACKS, activation: 'softplus' },
-    },
-  };
-  return {
-    name: 'Basenji2',
-    lengthBp: 512,
-    targets: [64, TRACKS],
-    step: () => stepOf({ model: modelFromParams(params).model, crop: 8, loss: nn.poissonLoss }),
-    two: ['trunk.0', 'trunk.2'],
-    three: ['trunk.0', 'trunk.1.1', 'trunk.2.1'],
-  };
-}
+const BASENJI2: SmallModel = {
+  name: 'Basenji2',
+  lengthBp: 512,
+  targets: [64, TRACKS],
+  step: () => {
+    const head_human = { ...SMALL_BASENJI.model.head_human, units: TRACKS };
+    const { model } = modelFromParams({
+      train: SMALL_BASENJI.train,
+      model: { ...SMALL_BASENJI.model, seq_length: 512, head_human },
+    });
+    return stepOf({ model, crop: 8, loss: nn.poissonLoss });
+  },
+  two: ['trunk.0', 'trunk.2'],
+  three: ['trunk.0', 'trunk.1.1', 'trunk.2.1'],
+};
 
-export const SMALL_MODELS: readonly SmallModel[] = [smallEnformer(), smallAkita(), smallBasenji2()];
+export const SMALL_MODELS: readonly SmallModel[] = [ENFORMER, AKITA, BASENJI2];
 
 interface StepParts {
   readonly model: nn.Layer;

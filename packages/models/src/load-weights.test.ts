@@ -6,7 +6,6 @@ import { fileURLToPath } from 'node:url';
 import { type HostTensor, hostTensor, initialState, nn } from '@cohesin/core';
 import { f32ToF16, readWeights, type WeightFormat, writeWeights } from '@cohesin/io';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { akita } from './akita/model.ts';
 import { basenji2, MOUSE_TRACKS } from './basenji/model.ts';
 import { basenji1 } from './basenji1/model.ts';
 import { basenji1Weights } from './basenji1/weights.ts';
@@ -23,6 +22,7 @@ import { enformer } from './enformer/model.ts';
 import { enformerSonnetWeights } from './enformer/sonnet.ts';
 import { enformerTorchWeights, enformerWeights } from './enformer/weights.ts';
 import { layerWeights, loadWeights, type Published, saveWeights } from './load-weights.ts';
+import { smallAkita } from './testing.ts';
 import type { WeightMap } from './weight-map.ts';
 
 let folder: string;
@@ -55,12 +55,6 @@ function smallBasenji1(): Published {
   const layers = [{ filters: 5, size: 4, pool: 2 }, dilated, { filters: 6, size: 1 }];
   const model = basenji1({ lengthBp: 32, bufferBp: 4, layers, targets: 2 });
   return { model, published: () => [{ format: 'torch', map: basenji1Weights(model) }] };
-}
-
-function smallAkita(): BuiltModel {
-  const sizes = { lengthBp: 128, filters: 6, towerRepeats: 1, residualFilters: 3, residualRepeats: 1 };
-  const map = { binFilters: 5, mapFilters: 6, mapResidualFilters: 3, mapResidualRepeats: 1, cropBins: 4 };
-  return akita({ ...sizes, ...map, targets: 3 });
 }
 
 /** Values that differ from each other, running statistics too. */
