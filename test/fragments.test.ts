@@ -16,8 +16,9 @@ import {
   readTrackTable,
   runPrepare,
 } from '@cohesin/io';
+import { numbers } from '@cohesin/io/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { numbers, TOY_LENGTHS, writeToy } from './toy-genome.ts';
+import { TOY_LENGTHS, writeToy } from './toy-genome.ts';
 
 const SHARED = resolve(process.env.COHESIN_SHARED ?? fileURLToPath(new URL('../../shared', import.meta.url)));
 const YEAST = join(SHARED, 'data/yeast');

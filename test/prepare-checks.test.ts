@@ -3,8 +3,8 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { planPrepare, runPrepare } from '@cohesin/io';
+import { writeBigWig } from '@cohesin/io/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { writeBigWig } from './bigwig.ts';
 import { TOY_LENGTHS, toyValues, writeToy } from './toy-genome.ts';
 import { toyPrepare } from './toy-prepare.ts';
 

@@ -16,8 +16,8 @@ import {
   readTrackTable,
   type StreamPosition,
 } from '@cohesin/io';
+import type { WigValue } from '@cohesin/io/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { WigValue } from './bigwig.ts';
 import { cohesin } from './cohesin.ts';
 import { TOY_LENGTHS, writeToy } from './toy-genome.ts';
 import { toyPrepare } from './toy-prepare.ts';

@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { hashState, loadCheckpoint } from '@cohesin/distributed';
 import { openDataset } from '@cohesin/io';
+import { numbers } from '@cohesin/io/testing';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { cohesin } from './cohesin.ts';
-import { numbers, writeToy } from './toy-genome.ts';
+import { writeToy } from './toy-genome.ts';
 
 const CHROMOSOMES = ['chrI', 'chrII', 'chrIII'];
 const LAYERS = { filters: 3, dilated_layers: 1 }; // see 49 bp beyond a profile, 37 of them for controls

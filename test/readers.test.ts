@@ -6,8 +6,8 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { type Genome, openBigWig, openGenome, readBed, readPadded } from '@cohesin/io';
+import { writeBigWig } from '@cohesin/io/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { writeBigWig } from './bigwig.ts';
 import { bgzf, fastaText, TOY_LENGTHS, toyLetters, toyValues } from './toy-genome.ts';
 
 const SHARED = resolve(process.env.COHESIN_SHARED ?? fileURLToPath(new URL('../../shared', import.meta.url)));

@@ -1,5 +1,5 @@
 /** A small balanced cooler file for tests, written by the HDF5 library. */
-import { numbers } from './toy-genome.ts';
+import { numbers, writeTables } from '@cohesin/io/testing';
 
 export interface ToyCooler {
   readonly binBp: number;
@@ -55,7 +55,7 @@ export async function writeCooler(
     })),
   );
   const pixels = [...counts].map(([key, count]) => [...key.split(' ').map(Number), count]);
-  const tables: Record<string, Record<string, Int32Array | Float64Array | BigInt64Array | string[]>> = {
+  writeTables(root, {
     chroms: { name: Object.keys(chromosomes), length: Int32Array.from(lengths) },
     bins: {
       chrom: Int32Array.from(bins, ({ chrom }) => chrom),
@@ -76,16 +76,7 @@ export async function writeCooler(
         BigInt(pixels.filter(([row]) => row! < i).length),
       ),
     },
-  };
-  for (const [name, columns] of Object.entries(tables)) {
-    const group = root.create_group(name);
-    for (const [column, data] of Object.entries(columns)) {
-      const dtype = Array.isArray(data)
-        ? 'S16'
-        : { Int32Array: '<i', Float64Array: '<d', BigInt64Array: '<q' }[data.constructor.name]!;
-      group.create_dataset({ name: column, data, shape: [data.length], dtype });
-    }
-  }
+  });
   file.flush();
   file.close();
 }

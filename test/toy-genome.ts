@@ -2,18 +2,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32, deflateRawSync } from 'node:zlib';
-import { type WigValue, writeBigWig } from './bigwig.ts';
+import { numbers, type WigValue, writeBigWig } from '@cohesin/io/testing';
 
 export const TOY_LENGTHS = { chrI: 6000, chrII: 4001, chrIII: 5000 } as const;
-
-/** Numbers in [0, 1). */
-export function numbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-}
 
 /** Letters, lower case and N among them. */
 export function toyLetters(seed: number): Record<string, string> {

@@ -1,9 +1,11 @@
 /** What the input pipeline gives on records of Enformer's size, against a plain reader in Python. */
+
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeRecord, f32ToF16, openShards, type ShardSet, writeRecords } from '@cohesin/io';
+import { numbers } from '@cohesin/io/testing';
 import { environment, median, publish, ROOT, table } from './report.ts';
 
 const SHAPE = { sequenceLengthBp: 196_608, targetLength: 896, numTargets: 5313 };
@@ -82,15 +84,6 @@ function makeRecord(random: () => number): Uint8Array {
   }
   const data = f32ToF16(targets);
   return encodeRecord({ sequence, targets: { dtype: 'f16', data } }, { sequence: 'one-hot' });
-}
-
-/** Numbers in [0, 1). */
-export function numbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
 }
 
 function python(files: readonly string[]): Measured {

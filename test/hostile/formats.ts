@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import type { HostTensor } from '@cohesin/core';
 import { saveCheckpoint } from '@cohesin/distributed';
 import { encodeRecord, frameRecord, writeDataset, writeRecords, writeWeights } from '@cohesin/io';
-import { writeBigWig } from '../bigwig.ts';
+import { writeBigWig } from '@cohesin/io/testing';
 import { toyContacts, writeCooler } from '../toy-cooler.ts';
 import { bgzf, fastaText, toyLetters, toyValues } from '../toy-genome.ts';
 import { writeHic } from '../toy-hic.ts';

@@ -1,6 +1,6 @@
 /** Seeded damage to files. */
 import { deflateSync, gunzipSync, gzipSync, inflateSync } from 'node:zlib';
-import { numbers } from '../toy-genome.ts';
+import { numbers } from '@cohesin/io/testing';
 
 export const KINDS = ['bit flips', 'cut', 'length bomb', 'compression', 'shuffled bytes'] as const;
 export type Kind = (typeof KINDS)[number];

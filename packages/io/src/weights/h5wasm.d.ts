@@ -37,6 +37,9 @@ declare module 'h5wasm/node' {
       data: unknown;
       shape: readonly number[];
       dtype: string;
+      chunks?: readonly number[];
+      compression?: 'gzip';
+      compression_opts?: number;
     }): Dataset;
     create_attribute(name: string, value: string | readonly string[]): void;
   }
