@@ -3,7 +3,7 @@ import { ProgramBuffers } from './buffers.ts';
 import type { BufferRange, Device } from './device.ts';
 import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
 import { alone, type Exchange } from './exchange.ts';
-import { gather, gatherLeaves, handOver } from './gathered.ts';
+import { gather, handOver, startGatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
@@ -26,6 +26,12 @@ export interface ProfiledPart {
   readonly leaf: number;
   encode(encoder: GPUCommandEncoder, index: number, descriptor: GPUComputePassDescriptor): void;
   finish(encoder: GPUCommandEncoder): void;
+}
+
+/** A share among those that go side by side. */
+interface Placed {
+  readonly share: Share;
+  readonly place: number;
 }
 
 /** Runs one program on one device for the leaves it owns. All buffers are allocated once and reused by every run. */
@@ -161,14 +167,22 @@ export class Executor {
     return this.program.update ?? this.segments.length;
   }
 
+  /** Sequences side by side go in two halves in turn: while the parts of one meet, the device works on the other. */
   private async beforeUpdate(frame: Frame, exchange: Exchange, visit: Visit | undefined): Promise<void> {
     for (const shares of this.sideBySide(exchange)) {
-      for (const [place, share] of shares.entries()) this.startRound(share, place);
+      for (const { share, place } of shares) this.startRound(share, place);
+      const middle = Math.ceil(shares.length / 2);
+      const halves = [shares.slice(0, middle), shares.slice(middle)].filter(({ length }) => length > 0);
+      const meeting = halves.map(() => async () => {});
       for (let index = 0; index < this.updateFrom; index++) {
-        for (const [place, share] of shares.entries())
-          await this.segment(index, this.leavesOf(share, place), frame, visit);
-        await this.gatherRounds(this.segments[index]!, shares, exchange);
+        for (const [i, half] of halves.entries()) {
+          await meeting[i]!();
+          for (const { share, place } of half)
+            await this.segment(index, this.leavesOf(share, place), frame, visit);
+          meeting[i] = this.startGatherRounds(this.segments[index]!, half, exchange);
+        }
       }
+      for (const finish of meeting) await finish();
     }
   }
 
@@ -229,13 +243,14 @@ export class Executor {
   }
 
   /** Shares that go side by side, all with the same ranks. */
-  private sideBySide(exchange: Exchange): Share[][] {
-    const groups: Share[][] = [];
+  private sideBySide(exchange: Exchange): Placed[][] {
+    const groups: Placed[][] = [];
     for (const share of this.shares) {
       const last = groups.at(-1);
       const fits = last !== undefined && last.length < this.sequences;
-      if (fits && exchange.round(last[0]!.round) === exchange.round(share.round)) last.push(share);
-      else groups.push([share]);
+      if (fits && exchange.round(last[0]!.share.round) === exchange.round(share.round))
+        last.push({ share, place: last.length });
+      else groups.push([{ share, place: 0 }]);
     }
     return groups;
   }
@@ -268,16 +283,16 @@ export class Executor {
     return decision;
   }
 
-  private gatherRounds(
+  private startGatherRounds(
     { segment }: PreparedSegment,
-    shares: readonly Share[],
+    shares: readonly Placed[],
     exchange: Exchange,
-  ): Promise<void> {
-    const own = shares.map(({ leaves }, place) => ({
+  ): () => Promise<void> {
+    const own = shares.map(({ share: { leaves }, place }) => ({
       leaves,
       set: place * rounds(this.program).leaves + leaves[0]!,
     }));
-    return gatherLeaves(this.memory, segment.combine, own, exchange.round(shares[0]!.round));
+    return startGatherLeaves(this.memory, segment.combine, own, exchange.round(shares[0]!.share.round));
   }
 
   /** Makes the pieces of all sequences known here, of what the update needs of each: each from its first leaf's rank. */

@@ -18,15 +18,43 @@ export interface Gathered {
  * call it with the same bytes in the same order.
  */
 export async function gather(device: Device, exchange: Gathering, all: readonly Gathered[]): Promise<void> {
-  if (!exchange.remote) return;
-  const total = all.reduce((sum, { bytes }) => sum + bytes, 0);
-  for (let from = 0; from < total; from += exchange.room)
-    await gatherAtOnce(device, exchange, between(all, from, from + exchange.room));
+  await startGather(device, exchange, all)();
 }
 
-async function gatherAtOnce(device: Device, exchange: Gathering, all: readonly Gathered[]): Promise<void> {
+/**
+ * Has the device copy what this rank gives, and returns what brings it to the others: work submitted in between goes on
+ * while ranks meet. All ranks finish what they started in the same order.
+ */
+function startGather(device: Device, exchange: Gathering, all: readonly Gathered[]): () => Promise<void> {
+  if (!exchange.remote) return async () => {};
+  const total = all.reduce((sum, { bytes }) => sum + bytes, 0);
+  const turn = (from: number): Gathered[] => between(all, from, from + exchange.room);
+  const first = readGiven(device, turn(0));
+  first.catch(() => {}); // is thrown where it is awaited
+  return async () => {
+    for (let from = 0; from < total; from += exchange.room) {
+      const gathered = turn(from);
+      await exchangeGiven(
+        device,
+        exchange,
+        gathered,
+        await (from === 0 ? first : readGiven(device, gathered)),
+      );
+    }
+  };
+}
+
+function readGiven(device: Device, all: readonly Gathered[]): Promise<Uint8Array<ArrayBuffer>[]> {
   const given = all.filter(({ own }) => own);
-  const read = await device.read(given.map(({ buffer, ...range }) => ({ ...range, buffer: buffer! })));
+  return device.read(given.map(({ buffer, ...range }) => ({ ...range, buffer: buffer! })));
+}
+
+async function exchangeGiven(
+  device: Device,
+  exchange: Gathering,
+  all: readonly Gathered[],
+  read: Uint8Array<ArrayBuffer>[],
+): Promise<void> {
   const parts = all.map(({ own, bytes }): GatherPart => {
     return { own: own ? read.shift()! : NOTHING, offset: 0, bytes };
   });
@@ -56,13 +84,16 @@ interface Own {
   readonly set: number;
 }
 
-/** Makes the pieces of all leaves of some sequences known on every rank that works on some of each: consecutive ones. */
-export function gatherLeaves(
+/**
+ * Makes the pieces of all leaves of some sequences known on every rank that works on some of each: consecutive ones. What
+ * is returned finishes it: see `startGather`.
+ */
+export function startGatherLeaves(
   { device, buffers }: { readonly device: Device; readonly buffers: ProgramBuffers },
   gathered: readonly Combine[],
   sequences: readonly Own[],
   exchange: Gathering,
-): Promise<void> {
+): () => Promise<void> {
   const pieces = sequences.flatMap(({ leaves, set }) =>
     gathered.flatMap(({ slot, bytesPerLeaf, parts: [from, to] }) => {
       const buffer = buffers.of(slot, set);
@@ -74,7 +105,7 @@ export function gatherLeaves(
       return [piece(0, first, false), piece(first, end, true), piece(end, to - from, false)];
     }),
   );
-  return gather(device, exchange, pieces);
+  return startGather(device, exchange, pieces);
 }
 
 /** Brings what a stage or rank of the update has computed to the others that read it; `own` is this one's. */

@@ -3,7 +3,7 @@ import { ProgramBuffers } from './buffers.ts';
 import { type Device, TRANSFER_BYTES } from './device.ts';
 import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
 import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
-import { type Gathered, gather, gatherLeaves, handOver } from './gathered.ts';
+import { type Gathered, gather, handOver, startGatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
@@ -203,7 +203,7 @@ export class StageExecutor {
       if (this.parts === undefined) continue; // leaves of whole sequences only meet after the last
       const { combine } = prepared.segment;
       const own = { leaves: this.parts, set };
-      await gatherLeaves(this.memory, combine, [own], exchange.stage.round(microbatch));
+      await startGatherLeaves(this.memory, combine, [own], exchange.stage.round(microbatch))();
     }
     const sends: (() => Promise<void>)[] = [];
     for (const link of this.links(kind, 'from')) sends.push(await this.startSend(link, microbatch, exchange));
