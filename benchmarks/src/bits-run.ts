@@ -8,17 +8,17 @@ import {
   hostTensors,
   loadCheckpoint,
   openMesh,
-  type StagesOptions,
   saveCheckpoint,
 } from '@cohesin/distributed';
 import { batchOf, inputsOf, SMALL_MODELS } from './bits-models.ts';
 
 /** Where and how a model is trained. */
-export interface Layout {
+export interface Layout
+  extends Pick<
+    DistributeOptions,
+    'pipeline' | 'recompute' | 'replicas' | 'sequencesOnDevice' | 'shardOptimizer'
+  > {
   readonly devices: number;
-  readonly replicas?: number;
-  readonly pipeline?: StagesOptions;
-  readonly recompute?: readonly string[];
 }
 
 export interface Cell extends Layout {
@@ -44,17 +44,15 @@ const cell = JSON.parse(process.argv[2]!) as Cell;
 console.log(JSON.stringify(await run(cell)));
 
 async function run({ devices, batch, parts, steps, dir, saveAt, ...rest }: Cell): Promise<Trained> {
-  const model = SMALL_MODELS.find(({ name }) => name === rest.model)!;
-  const { replicas, pipeline, recompute } = rest;
+  const { model: named, ...layout } = rest;
+  const model = SMALL_MODELS.find(({ name }) => name === named)!;
   const mesh = await openMesh({ devices, shareDevices: true });
   const options: DistributeOptions = {
     mesh,
     inputs: inputsOf(model, batch),
     seed: 7,
     ...(parts > 1 ? { leavesPerSequence: parts } : { leaves: batch }),
-    ...(replicas === undefined ? {} : { replicas }),
-    ...(pipeline === undefined ? {} : { pipeline }),
-    ...(recompute === undefined ? {} : { recompute }),
+    ...layout,
   };
   const step = await distribute(model.step(), options);
   const { bitsId } = step.program;

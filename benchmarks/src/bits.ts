@@ -121,18 +121,20 @@ function onStages(pipeline: StagesOptions, rest: Omit<Layout, 'devices' | 'pipel
 
 const SCHEDULES = ['gpipe', '1f1b', 'zero-bubble'] as const;
 const RECOMPUTE = { recompute: ['*'] };
+const SHARDED = { shardOptimizer: true };
 
 /** Leaves of whole sequences. */
 function wholePlacements({ two, three }: SmallModel): Placement[] {
   return [
     ...[1, 2, 3, 4, 8].map((devices) => placement(ranks(devices), { devices })),
     placement('3 devices, recompute', { devices: 3, ...RECOMPUTE }),
+    placement('3 devices, optimizer sharded', { devices: 3, ...SHARDED }),
     staged('stages 1 + 1, gpipe', { stages: two, schedule: 'gpipe' }),
     staged('stages 1 + 1 + 1, 1f1b, recompute', { stages: three, schedule: '1f1b' }, RECOMPUTE),
     staged('stages 3 + 1, zero-bubble', { stages: two, devices: [3, 1], schedule: 'zero-bubble' }),
     placement(
-      'killed on 2 devices, resumed in stages 2 + 1',
-      { devices: 2 },
+      'killed on 2 devices, optimizer sharded, resumed in stages 2 + 1',
+      { devices: 2, ...SHARDED },
       onStages({ stages: two, devices: [2, 1] }),
     ),
   ];
@@ -149,6 +151,13 @@ function partPlacements({ two, three }: SmallModel): Placement[] {
       placement(`${devices} devices, ${replicas} replicas`, { devices: devices!, replicas: replicas! }),
     ),
     placement('4 devices, 2 replicas, recompute', { devices: 4, replicas: 2, ...RECOMPUTE }),
+    placement('2 devices, 4 side by side', { devices: 2, replicas: 1, sequencesOnDevice: 4 }),
+    placement('6 devices, 3 replicas, 2 side by side, optimizer sharded', {
+      devices: 6,
+      replicas: 3,
+      sequencesOnDevice: 2,
+      ...SHARDED,
+    }),
     staged(
       'stages 2 + 1, zero-bubble, recompute',
       { stages: two, devices: [2, 1], schedule: 'zero-bubble' },
