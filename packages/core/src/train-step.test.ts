@@ -108,6 +108,15 @@ test('a pattern of frozen parameters that fits none lists what there is', () => 
   );
 });
 
+test('a model that is a plain function is refused unless it names the layer to train', () => {
+  const head = linear({ inputs: 3, outputs: 2 });
+  const plain = { model: (x: Tensor) => head(x), loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) };
+  expect(() => trainStep(plain)).toThrow(/the model is a plain function; pass the layer .* as 'trained'/);
+  expect(() => predictStep(plain)).toThrow(/the model is a plain function/);
+  const { program } = build(trainStep({ ...plain, trained: head }), { inputs: { x: [4, 3], y: [4, 2] } });
+  expect(program.outputs.map(({ name }) => name)).toEqual(['loss']);
+});
+
 test('a prediction that is a record has its own names', () => {
   const { program } = build(predictStep(options([])), { inputs: INPUTS });
   expect(program.outputs.map(({ name }) => name)).toEqual(['left', 'right']);

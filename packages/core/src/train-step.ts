@@ -47,7 +47,7 @@ export function trainStep<In = Tensor, Out = Tensor, Target = Tensor>(
 ): Traceable {
   const { model, loss, optimizer, frozen, batchNorm = { group: 'sequence', sequences: 1 } } = options;
   const prepare = options.prepare ?? (sameNames as Prepare<In, Target>);
-  const layer = options.trained ?? (model as unknown as AnyLayer);
+  const layer = trainedLayer(options);
   const kept = new Set((frozen ?? []).flatMap((pattern) => matching(layer, pattern)));
   const trained = [...parameters(layer).values()].filter(
     (parameter) => parameter.trainable && !kept.has(parameter),
@@ -75,12 +75,20 @@ export function predictStep<In = Tensor, Out extends Tensor | Inputs = Tensor, T
 ): Traceable {
   const { model } = options;
   const prepare = options.prepare ?? (sameNames as Prepare<In, Target>);
-  parameters(options.trained ?? (model as unknown as AnyLayer)); // names them
+  parameters(trainedLayer(options)); // names them
   return (inputs) => {
     const prediction = withScope({ training: false }, () => model(prepare(inputs).x));
     return prediction instanceof Tensor ? { prediction } : prediction;
   };
 }
+
+function trainedLayer({ model, trained }: { readonly model: object; readonly trained?: AnyLayer }): AnyLayer {
+  if (trained !== undefined) return trained;
+  if (isLayer(model)) return model;
+  throw new Error("the model is a plain function; pass the layer that holds its parameters as 'trained'");
+}
+
+const isLayer = (model: object): model is AnyLayer => 'parts' in model;
 
 type Prepare<In, Target> = (inputs: Inputs) => Example<In, Target>;
 
