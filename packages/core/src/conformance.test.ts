@@ -79,9 +79,9 @@ describe.each(declaredOps().map(({ name }) => name))('%s', (name) => {
   if (op.samples === undefined) {
     it('needs no samples', () => {
       expect(
-        WITHOUT_SAMPLES[name],
+        Object.keys(WITHOUT_SAMPLES),
         `op '${name}' has no samples; add some, or say here why not`,
-      ).toBeDefined();
+      ).toContain(name);
     });
     return;
   }

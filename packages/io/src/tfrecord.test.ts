@@ -155,7 +155,7 @@ describe('TFRecord files', () => {
     const blockHeader = new Uint8Array(deflateSync(framed(items), { level: 1 }));
     blockHeader.fill(0xff, Math.floor(blockHeader.length * 0.6), Math.floor(blockHeader.length * 0.6) + 3000);
     const part = await readBytes(blockHeader);
-    expect(part.fault).toBeDefined();
+    expect(part.fault).toMatchObject({ kind: 'data-crc', goodRecordsBefore: part.read.length });
     expect(part.read.length).toBeGreaterThan(20);
     expect(part.read).toEqual(items.slice(0, part.read.length));
   });
