@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { compile, Device, type HostTensor, oneHot, predictStep, readSafetensors } from '@cohesin/core';
+import { compile, Device, oneHot, predictStep, readSafetensors } from '@cohesin/core';
 import { f16ToF32, openDataset } from '@cohesin/io';
 import { foldSums, kerasWeights, loadWeights, modelFromParams, pearson, sequenceSums } from '@cohesin/models';
 import { describe, expect, it } from 'vitest';
@@ -42,7 +42,7 @@ describe.skipIf(!present)(
       step.state.write(await loadWeights(model, join(REAL, 'model.h5')));
       const { prediction } = await step({ codes: record!.sequence });
       await device.close();
-      const expected = firstOf(tensors.get('eval_output/pred')!);
+      const expected = firstOf(tensors.get('eval_output/pred')!.data as Float32Array);
       const largest = expected.reduce((most, value) => Math.max(most, value), 0);
       const error = expected.reduce(
         (most, value, i) => Math.max(most, Math.abs(value - Number(prediction!.data[i]))),
@@ -51,7 +51,7 @@ describe.skipIf(!present)(
       expect(prediction!.data.length).toBe(expected.length);
       expect(error / largest).toBeLessThan(5e-5);
 
-      const target = f16ToF32(firstOf(tensors.get('input/target')!) as unknown as Uint16Array);
+      const target = f16ToF32(firstOf(tensors.get('input/target')!.data as Uint16Array));
       const r = (values: Float32Array): number =>
         pearson(foldSums([sequenceSums(values, target, { tracks: 74 })])).mean;
       expect(Math.abs(r(prediction!.data as Float32Array) - r(Float32Array.from(expected)))).toBeLessThan(
@@ -67,6 +67,6 @@ async function first(dataset: Awaited<ReturnType<typeof openDataset>>) {
 }
 
 /** The values of the first of two sequences. */
-function firstOf({ data }: HostTensor): Float32Array {
-  return (data as Float32Array).subarray(0, data.length / 2);
+function firstOf<Values extends Float32Array | Uint16Array>(values: Values): Values {
+  return values.subarray(0, values.length / 2) as Values;
 }

@@ -176,16 +176,16 @@ function train(name: keyof typeof MODELS, args: readonly string[]): Trained {
   return { best: join(out, 'best'), minutes: minutesOf(events) };
 }
 
-interface Evaluated {
+type Evaluated = {
   readonly loss: number;
   readonly tracks: readonly { readonly jsd: number; readonly pearson: number }[];
   readonly counts: readonly Pick<Row, 'countPearson' | 'countSpearman' | 'countMse'>[];
-}
+};
 
 function evaluate(name: string, checkpoint: string, data: string, more: readonly string[] = []): Row {
   const log = `${checkpoint}${more.join('')}-test.log`;
   const [event] = cohesin(['evaluate', '--checkpoint', checkpoint, '--data', data, ...more], log);
-  return rowOf(name, event as unknown as Evaluated);
+  return rowOf(name, event as Evaluated);
 }
 
 function rowOf(name: string, { loss, tracks, counts }: Evaluated): Row {

@@ -10,7 +10,6 @@ import {
   renameSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { DeviceInfo } from '@cohesin/core';
 import { type Environment, environment, ROOT } from './report.ts';
 
 /** A line of `--json`. */
@@ -57,7 +56,7 @@ export const minutesOf = (events: readonly Event[]): number =>
 /** The machine, as `cohesin devices` has it. */
 export function commandEnvironment(log: string): Environment {
   const [info] = cohesin(['devices'], log);
-  return environment(info as unknown as DeviceInfo);
+  return environment({ device: String(info!.device), description: String(info!.description) });
 }
 
 const TICKS_PER_SECOND = 100; // USER_HZ of Linux

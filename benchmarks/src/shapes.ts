@@ -25,11 +25,14 @@ export interface ShapeCase {
   forward(operands: Readonly<Record<string, Tensor>>): Tensor;
 }
 
-type Shapes = Readonly<Record<string, readonly number[]>>;
-
-function shapeCase(name: string, shapes: Shapes, flops: number, forward: ShapeCase['forward']): ShapeCase {
+function shapeCase<Name extends string>(
+  name: string,
+  shapes: Readonly<Record<Name, readonly number[]>>,
+  flops: number,
+  forward: (operands: Readonly<Record<Name, Tensor>>) => Tensor,
+): ShapeCase {
   const operands = Object.fromEntries(
-    Object.entries(shapes).map(([key, shape], i) => [
+    Object.entries<readonly number[]>(shapes).map(([key, shape], i) => [
       key,
       parameter(shape, { name: `${name}.${key}`, init: () => det(elementCount(shape), i + 1, 0.5) }),
     ]),
@@ -90,7 +93,7 @@ function attention(length: number): ShapeCase {
       positionBias: [HEADS, KEY],
     },
     2 * HEADS * length * length * (2 * KEY + VALUE),
-    (operands) => relativeAttention(operands as unknown as Parameters<typeof relativeAttention>[0]),
+    (operands) => relativeAttention(operands),
   );
 }
 

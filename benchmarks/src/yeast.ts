@@ -97,7 +97,7 @@ function trained(seed: number): Network {
 }
 
 function report(plan: Event, tuned: readonly Tuned[], networks: readonly Network[]): string {
-  const { records } = plan as unknown as { readonly records: Readonly<Record<string, number>> };
+  const records = plan.records as Readonly<Record<string, number>>;
   const row = (name: string, values: readonly number[]): string[] => [
     name,
     ...[...values, mean(values)].map((value) => value.toFixed(4)),

@@ -356,9 +356,10 @@ export async function openGpu(): Promise<OpenGpu> {
       'no GPU adapter answered. Install a GPU driver, or a software one: Mesa ≥ 25.0.7 (Debian: apt-get install mesa-vulkan-drivers; Debian 12 needs it from bookworm-backports)',
     );
   }
+  const limits: Readonly<Partial<Record<(typeof RAISED_LIMITS)[number], number>>> = adapter.limits;
   const requiredLimits = Object.fromEntries(
     RAISED_LIMITS.flatMap((name) => {
-      const limit = (adapter.limits as unknown as Record<string, number | undefined>)[name];
+      const limit = limits[name];
       return limit === undefined ? [] : [[name, limit] as const];
     }),
   );

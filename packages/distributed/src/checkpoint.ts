@@ -197,24 +197,28 @@ function isCheckpoint(path: string): Promise<boolean> {
   );
 }
 
-async function readManifest(dir: string): Promise<CheckpointInfo & { stateHash: string }> {
+type Manifest = CheckpointInfo & { readonly stateHash: string };
+
+async function readManifest(dir: string): Promise<Manifest> {
   const path = join(dir, MANIFEST);
   const bytes = await readFile(path).catch((cause: unknown) => {
     throw explain(path, cause);
   });
-  const { format, packed, sha256: expected } = unpackObject(bytes, path);
+  const { format, packed, sha256: expected } = unpackObject<Packed>(bytes, path);
   if (format !== FORMAT && typeof format === 'string' && format.startsWith('cohesin checkpoint'))
     throw new Error(
       `${path}: the format is '${format}' but this version reads '${FORMAT}'; resume with the version of cohesin that wrote it`,
     );
   if (!(packed instanceof Uint8Array) || sha256(packed) !== expected)
     throw new Error(`${path}: damaged, its hash is another; use an older checkpoint`);
-  return unpackObject(packed, path) as unknown as CheckpointInfo & { stateHash: string };
+  return unpackObject<Manifest>(packed, path);
 }
 
-function unpackObject(bytes: Uint8Array, path: string): Readonly<Record<string, unknown>> {
+type Packed = Readonly<Record<'format' | 'packed' | 'sha256', unknown>>;
+
+function unpackObject<Content extends object>(bytes: Uint8Array, path: string): Content {
   try {
-    return Object(unpackValue(bytes)) as Readonly<Record<string, unknown>>;
+    return Object(unpackValue(bytes)) as Content;
   } catch (cause) {
     throw new Error(`${path}: damaged; use an older checkpoint`, { cause });
   }

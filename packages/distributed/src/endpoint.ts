@@ -1,4 +1,4 @@
-import type { MessagePort, Worker } from 'node:worker_threads';
+import type { MessagePort, TransferListItem, Worker } from 'node:worker_threads';
 import type { Endpoint } from 'comlink';
 
 type Listener = (event: { data: unknown }) => void;
@@ -10,7 +10,8 @@ type Listener = (event: { data: unknown }) => void;
 export function threadEndpoint(port: Worker | MessagePort): Endpoint {
   const wrapped = new Map<unknown, (data: unknown) => void>();
   return {
-    postMessage: (message: unknown, transfer?: unknown[]) => port.postMessage(message, transfer as never),
+    postMessage: (message: unknown, transfer?: unknown[]) =>
+      port.postMessage(message, transfer as TransferListItem[] | undefined),
     addEventListener: (_type: string, listener: unknown) => {
       const onMessage = (data: unknown): void =>
         typeof listener === 'function'

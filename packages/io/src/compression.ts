@@ -137,7 +137,7 @@ class Inflater {
 
   constructor(compression: 'zlib' | 'gzip') {
     this.#stream = compression === 'zlib' ? createInflate() : createGunzip();
-    const { _handle, _writeState } = this.#stream as unknown as {
+    const { _handle, _writeState } = this.#stream as (Inflate | Gunzip) & {
       readonly _handle?: ZlibBinding;
       readonly _writeState?: Uint32Array;
     };

@@ -109,7 +109,7 @@ const augmentOp = defineOp()({
     return Float64Array.from({ length: codes.data.length * NUCLEOTIDES }, (_, i) => {
       const b = Math.floor(i / (length * NUCLEOTIDES));
       const row = Math.floor(i / NUCLEOTIDES) % length;
-      const [reverse, shift] = augment.data.subarray(2 * b, 2 * b + 2) as unknown as [number, number];
+      const [reverse, shift] = [augment.data[2 * b]!, augment.data[2 * b + 1]!];
       const source = (reverse === 0 ? row : length - 1 - row) - shift;
       const column = reverse === 0 ? i % NUCLEOTIDES : NUCLEOTIDES - 1 - (i % NUCLEOTIDES);
       return source >= 0 && source < length && codes.data[b * length + source] === column ? 1 : 0;

@@ -60,7 +60,7 @@ export function physicalDevices(): PhysicalDevice[] {
   const made = new BigUint64Array(1);
   const code = vulkan.createInstance(addressOf(create), 0, addressOf(made));
   if (code !== 0) throw new Error(`the Vulkan loader could not start (vkCreateInstance: ${code})`);
-  const [instance] = made as unknown as [bigint];
+  const instance = made[0]!;
   try {
     const count = new Uint32Array(1);
     vulkan.enumerate(instance, addressOf(count), 0);

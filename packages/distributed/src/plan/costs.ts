@@ -43,14 +43,15 @@ export function readCosts(json: unknown, where: string): Costs {
     link: ['latencyMs', 'gigabytes'],
     sum: ['gigabytes'],
   };
-  const costs = json as Costs;
+  const parts = Object(json) as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>;
   for (const [part, names] of Object.entries(fields)) {
     for (const name of names) {
-      const value = (costs as unknown as Record<string, Record<string, unknown> | undefined>)[part]?.[name];
+      const value = parts[part]?.[name];
       if (!(typeof value === 'number' && value > 0))
         throw new Error(`${where}: ${part}.${name} is ${JSON.stringify(value)}; it must be a number above 0`);
     }
   }
+  const costs = json as Costs;
   if (typeof costs.link.overlap !== 'boolean')
     throw new Error(
       `${where}: link.overlap is ${JSON.stringify(costs.link.overlap)}; it must be true or false`,
