@@ -1,19 +1,16 @@
-import { add } from '../ops/arithmetic.ts';
 import * as ops from '../ops/conv1d.ts';
 import { standardizeWeight } from '../ops/standardize.ts';
 import { type Initializer, parameter } from '../parameter.ts';
 import type { Tensor } from '../tensor.ts';
+import { type BiasOptions, biased } from './bias.ts';
 import { heNormal, ones, zeros } from './init.ts';
 import { type Layer, layer } from './layer.ts';
 
-export interface Conv1dLayerOptions extends ops.Conv1dOptions {
+export interface Conv1dLayerOptions extends ops.Conv1dOptions, BiasOptions {
   readonly inputs: number;
-  readonly outputs: number;
   /** Window in rows. */
   readonly size: number;
-  readonly bias?: boolean;
   readonly init?: Initializer;
-  readonly biasInit?: Initializer;
 }
 
 /**
@@ -30,11 +27,7 @@ export function conv1d({
   ...window
 }: Conv1dLayerOptions): Layer {
   const weight = parameter([size, inputs / (window.groups ?? 1), outputs], { init });
-  const shift = bias ? parameter([outputs], { init: biasInit }) : undefined;
-  return layer({ weight, bias: shift }, (x: Tensor) => {
-    const y = ops.conv1d(x, weight, window);
-    return shift === undefined ? y : add(y, shift);
-  });
+  return biased({ weight }, { outputs, bias, biasInit }, (x) => ops.conv1d(x, weight, window));
 }
 
 export interface SeparableConv1dLayerOptions
@@ -73,9 +66,7 @@ export function standardizedConv1d({
 }: Omit<Conv1dLayerOptions, 'groups'>): Layer {
   const weight = parameter([size, inputs, outputs], { init });
   const scale = parameter([outputs], { init: ones });
-  const shift = bias ? parameter([outputs], { init: biasInit }) : undefined;
-  return layer({ weight, scale, bias: shift }, (x: Tensor) => {
-    const y = ops.conv1d(x, standardizeWeight(weight, scale), window);
-    return shift === undefined ? y : add(y, shift);
-  });
+  return biased({ weight, scale }, { outputs, bias, biasInit }, (x) =>
+    ops.conv1d(x, standardizeWeight(weight, scale), window),
+  );
 }

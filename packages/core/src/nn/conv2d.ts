@@ -1,18 +1,14 @@
-import { add } from '../ops/arithmetic.ts';
 import * as ops from '../ops/conv2d.ts';
 import { type Initializer, parameter } from '../parameter.ts';
-import type { Tensor } from '../tensor.ts';
+import { type BiasOptions, biased } from './bias.ts';
 import { heNormal, zeros } from './init.ts';
-import { type Layer, layer } from './layer.ts';
+import type { Layer } from './layer.ts';
 
-export interface Conv2dLayerOptions extends ops.Conv2dOptions {
+export interface Conv2dLayerOptions extends ops.Conv2dOptions, BiasOptions {
   readonly inputs: number;
-  readonly outputs: number;
   /** Window in rows and in columns. */
   readonly size: number;
-  readonly bias?: boolean;
   readonly init?: Initializer;
-  readonly biasInit?: Initializer;
 }
 
 /**
@@ -29,9 +25,5 @@ export function conv2d({
   ...window
 }: Conv2dLayerOptions): Layer {
   const weight = parameter([size, size, inputs, outputs], { init });
-  const shift = bias ? parameter([outputs], { init: biasInit }) : undefined;
-  return layer({ weight, bias: shift }, (x: Tensor) => {
-    const y = ops.conv2d(x, weight, window);
-    return shift === undefined ? y : add(y, shift);
-  });
+  return biased({ weight }, { outputs, bias, biasInit }, (x) => ops.conv2d(x, weight, window));
 }
