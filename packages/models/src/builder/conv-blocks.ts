@@ -4,7 +4,7 @@ import { type ConvOptions, convolution, convolved, pooling, readConv } from './c
 import type { Fields } from './fields.ts';
 import { type Block, chain, checkResidual, type Flow, readDropout, scaleLayer, through } from './flow.ts';
 import { makeNac } from './nac-blocks.ts';
-import { dilationRates, readTowerFilters } from './rounding.ts';
+import { readDilationRates, readTowerFilters } from './rounding.ts';
 import {
   ACTIVATION_NAMES,
   type ActivationName,
@@ -92,11 +92,7 @@ export function convTower(options: Fields, shared: Shared, input: Flow): Block {
  * The last batch norm of each branch starts with scale 0, so that the tower starts as the identity.
  */
 export function dilatedResidual(options: Fields, shared: Shared, input: Flow): Block {
-  const rates = dilationRates({
-    multiplier: options.number('rate_mult', 2),
-    repeat: options.integer('repeat', 1),
-    round: options.flag('round', false),
-  });
+  const rates = readDilationRates(options, options.flag('round', false));
   const own = blockShared(options, shared);
   const plain = {
     where: options.where,
@@ -131,10 +127,7 @@ export function dilatedResidual(options: Fields, shared: Shared, input: Flow): B
 
 /** `dilated_dense`: repeated x ← [x, conv_block(x)] side by side, the dilation growing: Basenji1's. */
 export function dilatedDense(options: Fields, shared: Shared, input: Flow): Block {
-  const rates = dilationRates({
-    multiplier: options.number('rate_mult', 2),
-    repeat: options.integer('repeat', 1),
-  });
+  const rates = readDilationRates(options);
   const size = options.integer('kernel_size', 3);
   const filters = options.integer('filters');
   options.skip('dropout'); // upstream takes it and does not use it

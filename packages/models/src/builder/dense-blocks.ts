@@ -17,12 +17,7 @@ import {
  * rows after each other, position by position.
  */
 export function denseBlock(options: Fields, shared: Shared, input: Flow): Block {
-  const own = blockShared(options, shared);
-  const flat = flattened(options, input);
-  const units = options.integer('units', input.channels);
-  const residual = options.flag('residual', false);
-  if (residual) checkResidual(options.where, input, { length: flat.output.length, channels: units });
-  const gamma = options.choice('norm_gamma', ['ones', 'zeros'], residual ? 'zeros' : 'ones');
+  const { own, flat, units, residual, gamma } = readDense(options, shared, input);
   const norm = normalization(units, own, { gamma });
   const parts = {
     dense: linear(flat.output.channels, units, { ...own, bias: own.norm === undefined }),
@@ -42,12 +37,7 @@ export function denseBlock(options: Fields, shared: Shared, input: Flow): Block 
  * `dense_nac`: norm, activation, linear with bias, dropout, the input again if residual; shapes as `denseBlock`.
  */
 export function denseNac(options: Fields, shared: Shared, input: Flow): Block {
-  const own = blockShared(options, shared);
-  const flat = flattened(options, input);
-  const units = options.integer('units', input.channels);
-  const residual = options.flag('residual', false);
-  if (residual) checkResidual(options.where, input, { length: flat.output.length, channels: units });
-  const gamma = options.choice('norm_gamma', ['ones', 'zeros'], residual ? 'zeros' : 'ones');
+  const { own, flat, units, residual, gamma } = readDense(options, shared, input);
   const norm = normalization(input.channels, own, { gamma });
   const parts = {
     ...norm.parts,
@@ -60,6 +50,17 @@ export function denseNac(options: Fields, shared: Shared, input: Flow): Block {
     return residual ? add(x, y) : y;
   });
   return { layer, output: { ...flat.output, channels: units } };
+}
+
+/** What both take. */
+function readDense(options: Fields, shared: Shared, input: Flow) {
+  const own = blockShared(options, shared);
+  const flat = flattened(options, input);
+  const units = options.integer('units', input.channels);
+  const residual = options.flag('residual', false);
+  if (residual) checkResidual(options.where, input, { length: flat.output.length, channels: units });
+  const gamma = options.choice('norm_gamma', ['ones', 'zeros'], residual ? 'zeros' : 'ones');
+  return { own, flat, units, residual, gamma };
 }
 
 /**

@@ -13,7 +13,7 @@ import {
 } from '@cohesin/core';
 import type { Fields } from './fields.ts';
 import { type Block, chain, type Flow, readCount, readDropout, through } from './flow.ts';
-import { dilationRates } from './rounding.ts';
+import { readDilationRates } from './rounding.ts';
 import { activationOf, blockShared, normalization, regularized, type Shared } from './shared.ts';
 
 /** `one_to_two`: a sequence of bins as a map of pairs: [batch, length, channels] → [batch, length, length, channels]. */
@@ -75,10 +75,7 @@ export function convBlock2d(options: Fields, shared: Shared, input: Flow): Block
  * symmetric each time unless told otherwise.
  */
 export function dilatedResidual2d(options: Fields, shared: Shared, input: Flow): Block {
-  const rates = dilationRates({
-    multiplier: options.number('rate_mult', 2),
-    repeat: options.integer('repeat', 1),
-  });
+  const rates = readDilationRates(options);
   const each = { ...readMapConv(options, shared), pool: 1, symmetric: false };
   const filters = options.integer('filters');
   const size = options.integer('kernel_size', 3);

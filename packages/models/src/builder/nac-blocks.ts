@@ -3,7 +3,7 @@ import { add, nn, type Tensor } from '@cohesin/core';
 import { type ConvOptions, convolution, convolved, pooling, readConv, readPool } from './convolution.ts';
 import type { Fields } from './fields.ts';
 import { type Block, chain, checkResidual, type Flow, readDropout, scaleLayer, through } from './flow.ts';
-import { dilationRates, readTowerFilters } from './rounding.ts';
+import { readDilationRates, readTowerFilters } from './rounding.ts';
 import { activationOf, normalization, type Shared } from './shared.ts';
 import { kept } from './skips.ts';
 
@@ -55,10 +55,7 @@ export function resTower(options: Fields, shared: Shared, input: Flow): Block {
 
 /** `dilated_residual_nac`: repeated x ← x + pointwise(dilated(x)), both `conv_nac`s, the dilation growing. */
 export function dilatedResidualNac(options: Fields, shared: Shared, input: Flow): Block {
-  const rates = dilationRates({
-    multiplier: options.number('rate_mult', 2),
-    repeat: options.integer('repeat', 1),
-  });
+  const rates = readDilationRates(options);
   const size = options.integer('kernel_size', 3);
   const filters = options.integer('filters');
   const dropout = readDropout(options);

@@ -51,6 +51,15 @@ export interface DilationOptions {
   readonly round?: boolean;
 }
 
+/** The dilations that a tower's options come to. */
+export function readDilationRates(options: Fields, round = false): number[] {
+  return dilationRates({
+    multiplier: options.number('rate_mult', 2),
+    repeat: options.integer('repeat', 1),
+    round,
+  });
+}
+
 /** Dilations in rows of the blocks of a dilated residual tower. */
 export function dilationRates({ multiplier, repeat, round = false }: DilationOptions): number[] {
   let rate = 1;
