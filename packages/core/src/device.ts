@@ -53,6 +53,9 @@ const BINDING_TYPES: Readonly<Record<BindingAccess, GPUBufferBindingType>> = {
 /** Bytes moved between host and device at a time. */
 export const TRANSFER_BYTES: number = 2 ** 26;
 
+/** Bytes of shared memory uploaded at a time: a copy of so many stays in a processor's cache. */
+const SHARED_BYTES = 2 ** 18;
+
 /** A range of a buffer. */
 export interface BufferRange {
   readonly buffer: GPUBuffer;
@@ -78,6 +81,8 @@ export class Device {
   private readonly pipelines = new Map<string, Promise<GPUComputePipeline>>();
   private readonly layouts = new Map<string, { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
   private readonly staging = new Map<number, GPUBuffer[]>();
+  /** What goes from shared memory, which Dawn cannot read, to the device. */
+  private readonly upload = new Uint8Array(SHARED_BYTES);
   private readonly errors: string[] = [];
   private bytes = 0;
   private lost: string | undefined;
@@ -173,11 +178,26 @@ export class Device {
     this.check('submitting');
   }
 
-  /** Uploads bytes that are not shared memory, a piece at a time: Dawn keeps a copy until the device has them. */
-  write(buffer: GPUBuffer, offset: number, bytes: Uint8Array<ArrayBuffer>): void {
+  /** Uploads bytes, a piece at a time: Dawn keeps a copy until the device has them. What lacks to a multiple of 4 is 0. */
+  write(buffer: GPUBuffer, offset: number, bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; at += TRANSFER_BYTES) {
-      this.gpu.queue.writeBuffer(buffer, offset + at, bytes.subarray(at, at + TRANSFER_BYTES));
+      this.writeAtOnce(buffer, offset + at, bytes.subarray(at, at + TRANSFER_BYTES));
       if (at > 0) this.gpu.queue.submit([]);
+    }
+  }
+
+  private writeAtOnce(buffer: GPUBuffer, offset: number, bytes: Uint8Array): void {
+    const { queue } = this.gpu;
+    if (isPrivate(bytes) && bytes.length % 4 === 0) {
+      queue.writeBuffer(buffer, offset, bytes);
+      return;
+    }
+    for (let at = 0; at < bytes.length; at += SHARED_BYTES) {
+      const piece = bytes.subarray(at, at + SHARED_BYTES);
+      const size = Math.ceil(piece.length / 4) * 4;
+      this.upload.set(piece);
+      this.upload.fill(0, piece.length, size);
+      queue.writeBuffer(buffer, offset + at, this.upload, 0, size);
     }
   }
 
@@ -337,6 +357,9 @@ export class Device {
     this.staging.set(buffer.size, free);
   }
 }
+
+const isPrivate = (bytes: Uint8Array): bytes is Uint8Array<ArrayBuffer> =>
+  bytes.buffer instanceof ArrayBuffer;
 
 /** Dawn's own objects. It crashes when the instance is collected before its devices. */
 interface OpenGpu {

@@ -47,9 +47,9 @@ export const alone: Exchange = {
   give: async () => undefined,
 };
 
-/** A piece of what one stage hands to another. */
+/** A piece of what one stage hands to another, and the memory it goes through, which may be shared. */
 export interface Parcel extends LinkPiece {
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly memory: Uint8Array;
 }
 
 /** How a rank of a pipeline reaches the others. */
@@ -60,11 +60,12 @@ export interface PipelineExchange {
   readonly all: Gathering;
   /** Whether `receive` would not have to wait. */
   arrived(link: Link, microbatch: number): boolean;
-  /** Waits for what another stage computed for a microbatch and this rank needs. */
-  receive(link: Link, microbatch: number): Promise<readonly Parcel[]>;
-  /** What of a link's tensors this rank hands on. */
-  given(link: Link, microbatch: number): readonly LinkPiece[];
-  send(link: Link, microbatch: number, parcels: readonly Parcel[]): Promise<void>;
+  /** Waits for what another stage computed for a microbatch and this rank needs; `take` copies a piece of it. */
+  receive(link: Link, microbatch: number, take: (parcel: Parcel) => void): Promise<void>;
+  /** Where to put what this rank hands on; waits until what was there is taken. */
+  outgoing(link: Link, microbatch: number): readonly Parcel[];
+  /** Says that it is there. */
+  send(link: Link, microbatch: number): void;
   /** Says what the rank does now, for those who wait for it; waits for the device where times are kept. */
   enter(action: ActionKind, microbatch: number): void | Promise<void>;
 }

@@ -41,9 +41,7 @@ export function uploadShare(
     const values = inputs[name]!;
     const rows = values.length / (program.leaves / program.leavesPerSequence);
     const own = values.subarray(share * rows, (share + 1) * rows) as Uint8Array;
-    const bytes = new Uint8Array(Math.ceil(own.byteLength / 4) * 4); // not shared memory
-    bytes.set(new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
-    device.write(buffers.of(slot, set), 0, bytes);
+    device.write(buffers.of(slot, set), 0, new Uint8Array(own.buffer, own.byteOffset, own.byteLength));
   }
 }
 

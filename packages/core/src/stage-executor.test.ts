@@ -45,6 +45,7 @@ const INPUTS = { x: values(LEAVES * LENGTH * 4, 1), y: values((LEAVES * LENGTH *
 const FRAME = { seed: 5, step: 0, sequence: 0, scalars: optimizer.scalars(optimizer.counters()) };
 
 interface Message {
+  readonly parcels: Parcel[];
   readonly promise: Promise<readonly Parcel[]>;
   readonly resolve: (parcels: readonly Parcel[]) => void;
 }
@@ -54,7 +55,7 @@ function newMessage(): Message {
   const promise = new Promise<readonly Parcel[]>((done) => {
     resolve = done;
   });
-  return { promise, resolve };
+  return { parcels: [], promise, resolve };
 }
 
 /** Stages of one process: messages wait in a map, gathers for everyone. */
@@ -77,14 +78,19 @@ class Together {
         }),
     },
     arrived: () => false,
-    receive: ({ from, to }, microbatch) => this.message(`${from} ${to} ${microbatch}`).promise,
-    given: ({ tensors }) =>
-      tensors.flatMap(({ parts: [from, to] = [0, 1], parts }, tensor) =>
-        Array.from({ length: to - from }, (_, i) => ({ tensor, part: parts && from + i })),
-      ),
-    send: async ({ from, to }, microbatch, parcels) => {
-      const copies = parcels.map(({ bytes, ...piece }) => ({ ...piece, bytes: bytes.slice() }));
-      this.message(`${from} ${to} ${microbatch}`).resolve(copies);
+    receive: async ({ from, to }, microbatch, take) => {
+      for (const parcel of await this.message(`${from} ${to} ${microbatch}`).promise) take(parcel);
+    },
+    outgoing: ({ from, to, tensors }, microbatch) => {
+      const { parcels } = this.message(`${from} ${to} ${microbatch}`);
+      for (const [tensor, { bytes, parts }] of tensors.entries())
+        for (let part = parts?.[0] ?? 0; part < (parts?.[1] ?? 1); part++)
+          parcels.push({ tensor, part: parts && part, memory: new Uint8Array(bytes) });
+      return parcels;
+    },
+    send: ({ from, to }, microbatch) => {
+      const { parcels, resolve } = this.message(`${from} ${to} ${microbatch}`);
+      resolve(parcels);
     },
     enter: () => undefined,
   };

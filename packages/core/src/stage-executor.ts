@@ -1,8 +1,8 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
-import { type Device, TRANSFER_BYTES } from './device.ts';
+import { type Device, type ReadInto, TRANSFER_BYTES } from './device.ts';
 import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
-import type { Exchange, Parcel, PipelineExchange } from './exchange.ts';
+import type { Exchange, PipelineExchange } from './exchange.ts';
 import { type Gathered, gather, handOver, startGatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
@@ -193,7 +193,9 @@ export class StageExecutor {
     if (kind === 'forward') uploadShare(this.memory, this.inputs, { share: microbatch, set });
     for (const link of this.links(kind, 'to')) {
       if (!exchange.arrived(link, microbatch)) await this.sendAll();
-      for (const parcel of await exchange.receive(link, microbatch)) this.take(link, microbatch, parcel);
+      await exchange.receive(link, microbatch, ({ memory, ...piece }) =>
+        this.device.write(this.linked(link, microbatch, piece), 0, memory),
+      );
     }
     if (this.parts !== undefined) await this.sendAll(); // parts meet in this action, and another's may wait for a message
     await exchange.enter(kind, microbatch);
@@ -205,10 +207,9 @@ export class StageExecutor {
       const own = { leaves: this.parts, set };
       await startGatherLeaves(this.memory, combine, [own], exchange.stage.round(microbatch))();
     }
-    const sends: (() => Promise<void>)[] = [];
-    for (const link of this.links(kind, 'from')) sends.push(await this.startSend(link, microbatch, exchange));
     await this.sendAll();
-    this.sends = sends;
+    for (const link of this.links(kind, 'from'))
+      this.sends.push(await this.startSend(link, microbatch, exchange));
   }
 
   /**
@@ -221,11 +222,16 @@ export class StageExecutor {
     microbatch: number,
     exchange: PipelineExchange,
   ): Promise<() => Promise<void>> {
-    const parcels = this.parcels(link, microbatch, exchange);
-    parcels.catch(() => {}); // is thrown where it is sent
-    const bytes = exchange.given(link, microbatch).map(({ tensor }) => link.tensors[tensor]!.bytes);
-    if (bytes.reduce((a, b) => a + b, 0) > TRANSFER_BYTES) await parcels;
-    return async () => exchange.send(link, microbatch, await parcels);
+    const ranges = exchange.outgoing(link, microbatch).map(({ memory, ...piece }): ReadInto => {
+      return { buffer: this.linked(link, microbatch, piece), bytes: memory.length, to: memory };
+    });
+    const copied = this.device.readInto(ranges);
+    copied.catch(() => {}); // is thrown where it is sent
+    if (ranges.reduce((total, { bytes }) => total + bytes, 0) > TRANSFER_BYTES) await copied;
+    return async () => {
+      await copied;
+      exchange.send(link, microbatch);
+    };
   }
 
   /** A rank keeps nothing back while it waits for another. */
@@ -245,24 +251,6 @@ export class StageExecutor {
     const leaves = this.leavesOf(microbatch);
     const { set } = leaves.find(({ leaf }) => leaf === part) ?? leaves[0]!;
     return this.buffers.of(tensors[tensor]!.slot, set);
-  }
-
-  private take(link: Link, microbatch: number, { bytes, ...piece }: Parcel): void {
-    this.device.write(this.linked(link, microbatch, piece), 0, bytes);
-  }
-
-  private async parcels(
-    link: Link,
-    microbatch: number,
-    exchange: PipelineExchange,
-  ): Promise<readonly Parcel[]> {
-    const pieces = exchange.given(link, microbatch);
-    const read = await this.device.read(
-      pieces.map((piece) => {
-        return { buffer: this.linked(link, microbatch, piece), bytes: link.tensors[piece.tensor]!.bytes };
-      }),
-    );
-    return pieces.map((piece, i) => ({ ...piece, bytes: read[i]! }));
   }
 
   /**

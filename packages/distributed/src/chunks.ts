@@ -24,10 +24,7 @@ export function chunkMemory(ranks: number, bytes: number): ChunkMemory {
   return { areas: vectorMemory(AREAS * ranks * ranks * slot), slot };
 }
 
-/** Bytes of chunk memory, with each rank's copy of a part of a chunk: Dawn cannot read shared memory. */
-export function chunkBytes({ areas, slot }: ChunkMemory, ranks: number): number {
-  return areas.buffer.byteLength + ranks * ranks * slot;
-}
+export const chunkBytes = ({ areas }: ChunkMemory): number => areas.buffer.byteLength;
 
 /** Ranges by rank. */
 type Lists = readonly (readonly BufferRange[])[];
@@ -47,7 +44,6 @@ export class Chunks {
   private readonly ranks: number;
   private readonly rank: number;
   private readonly meet: () => void;
-  private readonly upload: Uint8Array<ArrayBuffer>;
   private readonly addWide: AddWide;
   /** Meetings so far: each has the next area. */
   private turn = 0;
@@ -57,7 +53,6 @@ export class Chunks {
     this.ranks = ranks;
     this.rank = rank;
     this.meet = meet;
-    this.upload = new Uint8Array(ranks * memory.slot);
     this.addWide = wideAdder(memory.areas);
   }
 
@@ -127,9 +122,7 @@ export class Chunks {
   private write(device: Device, from: Uint8Array, ranges: readonly BufferRange[]): void {
     let at = 0;
     for (const { buffer, offset = 0, bytes } of ranges) {
-      const copy = this.upload.subarray(at, at + bytes);
-      copy.set(from.subarray(at, at + bytes));
-      device.write(buffer, offset, copy);
+      device.write(buffer, offset, from.subarray(at, at + bytes));
       at += bytes;
     }
   }

@@ -70,7 +70,7 @@ export function exchangeBytes({ ranks, gathered, chunks, groups }: ExchangeMemor
   const inGroups = groups.map((one) => (2 + one.group.members.length) * one.gathered[0].byteLength);
   return inGroups.reduce(
     (total, bytes) => total + bytes,
-    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks, ranks),
+    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks),
   );
 }
 

@@ -333,8 +333,7 @@ function bytesOf(memory: readonly StageJob['memory'][]): number {
     all[0],
     ...exchange.groups.map(({ gathered }) => gathered[0]),
   ]);
-  const ofChunks = memory.reduce((total, { exchange: { chunks, ranks } }) => total + ranks * chunks.slot, 0);
-  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, ofChunks);
+  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, 0);
 }
 
 /** The most that all ranks share at a time: largest gradients, what the update hands over, or parameters. */

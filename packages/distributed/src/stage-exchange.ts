@@ -88,20 +88,16 @@ export class ThreadPipeline implements PipelineExchange {
     );
   }
 
-  async receive(link: Link, microbatch: number): Promise<readonly Parcel[]> {
+  async receive(link: Link, microbatch: number, take: (parcel: Parcel) => void): Promise<void> {
     const what = `the ${link.value} of microbatch ${microbatch} from stage ${link.from}`;
-    return this.find(link, microbatch, 'to').flatMap(({ channel, words, index, message }) => {
+    for (const place of this.find(link, microbatch, 'to')) {
+      const { channel, words, index } = place;
       this.begin(nameOf('receive', link, microbatch, channel.from), channel);
       const done = (value: number): boolean => value === microbatch + 1;
       this.at.rendezvous.waitFor({ words, index, done }, channel.from, what);
-      const received = message.slice(); // not shared memory
+      for (const parcel of parcelsOf(place)) take(parcel);
       this.mark(words, index, 0);
-      let at = 0;
-      return channel.pieces.map(({ bytes, ...piece }): Parcel => {
-        at += bytes;
-        return { ...piece, bytes: received.subarray(at - bytes, at) };
-      });
-    });
+    }
   }
 
   /** Keeps the time of a transfer: work that was entered and waits for it begins with it. */
@@ -112,25 +108,20 @@ export class ThreadPipeline implements PipelineExchange {
     this.entered = false;
   }
 
-  given(link: Link, microbatch: number): readonly LinkPiece[] {
-    const pieces = this.find(link, microbatch, 'from').flatMap(({ channel }) => channel.pieces);
-    return [...new Map(pieces.map((piece) => [keyOf(piece), piece])).values()];
+  outgoing(link: Link, microbatch: number): readonly Parcel[] {
+    const what = `stage ${link.to} to take the ${link.value} before that of microbatch ${microbatch}`;
+    return this.find(link, microbatch, 'from').flatMap((place) => {
+      const { channel, words, index } = place;
+      this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
+      return parcelsOf(place);
+    });
   }
 
-  async send(link: Link, microbatch: number, parcels: readonly Parcel[]): Promise<void> {
-    const what = `stage ${link.to} to take the ${link.value} before that of microbatch ${microbatch}`;
-    const bytesOf = new Map(parcels.map((parcel) => [keyOf(parcel), parcel.bytes]));
-    for (const { channel, words, index, message } of this.find(link, microbatch, 'from')) {
+  send(link: Link, microbatch: number): void {
+    for (const { channel, words, index } of this.find(link, microbatch, 'from')) {
+      const name = nameOf('send', link, microbatch, channel.to);
       const { bytes } = channel;
-      this.at.rendezvous.within(nameOf('send', link, microbatch, channel.to), { bytes }, () => {
-        this.at.rendezvous.waitFor({ words, index, done: (value) => value === 0 }, channel.to, what);
-        let at = 0;
-        for (const piece of channel.pieces) {
-          message.set(bytesOf.get(keyOf(piece))!, at);
-          at += piece.bytes;
-        }
-        this.mark(words, index, microbatch + 1);
-      });
+      this.at.rendezvous.within(name, { bytes }, () => this.mark(words, index, microbatch + 1));
     }
   }
 
@@ -159,7 +150,13 @@ export class ThreadPipeline implements PipelineExchange {
 const nameOf = (kind: Transfer['kind'], { value, from }: Link, microbatch: number, peer: number): string =>
   formatAction({ kind, value, stage: from, microbatch, peer });
 
-const keyOf = ({ tensor, part }: LinkPiece): string => `${tensor} ${part}`;
+function parcelsOf({ channel, message }: Place): Parcel[] {
+  let at = 0;
+  return channel.pieces.map(({ bytes, ...piece }) => {
+    at += bytes;
+    return { ...piece, memory: message.subarray(at - bytes, at) };
+  });
+}
 
 interface Place {
   readonly channel: Channel;
