@@ -24,10 +24,12 @@ async function train(name: string, ...args: readonly string[]): Promise<string> 
   return lines.at(-1)!;
 }
 
-async function planned(show: string, devices: number): Promise<string> {
-  const path = join(dir, `${show}.json`);
+/** The fastest plan, or the fastest of this name. */
+async function planned(devices: number, show?: string): Promise<string> {
+  const path = join(dir, `${show} ${devices}.json`);
   const of = ['--model', join(dir, 'params.json'), '--devices', `${devices}`, '--batch', '8'];
-  const { code, errors } = await cohesin(['plan', ...of, '--leaves', '1,4', '--show', show, '--out', path]);
+  const shown = show === undefined ? [] : ['--show', show];
+  const { code, errors } = await cohesin(['plan', ...of, '--leaves', '1,4', ...shown, '--out', path]);
   expect(errors).toBe('');
   expect(code).toBe(0);
   return path;
@@ -40,19 +42,26 @@ const written = (name: string) => read(join(dir, name, 'plan.json'));
 test('a run from a plan has the weights of one from options, and leaves a plan that is logically the same', async () => {
   const hash = await train('options', '--devices', '2');
   expect(hash).toMatch(/^weights sha256 [0-9a-f]{64}$/);
-  expect(await train('pipeline', '--plan', await planned('pipeline', 2))).toBe(hash);
+  expect(await train('pipeline', '--plan', await planned(2, 'pipeline'))).toBe(hash);
+  expect(await train('fastest', '--plan', await planned(2))).toBe(hash);
   const [options, pipeline] = [await written('options'), await written('pipeline')];
   expect(pipeline.logical).toEqual(options.logical);
   expect(options.logical!.bitsId).toMatch(/^[0-9a-f]{64}$/);
   expect(pipeline.placement).not.toEqual(options.placement);
   expect((pipeline.placement!.stages as unknown[]).length).toBe(2);
+  expect((await written('fastest')).placement).toMatchObject({
+    stages: [{ devices: 2 }],
+    shardOptimizer: true,
+  });
 });
 
 test('a plan for parts of sequences has the weights of as many parts on one device', async () => {
   const hash = await train('parts', '--parts', '4');
-  expect(await train('shared', '--plan', await planned('sequence', 2))).toBe(hash);
+  expect(await train('shared', '--plan', await planned(2, 'sequence'))).toBe(hash);
+  expect(await train('groups', '--plan', await planned(4, 'groups of 2'))).toBe(hash);
   const { placement, logical } = await written('shared');
-  expect(placement).toMatchObject({ stages: [{ devices: 2 }], replicas: 1 });
+  expect(placement).toMatchObject({ stages: [{ devices: 2 }], replicas: 1, sideBySide: 8 });
+  expect((await written('groups')).placement).toMatchObject({ stages: [{ devices: 4 }], replicas: 2 });
   expect(logical).toEqual((await written('parts')).logical);
 });
 

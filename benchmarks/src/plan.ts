@@ -4,8 +4,10 @@ import {
   ASSUMED_COSTS as COSTS,
   type Compared,
   comparePlans,
+  devicesText,
   modelBlocks,
   type Prediction,
+  sequencesText,
 } from '@cohesin/distributed';
 import { modelPlan } from '@cohesin/models';
 import { environment, publish, table } from './report.ts';
@@ -20,11 +22,14 @@ interface Row {
   readonly batch: number;
   readonly devices: number;
   readonly plan: string;
-  readonly stages: string;
+  readonly placed: string;
+  readonly sequences: string;
+  readonly schedule: string;
   readonly stepMs: number;
   readonly efficiency: number;
   readonly parts: Prediction['parts'];
   readonly memoryGb: number;
+  readonly usedGb: number;
 }
 
 export async function plan(): Promise<void> {
@@ -78,29 +83,43 @@ function rowsOf(
 ): Row[] {
   for (const { name, reason } of refused)
     console.log(`${devices} devices, batch ${batch}, ${memoryGb} GB: ${name} refused: ${reason}`);
-  return plans.map(({ plan: { name, stages, within, schedule, ahead }, leaves, stepMs, parts }) => ({
+  return plans.map(({ plan: shown, leaves, stages, stepMs, parts }) => ({
     batch,
     devices,
-    plan: name,
-    stages:
-      stages.length === 1
-        ? `${leaves} ${leaves === 1 ? 'leaf' : 'leaves'}`
-        : `${stages.map((stage) => stage.devices).join('+')}, ${schedule}${ahead > 0 ? ', 1 ahead' : ''}, ${within === 'data' ? 'in turn' : 'by rows'}`,
+    plan: shown.name,
+    placed: devicesText(shown),
+    sequences: sequencesText(shown, leaves),
+    schedule: stages.length === 1 ? '–' : `${shown.schedule}${shown.ahead > 0 ? ', 1 ahead' : ''}`,
     stepMs,
     efficiency: oneDeviceMs / devices / stepMs,
     parts,
     memoryGb,
+    usedGb: Math.max(...stages.map(({ memory }) => memory.total)) / 1e9,
   }));
 }
 
 function planTable(rows: readonly Row[]): string {
   const percent = (share: number): string => `${Math.abs(100 * share).toFixed(0)} %`; // rounded differences may be −0
   return table(
-    ['devices', 'plan', 'stages', 'step s', 'efficiency', 'meetings', 'sums', 'idle', 'more work'],
-    rows.map(({ devices, plan: name, stages, stepMs, efficiency, parts }) => [
-      `${devices}`,
+    [
+      'plan',
+      'devices',
+      'sequences',
+      'schedule',
+      'GB',
+      'step s',
+      'efficiency',
+      'meetings',
+      'sums',
+      'idle',
+      'more work',
+    ],
+    rows.map(({ plan: name, placed, sequences, schedule, usedGb, stepMs, efficiency, parts }) => [
       name,
-      stages,
+      placed,
+      sequences,
+      schedule,
+      usedGb.toFixed(1),
       (stepMs / 1000).toFixed(2),
       percent(efficiency),
       ...[parts.meetings, parts.sums, parts.idle, parts.kernels + parts.update - efficiency].map(percent),

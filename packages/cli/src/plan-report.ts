@@ -2,10 +2,12 @@
 import {
   type Compared,
   type Costs,
+  devicesText,
   makeSchedule,
   type Prediction,
   printSchedule,
   scheduleCosts,
+  sequencesText,
 } from '@cohesin/distributed';
 
 export interface PlanReportOptions {
@@ -52,13 +54,9 @@ function plansTable(plans: readonly Prediction[], efficiency: (plan: Prediction)
     const moved = bytes.meetings + bytes.borders + bytes.sums;
     return [
       plan.name,
-      plan.stages.map(({ devices }) => devices).join('+'),
+      devicesText(plan),
       plan.stages.length === 1 ? '–' : plan.schedule + (plan.ahead > 0 ? `, ${plan.ahead} ahead` : ''),
-      plan.within === 'sequence'
-        ? `rows, ${leaves} leaves`
-        : leaves === 1
-          ? 'whole'
-          : `whole, ${leaves} leaves`,
+      sequencesText(plan, leaves),
       time(stepMs),
       `${(100 * efficiency(prediction)).toFixed(0)} %`,
       gigabytes(memory),
@@ -92,11 +90,11 @@ function stagesTable({ stages, plan, leaves }: Prediction): string[] {
     layers,
     `${stage.devices}`,
     (parameters / 1e6).toFixed(1),
-    time(passMs.forward + passMs.inputGradient + passMs.weightGradient),
+    time((passMs.forward + passMs.inputGradient + passMs.weightGradient) / (plan.sideBySide ?? 1)),
     ...[memory.state, memory.activations, memory.borders, memory.working, memory.total].map(gigabytes),
     recompute.length === 0 ? '–' : `${recompute.length} blocks`,
   ]);
-  const cut = leaves === 1 ? 'whole sequences' : `sequences in ${leaves} leaves`;
+  const cut = leaves === 1 ? 'whole sequences' : `sequences in ${leaves} parts`;
   return [
     ...columns([
       [

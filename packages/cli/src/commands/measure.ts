@@ -9,7 +9,7 @@ import { leavesOption } from './plan.ts';
 
 export const measure: Command = {
   name: 'measure',
-  about: 'measure what a model costs on this device, and a link between two, for plan --costs',
+  about: 'measure what a model costs on a device, and a link from it to another, for plan --costs',
   examples: [
     'cohesin measure --model enformer --devices 0,1 --out costs.json',
     'cohesin measure --model params.json --leaves 1,4 --devices 2 --share-devices --out costs.json',

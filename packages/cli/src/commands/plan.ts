@@ -45,8 +45,8 @@ export const plan: Command = {
     costs: { value: 'FILE.json', about: 'what a device and a link do; by default an assumed GPU of 24 GB' },
     memory: { value: 'GB', about: 'memory of a device, instead of that of the costs' },
     show: {
-      value: 'data|sequence|pipeline|stages',
-      about: 'show and write this plan (default: the fastest)',
+      value: 'NAME',
+      about: 'show and write the fastest plan whose name begins so (default: the fastest of all)',
     },
     out: { value: 'FILE.json', about: 'write the plan, for train --plan' },
     trace: { value: 'FILE.json', about: 'write its timeline, for ui.perfetto.dev' },
@@ -68,17 +68,21 @@ export const plan: Command = {
     const compared = comparePlans({ blocks, devices, microbatches, costs, lockstep });
     const all: Compared = { ...compared, refused: [...compared.refused, ...refused] };
     output.event(summary(all, request));
-    const kind = options.choice('show', ['data', 'sequence', 'pipeline', 'stages']);
-    const shown = all.plans.find(({ plan: { name } }) => kind === undefined || name.startsWith(kind));
+    const shown = named(all.plans, options.text('show') ?? '');
     const parameters = blocks[0]!.blocks.reduce((sum, block) => sum + block.parameters, 0);
     output.say(planReport(all, shown, { title: model.title, devices, batch, costs, parameters }));
     if (shown === undefined)
       throw new UsageError(
-        'there is no such plan; see the reasons above, use more devices or devices with more memory',
+        'there is no such plan; --show takes a name of the table above; if that is empty, use more devices or devices with more memory',
       );
     await writeFiles(options, shown, blocks, request);
   },
 };
+
+/** The plan of this name, or the fastest whose name begins so. */
+function named(plans: readonly Prediction[], name: string): Prediction | undefined {
+  return plans.find(({ plan }) => plan.name === name) ?? plans.find(({ plan }) => plan.name.startsWith(name));
+}
 
 interface Request {
   readonly model: ModelPlan;
@@ -166,23 +170,22 @@ function summary(
     costs,
     oneDeviceMs,
     refused,
-    plans: plans.map(({ plan: { name, within, schedule, ahead }, leaves, stepMs, bytes, parts, stages }) => ({
-      name,
-      leavesPerSequence: leaves,
-      within,
-      schedule,
-      ahead,
-      stepMs,
-      efficiency: oneDeviceMs / devices / stepMs,
-      bytes,
-      parts,
-      stages: stages.map(({ stage, parameters, memory, recompute }) => ({
-        ...stage,
-        parameters,
-        memory,
-        recompute,
-      })),
-    })),
+    plans: plans.map(
+      ({ plan: { microbatches, stages: _, ...plan }, leaves, stepMs, bytes, parts, stages }) => ({
+        ...plan,
+        leavesPerSequence: leaves,
+        stepMs,
+        efficiency: oneDeviceMs / devices / stepMs,
+        bytes,
+        parts,
+        stages: stages.map(({ stage, parameters, memory, recompute }) => ({
+          ...stage,
+          parameters,
+          memory,
+          recompute,
+        })),
+      }),
+    ),
   };
 }
 
@@ -207,7 +210,8 @@ async function planFileOf(
   { batch, groups, lockstep, devices }: Request,
 ): Promise<PlanFile> {
   const recompute = stages.map((stage) => stage.recompute);
-  const { stages: placed, schedule, ahead, within } = placementOf(plan, cut, recompute);
+  const { stages: placed, schedule, ahead } = placementOf(plan, cut, recompute);
+  const { within, replicas = 1, sideBySide = 1, shardOptimizer = false } = plan;
   const again = recompute.flat();
   const parts = lockstep ? 1 : cut.leaves;
   return {
@@ -221,9 +225,11 @@ async function planFileOf(
     },
     placement: {
       stages: placed.map(({ layers, devices }) => ({ layers, devices })),
-      replicas: parts === 1 ? undefined : within === 'data' ? devices : 1,
+      replicas: parts === 1 ? undefined : within === 'data' ? devices : replicas,
+      sideBySide: sideBySide > 1 ? sideBySide : undefined,
       schedule,
       ahead,
+      shardOptimizer: shardOptimizer ? true : undefined,
       recompute: again.length === 0 ? undefined : again,
     },
   };

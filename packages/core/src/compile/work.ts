@@ -18,6 +18,7 @@ export interface KernelWork {
   readonly path: string;
   readonly phase: Phase;
   readonly label: string;
+  readonly segment: number;
   /** Leaves of a round that it runs for; 0 where it runs once for all, on every device that has the layer. */
   readonly leaves: number;
   /** Whether it runs again what the forward pass has computed, for the backward pass. */
@@ -75,8 +76,8 @@ export function stepWork(fn: Traceable, options: BuildOptions): StepWork {
   const kernels: KernelWork[] = [];
   const gathers: GatherWork[] = [];
   for (const [segment, { once, leaf, gather }] of stages.stages.entries()) {
-    for (const work of once) kernels.push(kernelWork(work, 0, written));
-    for (const work of leaf) kernels.push(kernelWork(work, leavesOf(work, parts), written));
+    for (const work of once) kernels.push({ ...kernelWork(work, 0, written), segment });
+    for (const work of leaf) kernels.push({ ...kernelWork(work, leavesOf(work, parts), written), segment });
     for (const node of gather) {
       const pieces = partsOf(sharded, stored(node.inputs.x!));
       const bytes = byteLength(node.inputs.x!) * (pieces[1] - pieces[0]);
@@ -118,7 +119,7 @@ function writtenBy({ stages }: Parts): ReadonlySet<Stored> {
   return new Set(works.flatMap((work) => (work.kind === 'kernel' ? [work.kernel.writes] : [])));
 }
 
-function kernelWork(work: Work, leaves: number, written: ReadonlySet<Stored>): KernelWork {
+function kernelWork(work: Work, leaves: number, written: ReadonlySet<Stored>): Omit<KernelWork, 'segment'> {
   if (work.kind !== 'kernel') {
     const { path, shape } = work.sum;
     const bytes = 12 * elementCount(shape); // an f32 and a 64-bit integer

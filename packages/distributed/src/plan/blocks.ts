@@ -11,8 +11,14 @@ export interface PassCost {
   readonly leavesMs: number;
   /** On every device. */
   readonly onceMs: number;
-  /** Bytes of each meeting at which leaves gather something. */
-  readonly gathers: readonly number[];
+  readonly gathers: readonly Gather[];
+}
+
+/** A meeting at which the leaves of a microbatch gather something. */
+export interface Gather {
+  readonly bytes: number;
+  /** Of the kernels before it since the last one, all leaves together: what can hide another microbatch's meeting. */
+  readonly besideMs: number;
 }
 
 export interface Block {
@@ -24,6 +30,8 @@ export interface Block {
   readonly parameters: number;
   /** Bytes of weights, statistics, moments and gradient sums. */
   readonly stateBytes: number;
+  /** Of these, the moments of each trained parameter. */
+  readonly momentBytes: readonly number[];
   /** Kept for the backward pass, of a microbatch. */
   readonly keptBytes: number;
   /** Live while the block runs, beside what is kept. */
@@ -50,11 +58,9 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
   for (const kernel of work.kernels)
     (kernel.phase === 'U' ? updates : kernels[at(kernel.path)]!).push(kernel);
   const parameters = sumsBy(Object.entries(work.gradients), at, names.length);
-  const state = sumsBy(
-    Object.entries(work.state),
-    (name) => at(name.replace(/^optimizer\/[^/]+\//, '')),
-    names.length,
-  );
+  const state = sumsBy(Object.entries(work.state), (name) => at(parameterOf(name)), names.length);
+  const moments = momentsBy(work, at, names.length);
+  const gathers = meetings(work, costs);
   const totalParameters = Math.max(1, total(parameters));
   const updateMs = total(updates.map((kernel) => kernelMs(kernel, costs)));
   const blocks = names.map((paths, i): Block => {
@@ -69,10 +75,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
         work,
         costs,
       ),
-      gathers: meetings(
-        work,
-        (gather) => at(gather.path) === i && passOf({ ...gather, again: false }) === name,
-      ),
+      gathers: gathers.filter(({ path, pass }) => at(path) === i && pass === name),
     });
     return {
       name: paths[0]!,
@@ -84,6 +87,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
       updateMs: (updateMs * parameters[i]!) / totalParameters,
       parameters: parameters[i]!,
       stateBytes: 4 * state[i]! + 8 * parameters[i]!,
+      momentBytes: moments[i]!,
       keptBytes: total(inside.filter(({ kept }) => kept).map(({ bytes }) => bytes)),
       workingBytes: Math.max(0, ...working.map(([, bytes]) => bytes)),
       outputBytes: total(crossing.map(({ bytes }) => bytes)),
@@ -109,13 +113,39 @@ function computeCost(
   return { leavesMs: time(kernels) - time(once), onceMs: time(once) };
 }
 
-/** Bytes gathered at the end of each segment that gathers any of these. */
-function meetings({ gathers }: StepWork, own: (gather: StepWork['gathers'][number]) => boolean): number[] {
-  const bytes = new Map<number, number>();
-  for (const gather of gathers)
-    if (own(gather)) bytes.set(gather.segment, (bytes.get(gather.segment) ?? 0) + gather.bytes);
-  return [...bytes.values()];
+/** One at the end of each segment that gathers something, by the layer of the first. */
+function meetings(
+  { gathers, kernels }: StepWork,
+  costs: Costs,
+): (Gather & { readonly path: string; readonly pass: Pass })[] {
+  const segments = new Map(gathers.map(({ segment }) => [segment, [] as StepWork['gathers'][number][]]));
+  for (const gather of gathers) segments.get(gather.segment)!.push(gather);
+  return [...segments].map(([segment, inside]) => ({
+    path: inside[0]!.path,
+    pass: passOf({ ...inside[0]!, again: false }),
+    bytes: total(inside.map(({ bytes }) => bytes)),
+    besideMs: total(
+      kernels
+        .filter((kernel) => kernel.segment === segment)
+        .map((kernel) => kernelMs(kernel, costs) * Math.max(1, kernel.leaves)),
+    ),
+  }));
 }
+
+/** Bytes of the moments of each parameter, by block. */
+function momentsBy({ state }: StepWork, at: (path: string) => number, count: number): number[][] {
+  const bytes = new Map<string, number>();
+  for (const [name, values] of Object.entries(state)) {
+    const parameter = parameterOf(name);
+    if (parameter !== name) bytes.set(parameter, (bytes.get(parameter) ?? 0) + 4 * values);
+  }
+  const blocks = Array.from({ length: count }, (): number[] => []);
+  for (const [parameter, all] of bytes) blocks[at(parameter)]!.push(all);
+  return blocks;
+}
+
+/** Whose moment `optimizer/<kind>/<parameter>` is. */
+const parameterOf = (state: string): string => state.replace(/^optimizer\/[^/]+\//, '');
 
 /** Layers in the order in which they end, large ones divided. */
 function blockNames({ kernels }: StepWork, costs: Costs): string[] {

@@ -76,7 +76,35 @@ export function gatherMs(bytes: number, ranks: number, costs: Costs): number {
   return ranks === 1 ? (2 * bytes) / costs.device.gigabytes / 1e6 : transferMs(bytes, costs);
 }
 
+/**
+ * Time that `sideBySide` microbatches in parts add where they meet, each `bytes`. From two on they go in two halves: while
+ * one meets, the device works on the other for `besideMs` a microbatch, which hides the wait, and where links overlap with
+ * work the transfer too.
+ */
+export function meetingMs(
+  { bytes, besideMs }: { readonly bytes: number; readonly besideMs: number },
+  ranks: number,
+  sideBySide: number,
+  costs: Costs,
+): number {
+  if (ranks === 1 || sideBySide === 1) return sideBySide * gatherMs(bytes, ranks, costs);
+  const { latencyMs, overlap } = costs.link;
+  const first = Math.ceil(sideBySide / 2);
+  return [first, sideBySide - first].reduce((sum, half) => {
+    const copied = transferMs(half * bytes, costs) - latencyMs;
+    const hidden = (sideBySide - half) * besideMs;
+    return (
+      sum + (overlap ? Math.max(0, latencyMs + copied - hidden) : copied + Math.max(0, latencyMs - hidden))
+    );
+  }, 0);
+}
+
 /** Time until `ranks` devices have added up the gradients of `values` parameters: two meetings. */
 export function sumMs(values: number, ranks: number, costs: Costs): number {
   return ranks === 1 ? 0 : 2 * costs.link.latencyMs + (8 * values) / costs.sum.gigabytes / 1e6;
+}
+
+/** Time until each of `ranks` devices has the new values of `values` parameters from the one that moved them. */
+export function giveMs(values: number, ranks: number, costs: Costs): number {
+  return ranks === 1 ? 0 : transferMs(4 * values, costs);
 }

@@ -6,4 +6,5 @@ export { type Partition, type PartitionProblem, partition, type Stage } from './
 export { type Placement, placementOf, planOf } from './placement.ts';
 export { type Plan, type Prediction, predict, scheduleCosts } from './predict.ts';
 export { type StageCost, type StageMemory, stageCost } from './stage.ts';
+export { devicesText, sequencesText } from './text.ts';
 export { traceEvents } from './trace-events.ts';

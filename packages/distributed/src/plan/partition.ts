@@ -11,8 +11,8 @@ export interface PartitionProblem {
   readonly blocks: number;
   readonly devices: number;
   readonly maxStages: number;
-  /** Whether the devices of a stage work on microbatches of their own, or all on each. */
-  readonly within: 'sequence' | 'data';
+  /** Groups that the devices of a stage form, which work on microbatches of their own. */
+  readonly groups: (devices: number) => number;
   /** Further microbatches in flight, as for a schedule. */
   readonly ahead: number;
   /**
@@ -55,19 +55,18 @@ type Table = Map<string, Map<number, Partition>>;
 const key = (from: number, devices: number): string => `${from} ${devices}`;
 
 /** Tails with one stage more. */
-function prepend({ devices, within, ahead, stageMs }: PartitionProblem, later: Table): Table {
+function prepend({ devices, groups, ahead, stageMs }: PartitionProblem, later: Table): Table {
   const longer: Table = new Map();
   for (const [at, tails] of later) {
     const [to, used] = at.split(' ').map(Number) as [number, number];
     for (const [next, tail] of tails) {
       for (let own = 1; own <= devices - used; own++) {
-        const ranks = within === 'data' ? own : 1; // that divide microbatches among them
-        const inFlight = 1 + Math.ceil(next / ranks) + (next > 0 ? ahead : 0);
+        const inFlight = 1 + Math.ceil(next / groups(own)) + (next > 0 ? ahead : 0);
         for (let from = to - 1; from >= 0; from--) {
           const place = key(from, used + own);
           const known = longer.get(place) ?? new Map<number, Partition>();
           longer.set(place, known);
-          const total = inFlight * ranks;
+          const total = inFlight * groups(own);
           const best = known.get(total)?.slowestMs ?? Number.POSITIVE_INFINITY;
           if (best <= tail.slowestMs) continue;
           const stage = { from, to, devices: own };

@@ -20,8 +20,8 @@ const COSTS: Costs = {
 function block(name: string, ms: number, rest: Partial<Block> = {}): Block {
   const pass = (leavesMs: number): PassCost => ({ leavesMs, onceMs: 0, gathers: [] });
   const passes = { forward: pass(ms), inputGradient: pass(ms), weightGradient: pass(ms) };
-  const none = { updateMs: 0, parameters: 0, stateBytes: 0, keptBytes: 0, workingBytes: 0, outputBytes: 0 };
-  return { name, passes, ...none, ...rest };
+  const none = { updateMs: 0, parameters: 0, keptBytes: 0, workingBytes: 0, outputBytes: 0 };
+  return { name, passes, ...none, stateBytes: 0, momentBytes: [], ...rest };
 }
 
 const even = (count: number, leaves = 1): Blocks => ({
@@ -44,12 +44,12 @@ describe('the partitioner', () => {
       const ceiling = 10 + Math.floor(random() * 60);
       const sum = (of: readonly number[], { from, to }: Stage): number =>
         of.slice(from, to).reduce((a, b) => a + b, 0);
-      const within = round % 2 === 0 ? 'data' : 'sequence';
+      const replicas = 1 + (round % 4);
       const problem: PartitionProblem = {
         blocks,
         devices,
         maxStages: devices,
-        within,
+        groups: (count) => Math.min(replicas, count),
         ahead: round % 3 === 0 ? 1 : 0,
         stageMs: (stage, inFlight) =>
           inFlight * sum(kept, stage) > ceiling
@@ -113,12 +113,12 @@ function every({ blocks, devices }: PartitionProblem, count: number, from = 0, l
   return all;
 }
 
-function slowest({ within, ahead, stageMs }: PartitionProblem, stages: readonly Stage[]): number {
+function slowest({ groups, ahead, stageMs }: PartitionProblem, stages: readonly Stage[]): number {
   let [worst, next] = [0, 0];
   for (const stage of [...stages].reverse()) {
-    const ranks = within === 'data' ? stage.devices : 1;
-    const inFlight = 1 + Math.ceil(next / ranks) + (next > 0 ? ahead : 0);
-    next = inFlight * ranks;
+    const count = groups(stage.devices);
+    const inFlight = 1 + Math.ceil(next / count) + (next > 0 ? ahead : 0);
+    next = inFlight * count;
     worst = Math.max(worst, stageMs(stage, inFlight));
   }
   return worst;
@@ -144,7 +144,7 @@ describe('a predicted step', () => {
 
   test('counts meetings, gradient sums and transfers between stages', () => {
     const costs = { ...COSTS, link: { latencyMs: 2, gigabytes: 1, overlap: false }, sum: { gigabytes: 1 } };
-    const pass = { leavesMs: 1, onceMs: 0, gathers: [3e6] }; // 3 ms
+    const pass = { leavesMs: 1, onceMs: 0, gathers: [{ bytes: 3e6, besideMs: 0 }] }; // 3 ms
     const passes = { forward: pass, inputGradient: pass, weightGradient: pass };
     const one: Blocks = { leaves: 2, blocks: [block('a', 0, { passes, parameters: 1e6, updateMs: 7 })] };
     const meeting = predict(inARow([2], { within: 'sequence', microbatches: 1 }), one, costs);
@@ -155,6 +155,48 @@ describe('a predicted step', () => {
       6 + 2 * (2 + 4) + 2,
       6,
     );
+  });
+
+  test('divides sequences among groups, in one stage and in several', () => {
+    const two = inARow([4], { within: 'sequence', replicas: 2, microbatches: 6 });
+    expect(predict(two, even(1, 10), COSTS).stepMs).toBeCloseTo(3 * 3 * (5 / 10), 6); // 3 of each group, 5 leaves a device
+    const stages = inARow([4, 2], { within: 'sequence', replicas: 2, microbatches: 8 });
+    const blocks: Blocks = { leaves: 2, blocks: [block('a', 4), block('b', 2)] };
+    // each group has 4, of 3 · 2 ms in either stage; the last stage begins after a forward pass of the first
+    expect(predict(stages, blocks, COSTS).stepMs).toBeCloseTo(4 * 6 + 6, 6);
+  });
+
+  test('hides the meetings of one half of what goes side by side behind the work of the other', () => {
+    const costs = { ...COSTS, link: { latencyMs: 2, gigabytes: 1, overlap: true } };
+    const pass = { leavesMs: 4, onceMs: 0, gathers: [{ bytes: 1e6, besideMs: 4 }] }; // 2 ms on each of two devices, 3 to meet
+    const passes = { forward: pass, inputGradient: pass, weightGradient: pass };
+    const one: Blocks = {
+      leaves: 2,
+      blocks: [block('a', 0, { passes, keptBytes: 100e6, workingBytes: 10e6 })],
+    };
+    const of = (sideBySide: number) =>
+      predict(inARow([2], { within: 'sequence', sideBySide, microbatches: 4 }), one, costs);
+    const end = 2 * 2 + 2; // the gradient sum, and the last meeting
+    expect(of(1).stepMs).toBeCloseTo(4 * 3 * (2 + 3) + end, 5);
+    expect(of(2).stepMs).toBeCloseTo(4 * 3 * 2 + 2 * 3 * 2 * (3 - 2) + end, 5);
+    expect(of(4).stepMs).toBeCloseTo(4 * 3 * 2 + end, 5); // 2 + 2 · 1 ms to meet, 2 · 2 ms to work
+    expect(of(4).stages[0]!.memory).toMatchObject({ activations: 4 * 50e6, working: 4 * 10e6 });
+    expect(of(4).bytes.meetings).toBe(of(1).bytes.meetings);
+    const busy = { ...costs, link: { ...costs.link, overlap: false } }; // who moves bytes cannot compute: only waits are hidden
+    const plan = inARow([2], { within: 'sequence', sideBySide: 4, microbatches: 4 });
+    expect(predict(plan, one, busy).stepMs).toBeCloseTo(4 * 3 * (2 + 1) + end, 5);
+  });
+
+  test('with the optimizer sharded keeps fewer moments, moves new values, and updates a part', () => {
+    const costs = { ...COSTS, link: { latencyMs: 1, gigabytes: 1, overlap: false }, sum: { gigabytes: 1 } };
+    const momentBytes = [24e6, 8e6, 8e6];
+    const rest = { parameters: 5e6, updateMs: 6, stateBytes: 100e6, momentBytes };
+    const blocks: Blocks = { leaves: 1, blocks: [block('a', 0, rest)] };
+    const of = (shardOptimizer: boolean) => predict(inARow([2], { shardOptimizer }), blocks, costs);
+    const [whole, sharded] = [of(false), of(true)];
+    expect(whole.stages[0]!.memory.state - sharded.stages[0]!.memory.state).toBe(40e6 - 24e6);
+    expect(sharded.bytes.sums - whole.bytes.sums).toBe(4 * 5e6);
+    expect(sharded.stepMs - whole.stepMs).toBeCloseTo(1 + 20 - 6 / 2, 6);
   });
 
   test('is a trace with a row for each rank', () => {
@@ -181,6 +223,35 @@ describe('compared plans', () => {
     const { plans } = comparePlans({ blocks: [blocks], devices: 1, microbatches: 4, costs: COSTS });
     expect(plans[0]!.stages[0]!.recompute).toHaveLength(2); // 4 · 300 MB, of which 2 · 300 and 300 to compute again fit
     expect(plans[0]!.stepMs).toBeCloseTo(4 * (12 + 2), 6);
+  });
+
+  test('are of every kind, and with the optimizer sharded where that spares memory', () => {
+    const moments = { stateBytes: 300e6, momentBytes: Array<number>(8).fill(25e6) };
+    const blocks: Blocks = { leaves: 8, blocks: even(8).blocks.map((one) => ({ ...one, ...moments })) };
+    const costs = { ...COSTS, device: { ...COSTS.device, memoryGb: 2 } };
+    const { plans, refused } = comparePlans({ blocks: [blocks], devices: 6, microbatches: 12, costs });
+    const kinds = plans.map(({ plan: { name, replicas } }) => (replicas ? `${name}: ${replicas}` : name));
+    expect(kinds.sort()).toEqual([
+      'data parallel, optimizer sharded',
+      'groups of 2 devices, optimizer sharded: 3',
+      'groups of 3 devices, optimizer sharded: 2',
+      'pipeline',
+      'sequence parallel, optimizer sharded: 1',
+      'stages of groups: 2',
+      'stages of several devices',
+      'stages that share sequences: 1',
+    ]);
+    expect(refused.map(({ name }) => name).sort()).toEqual([
+      'data parallel',
+      'groups of 2 devices',
+      'groups of 3 devices',
+      'sequence parallel',
+    ]);
+    for (const { plan } of plans)
+      expect(
+        plan.stages.reduce((sum, { devices }) => sum + devices, 0),
+        plan.name,
+      ).toBe(6);
   });
 
   test('refuse what cannot be, with the reason', () => {

@@ -8,18 +8,17 @@ import {
 } from '../schedule/action.ts';
 import { checkSchedule } from '../schedule/check.ts';
 import { makeSchedule, type ScheduleName } from '../schedule/generate.ts';
-import { stageOfRanks } from '../schedule/pipeline.ts';
+import { groupsOf, stageOfRanks } from '../schedule/pipeline.ts';
 import { type ScheduleCosts, type Span, timeSchedule } from '../schedule/timing.ts';
 import type { Blocks } from './blocks.ts';
-import { type Costs, sumMs, transferMs } from './costs.ts';
+import { type Costs, transferMs } from './costs.ts';
 import type { Stage } from './partition.ts';
-import { leastStageBytes, type StageCost, stageCost } from './stage.ts';
+import { leastStageBytes, type Sharing, type StageCost, stageCost } from './stage.ts';
 
-export interface Plan {
+export interface Plan extends Sharing {
   /** What kind of plan this is, as 'data parallel'. */
   readonly name: string;
   readonly stages: readonly Stage[];
-  readonly within: 'sequence' | 'data';
   readonly schedule: ScheduleName;
   readonly ahead: number;
   /** Microbatches of a step. */
@@ -55,21 +54,16 @@ export interface TimedSpan {
 /** @throws when a stage does not fit the memory of a device, naming it. */
 export function predict(plan: Plan, blocks: Blocks, costs: Costs): Prediction {
   const pipeline = pipelineOf(plan, blocks);
-  const schedule = makeSchedule(plan.schedule, pipeline, plan.microbatches, { ahead: plan.ahead });
+  const schedule = makeSchedule(plan.schedule, pipeline, turnsOf(plan), { ahead: plan.ahead });
   const { inFlight } = checkSchedule(schedule);
   const stages = plan.stages.map((stage, index) => {
     const most = Math.max(...pipeline.stages[index]!.map((rank) => inFlight[rank]!));
-    const cost = stageCost(
-      blocks,
-      stage,
-      { within: plan.within, inFlight: most, buffers: schedule.buffers },
-      costs,
-    );
+    const cost = stageCost(blocks, stage, { ...plan, inFlight: most, buffers: schedule.buffers }, costs);
     if (cost === undefined) throw new Error(tooLarge(plan, index, most, schedule.buffers, blocks, costs));
     return cost;
   });
   const spans = timeSchedule(schedule, scheduleCosts(stages, schedule, costs));
-  const timeline = withUpdate(spans, stages, schedule, costs);
+  const timeline = withUpdate(spans, stages, schedule);
   const stepMs =
     Math.max(...timeline.flat().map(({ end }) => end)) + (timeline.length > 1 ? costs.link.latencyMs : 0);
   return {
@@ -80,7 +74,7 @@ export function predict(plan: Plan, blocks: Blocks, costs: Costs): Prediction {
     stepMs,
     timeline,
     bytes: bytesMoved(plan, stages),
-    parts: partsOf(spans, stages, schedule, stepMs, costs),
+    parts: partsOf(spans, stages, schedule, stepMs),
   };
 }
 
@@ -93,29 +87,38 @@ export function scheduleCosts(stages: readonly StageCost[], schedule: Schedule, 
   };
 }
 
-function pipelineOf({ stages, within }: Plan, { leaves }: Blocks): Pipeline {
+/** Microbatches, those that go side by side counted as one. */
+function turnsOf({ stages, microbatches, sideBySide = 1, ...sharing }: Plan): number {
+  if (sideBySide === 1) return microbatches;
+  const groups = groupsOf(stages[0]!.devices, sharing);
+  return groups * Math.ceil(microbatches / groups / sideBySide);
+}
+
+function pipelineOf({ stages, within, replicas }: Plan, { leaves }: Blocks): Pipeline {
   let rank = 0;
   return {
     stages: stages.map(({ devices }) => Array.from({ length: devices }, () => rank++)),
     within,
+    ...(replicas !== undefined && { replicas }),
     leaves: stages.map(() => leaves),
   };
 }
 
 function tooLarge(
-  { stages, within }: Plan,
+  plan: Plan,
   index: number,
   inFlight: number,
   buffers: number,
   cut: Blocks,
   costs: Costs,
 ): string {
-  const stage = stages[index]!;
+  const stage = plan.stages[index]!;
   const own = cut.blocks.slice(stage.from, stage.to);
-  const needed = leastStageBytes(cut, stage, { within, inFlight, buffers }, costs);
+  const needed = leastStageBytes(cut, stage, { ...plan, inFlight, buffers }, costs);
   const state = own.reduce((sum, block) => sum + block.stateBytes, 0);
   const gigabytes = (bytes: number): string => (bytes / 1e9).toFixed(1);
-  return `stage ${index} (${own[0]!.name} to ${own.at(-1)!.name}) does not fit ${costs.device.memoryGb} GB: with each block computed again from its input it needs ${gigabytes(needed)} GB, ${gigabytes(state)} GB of them weights, moments and sums, and activations of ${inFlight} ${inFlight === 1 ? 'microbatch' : 'microbatches'}`;
+  const held = inFlight * (plan.sideBySide ?? 1);
+  return `stage ${index} (${own[0]!.name} to ${own.at(-1)!.name}) does not fit ${costs.device.memoryGb} GB: with each block computed again from its input it needs ${gigabytes(needed)} GB, ${gigabytes(state)} GB of them weights, moments and sums, and activations of ${held} ${held === 1 ? 'microbatch' : 'microbatches'}`;
 }
 
 function computeMs({ kind }: Compute, { passMs }: StageCost): number {
@@ -132,8 +135,10 @@ function borderMs(
   costs: Costs,
 ): number {
   const bytes = stages[value === 'activation' ? stage : stage - 1]!.outputBytes;
-  if (pipeline.within === 'data') return transferMs(bytes, costs);
-  const sizes = [rank, peer].map((one) => pipeline.stages.find((ranks) => ranks.includes(one))!.length);
+  const sizes = [rank, peer].map((one) => {
+    const { length } = pipeline.stages.find((ranks) => ranks.includes(one))!;
+    return Math.floor(length / groupsOf(length, pipeline));
+  });
   return transferMs(bytes / Math.max(...sizes), costs);
 }
 
@@ -142,15 +147,14 @@ function withUpdate(
   spans: readonly (readonly Span[])[],
   stages: readonly StageCost[],
   { pipeline }: Schedule,
-  costs: Costs,
 ): TimedSpan[][] {
   const owners = stageOfRanks(pipeline);
   const endOf = (rank: number): number => spans[rank]!.at(-1)?.end ?? 0;
   return spans.map((list, rank) => {
     const ranks = pipeline.stages[owners[rank]!]!;
-    const { parameters, updateMs } = stages[owners[rank]!]!;
+    const { sumMs, updateMs } = stages[owners[rank]!]!;
     const start = Math.max(...ranks.map(endOf));
-    const summed = start + sumMs(parameters, ranks.length, costs);
+    const summed = start + sumMs;
     const last: TimedSpan[] = [{ name: 'update', start: summed, end: summed + updateMs }];
     if (ranks.length > 1) last.unshift({ name: 'gradient sum', start, end: summed });
     return [...list.filter(({ start: from, end }) => end > from).map(timed), ...last];
@@ -159,12 +163,12 @@ function withUpdate(
 
 const timed = ({ action, start, end }: Span): TimedSpan => ({ name: formatAction(action), start, end });
 
-function bytesMoved({ microbatches, within }: Plan, stages: readonly StageCost[]): Prediction['bytes'] {
+function bytesMoved({ microbatches }: Plan, stages: readonly StageCost[]): Prediction['bytes'] {
   const sum = (of: (stage: StageCost) => number): number => stages.reduce((all, stage) => all + of(stage), 0);
   return {
-    meetings: microbatches * sum(({ meetingBytes }) => (within === 'sequence' ? meetingBytes : 0)),
+    meetings: microbatches * sum(({ meetingBytes }) => meetingBytes),
     borders: microbatches * sum(({ outputBytes }) => 2 * outputBytes),
-    sums: sum(({ parameters, stage }) => (stage.devices > 1 ? 8 * parameters * stage.devices : 0)),
+    sums: sum(({ sumBytes }) => sumBytes),
   };
 }
 
@@ -173,20 +177,19 @@ function partsOf(
   stages: readonly StageCost[],
   { pipeline }: Schedule,
   stepMs: number,
-  costs: Costs,
 ): Prediction['parts'] {
   const owners = stageOfRanks(pipeline);
   const all = stepMs * spans.length;
   let [busy, meetings, sums, update] = [0, 0, 0, 0];
   for (const [rank, list] of spans.entries()) {
-    const { meetingMs, parameters, updateMs, stage } = stages[owners[rank]!]!;
+    const { meetingMs, sumMs, updateMs } = stages[owners[rank]!]!;
     for (const { action, start, end } of list) {
       busy += end - start;
       if (action.kind === 'send' || action.kind === 'receive') meetings += end - start;
       else if (action.kind === 'backward') meetings += meetingMs.inputGradient + meetingMs.weightGradient;
       else meetings += meetingMs[action.kind];
     }
-    sums += sumMs(parameters, stage.devices, costs);
+    sums += sumMs;
     update += updateMs;
   }
   const idle = all - busy - sums - update;

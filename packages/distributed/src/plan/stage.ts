@@ -1,7 +1,9 @@
 /** Time and memory of a stage: some consecutive blocks on some devices. */
 import { share } from '../exchange.ts';
+import type { Pipeline } from '../schedule/action.ts';
+import { groupsOf } from '../schedule/pipeline.ts';
 import { type Block, type Blocks, PASSES, type Pass, type PassCost } from './blocks.ts';
-import { type Costs, gatherMs, transferMs } from './costs.ts';
+import { type Costs, giveMs, meetingMs, sumMs, transferMs } from './costs.ts';
 import type { Stage } from './partition.ts';
 import { chooseBlocks, leastBytes, type RecomputeBlock } from './recompute.ts';
 
@@ -9,7 +11,7 @@ export interface StageCost {
   readonly stage: Stage;
   /** First and last block. */
   readonly layers: string;
-  /** Of a microbatch on each device that works on it. */
+  /** Of a microbatch, or those that go side by side, on each device that works on it. */
   readonly passMs: Readonly<Record<Pass, number>>;
   /** Of these, meetings of the stage's devices. */
   readonly meetingMs: Readonly<Record<Pass, number>>;
@@ -17,7 +19,12 @@ export interface StageCost {
   readonly recompute: readonly string[];
   readonly memory: StageMemory;
   readonly parameters: number;
+  /** Until all devices of the stage have the sums of its gradients. */
+  readonly sumMs: number;
+  /** With what brings sharded parameters to the others. */
   readonly updateMs: number;
+  /** Bytes that leave its devices for sums and sharded parameters, in a step. */
+  readonly sumBytes: number;
   /** Bytes that the devices of the stage exchange within it, for a microbatch. */
   readonly meetingBytes: number;
   /** Bytes handed to the next stage, for a microbatch; as much comes back. */
@@ -34,8 +41,15 @@ export interface StageMemory {
   readonly total: number;
 }
 
-export interface StageOptions {
-  readonly within: 'sequence' | 'data';
+/** How the devices of a stage share its work. */
+export interface Sharing extends Pick<Pipeline, 'within' | 'replicas'> {
+  /** Of one stage, microbatches that go through it at once; 1 by default. */
+  readonly sideBySide?: number;
+  /** Of one stage: each device has the moments of some parameters only, and moves these alone. */
+  readonly shardOptimizer?: boolean;
+}
+
+export interface StageOptions extends Sharing {
   readonly inFlight: number;
   readonly buffers: number;
 }
@@ -48,24 +62,29 @@ export function stageCost(
   costs: Costs,
 ): StageCost | undefined {
   const { blocks } = cut;
-  const { own, ranks, fraction, choices, state, borders, working } = stageNeeds(cut, stage, options, costs);
-  const { inFlight } = options;
+  const { own, group, choices, state, borders, working } = stageNeeds(cut, stage, options, costs);
+  const { inFlight, shardOptimizer = false } = options;
+  const { devices } = stage;
   const choice = chooseBlocks(choices, inFlight, costs.device.memoryGb * 1e9 - state - borders - working);
   if (choice === undefined) return undefined;
   const activations = choice.bytes;
-  const time = (of: (cost: PassCost) => number): Record<Pass, number> =>
-    byPass((pass) => total(own.map((block) => of(block.passes[pass]))));
-  const passes = time((cost) => passMs(cost, fraction, ranks, costs));
+  const time = (of: (cost: PassCost, group: Group, costs: Costs) => number): Record<Pass, number> =>
+    byPass((pass) => total(own.map((block) => of(block.passes[pass], group, costs))));
+  const passes = time(passMs);
+  const parameters = total(own.map((block) => block.parameters));
+  const updateMs = total(own.map((block) => block.updateMs));
   return {
     stage,
     layers: own.length === 1 ? own[0]!.name : `${own[0]!.name} … ${own.at(-1)!.name}`,
     passMs: { ...passes, inputGradient: passes.inputGradient + choice.againMs },
-    meetingMs: time((cost) => (ranks === 1 ? 0 : gathersMs(cost, ranks, costs))),
+    meetingMs: group.ranks === 1 ? byPass(() => 0) : time(gathersMs),
     recompute: own.filter((_, i) => choice.again[i]).map(({ name }) => name),
     memory: { state, activations, borders, working, total: state + activations + borders + working },
-    parameters: total(own.map((block) => block.parameters)),
-    updateMs: total(own.map((block) => block.updateMs)),
-    meetingBytes: ranks === 1 ? 0 : total(own.flatMap(gathersOf)),
+    parameters,
+    sumMs: sumMs(parameters, devices, costs),
+    updateMs: shardOptimizer ? updateMs / devices + giveMs(parameters, devices, costs) : updateMs,
+    sumBytes: devices === 1 ? 0 : 8 * parameters * devices + (shardOptimizer ? 4 * parameters : 0),
+    meetingBytes: group.ranks === 1 ? 0 : total(own.flatMap(gathersOf)),
     outputBytes: stage.to < blocks.length ? blocks[stage.to - 1]!.outputBytes : 0,
   };
 }
@@ -78,65 +97,85 @@ export function leastStageBytes(cut: Blocks, stage: Stage, options: StageOptions
 
 interface StageNeeds {
   readonly own: readonly Block[];
-  /** Devices that share each microbatch, and the part of the one with most leaves. */
-  readonly ranks: number;
-  readonly fraction: number;
+  readonly group: Group;
   readonly choices: readonly RecomputeBlock[];
   readonly state: number;
   readonly borders: number;
   readonly working: number;
 }
 
+/** Devices that share each microbatch, the part of the one with most leaves, and microbatches at once. */
+interface Group {
+  readonly ranks: number;
+  readonly fraction: number;
+  readonly sideBySide: number;
+}
+
 function stageNeeds(
   { blocks, leaves }: Blocks,
   stage: Stage,
-  { within, inFlight, buffers }: StageOptions,
+  options: StageOptions,
   costs: Costs,
 ): StageNeeds {
+  const { inFlight, buffers, sideBySide = 1, shardOptimizer = false } = options;
   const own = blocks.slice(stage.from, stage.to);
-  const ranks = within === 'sequence' ? stage.devices : 1;
+  const ranks = Math.floor(stage.devices / groupsOf(stage.devices, options)); // of the smallest group
   const part = share(leaves, ranks - 1, ranks); // the last has most
   const fraction = (part[1] - part[0]) / leaves;
-  const outputOf = (index: number): number => fraction * (blocks[index]?.outputBytes ?? 0);
+  const group = { ranks, fraction, sideBySide };
+  const held = sideBySide * fraction;
+  const outputOf = (index: number): number => held * (blocks[index]?.outputBytes ?? 0);
   const [inputBytes, outputBytes] = [
     outputOf(stage.from - 1),
     stage.to < blocks.length ? outputOf(stage.to - 1) : 0,
   ];
   return {
     own,
-    ranks,
-    fraction,
+    group,
     choices: own.map((block, i) => ({
-      keptBytes: fraction * block.keptBytes,
+      keptBytes: held * block.keptBytes,
       inputBytes: i === 0 ? 0 : outputOf(stage.from + i - 1),
-      againMs: passMs(block.passes.forward, fraction, ranks, costs),
+      againMs: passMs(block.passes.forward, group, costs),
     })),
-    state: total(own.map((block) => block.stateBytes)),
+    state: total(own.map((block) => block.stateBytes)) - (shardOptimizer ? spared(own, stage.devices) : 0),
     borders: (inFlight + 2 * buffers) * inputBytes + 2 * buffers * outputBytes,
-    working: Math.max(...own.map((block) => block.workingBytes)),
+    working: sideBySide * Math.max(...own.map((block) => block.workingBytes)),
   };
 }
 
-/** Time of a microbatch in a stage, all passes, as the pipeline sees it: devices on microbatches of their own divide it. */
+/** Moments that a device does not have where `devices` share them: whole, the largest first, each to who has least. */
+function spared(own: readonly Block[], devices: number): number {
+  const moments = own.flatMap(({ momentBytes }) => momentBytes).sort((a, b) => b - a);
+  const loads = Array<number>(devices).fill(0);
+  for (const bytes of moments) loads[loads.indexOf(Math.min(...loads))]! += bytes;
+  return total(moments) - Math.max(...loads);
+}
+
+/** Time of a microbatch in a stage, all passes, as the pipeline sees it: groups on microbatches of their own divide it. */
 export function microbatchMs(
   { stage, passMs, outputBytes }: StageCost,
-  within: 'sequence' | 'data',
+  sharing: Sharing,
   costs: Costs,
 ): number {
-  const busy = total(PASSES.map((pass) => passMs[pass])) / (within === 'data' ? stage.devices : 1);
+  const busy = total(PASSES.map((pass) => passMs[pass])) / groupsOf(stage.devices, sharing);
   const travel = outputBytes === 0 ? 0 : transferMs(outputBytes / stage.devices, costs);
   return costs.link.overlap ? Math.max(busy, travel) : busy + 2 * travel;
 }
 
-function passMs(cost: PassCost, fraction: number, ranks: number, costs: Costs): number {
-  return cost.leavesMs * fraction + cost.onceMs + gathersMs(cost, ranks, costs);
+function passMs(cost: PassCost, group: Group, costs: Costs): number {
+  return group.sideBySide * (cost.leavesMs * group.fraction + cost.onceMs) + gathersMs(cost, group, costs);
 }
 
-function gathersMs({ gathers }: PassCost, ranks: number, costs: Costs): number {
-  return total(gathers.map((bytes) => gatherMs(bytes, ranks, costs)));
+function gathersMs({ gathers }: PassCost, { ranks, fraction, sideBySide }: Group, costs: Costs): number {
+  return total(
+    gathers.map(({ bytes, besideMs }) =>
+      meetingMs({ bytes, besideMs: fraction * besideMs }, ranks, sideBySide, costs),
+    ),
+  );
 }
 
-const gathersOf = ({ passes }: Block): number[] => PASSES.flatMap((pass) => passes[pass].gathers);
+const gathersOf = ({ passes }: Block): number[] =>
+  PASSES.flatMap((pass) => passes[pass].gathers.map(({ bytes }) => bytes));
 
 function byPass(of: (pass: Pass) => number): Record<Pass, number> {
   return { forward: of('forward'), inputGradient: of('inputGradient'), weightGradient: of('weightGradient') };

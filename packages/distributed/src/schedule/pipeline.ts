@@ -25,8 +25,15 @@ export function stageOfRanks({ stages }: Pipeline): number[] {
 }
 
 /** Groups of a stage's ranks that work on microbatches of their own. */
-export function groupCount({ stages, within, replicas = 1 }: Pipeline, stage: number): number {
-  const ranks = stages[stage]!.length;
+export function groupCount(pipeline: Pipeline, stage: number): number {
+  return groupsOf(pipeline.stages[stage]!.length, pipeline);
+}
+
+/** Groups that so many ranks of a stage form. */
+export function groupsOf(
+  ranks: number,
+  { within, replicas = 1 }: Pick<Pipeline, 'within' | 'replicas'>,
+): number {
   return within === 'sequence' ? Math.min(replicas, ranks) : ranks;
 }
 
