@@ -67,7 +67,7 @@ const WITHOUT_SAMPLES: Readonly<Record<string, string>> = {
   gatherLeaves: 'an exchange between leaves',
   gatherSequences: 'an exchange between sequences',
   ...Object.fromEntries(
-    ['ownRows', 'edgeRows', 'extendRows', 'maskRows', 'joinRows'].map((name) => [
+    ['ownRows', 'edgeRows', 'extendRows', 'maskRows', 'joinRows', 'tileRows', 'joinTiles'].map((name) => [
       name,
       'depends on the part of a sequence that a leaf is; see the tests of row leaves',
     ]),

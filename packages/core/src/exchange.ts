@@ -6,6 +6,8 @@ export interface GatherPart {
   readonly own: Uint8Array<ArrayBuffer>;
   readonly offset: number;
   readonly bytes: number;
+  /** Whether this rank wants to know all of it. */
+  readonly wanted: boolean;
 }
 
 /** How some ranks learn what each of them computed. */
@@ -14,7 +16,7 @@ export interface Gathering {
   readonly remote: boolean;
   /** Bytes that can be gathered at a time. */
   readonly room: number;
-  /** Given this rank's part of each gathered tensor, gives all of it, to be read before the next call. */
+  /** Given this rank's part of each gathered tensor, gives all of each wanted one, to be read before the next call. */
   combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
 }
 

@@ -55,12 +55,13 @@ async function exchangeGiven(
   all: readonly Gathered[],
   read: Uint8Array<ArrayBuffer>[],
 ): Promise<void> {
-  const parts = all.map(({ own, bytes }): GatherPart => {
-    return { own: own ? read.shift()! : NOTHING, offset: 0, bytes };
+  const isWanted = ({ buffer, own }: Gathered): boolean => buffer !== undefined && !own;
+  const parts = all.map((one): GatherPart => {
+    return { own: one.own ? read.shift()! : NOTHING, offset: 0, bytes: one.bytes, wanted: isWanted(one) };
   });
   const values = await exchange.combine(parts);
-  for (const [i, { buffer, offset = 0, own }] of all.entries())
-    if (buffer !== undefined && !own) device.write(buffer, offset, values[i]!);
+  for (const [i, one] of all.entries())
+    if (isWanted(one)) device.write(one.buffer!, one.offset ?? 0, values[i]!);
 }
 
 /** The bytes `[from, to)` of ranges that follow one another. */
@@ -95,17 +96,31 @@ export function startGatherLeaves(
   exchange: Gathering,
 ): () => Promise<void> {
   const pieces = sequences.flatMap(({ leaves, set }) =>
-    gathered.flatMap(({ slot, bytesPerLeaf, parts: [from, to] }) => {
-      const buffer = buffers.of(slot, set);
-      const within = (leaf: number): number => Math.min(Math.max(leaf, from), to) - from;
-      const [first, end] = [within(leaves[0] ?? 0), within((leaves.at(-1) ?? -1) + 1)];
-      const piece = (start: number, stop: number, own: boolean): Gathered => {
-        return { buffer, offset: start * bytesPerLeaf, bytes: (stop - start) * bytesPerLeaf, own };
-      };
-      return [piece(0, first, false), piece(first, end, true), piece(end, to - from, false)];
-    }),
+    gathered.flatMap((one) => piecesOf(one, leaves, buffers.of(one.slot, set))),
   );
   return startGather(device, exchange, pieces);
+}
+
+/** The pieces of all leaves, a rank's own among them; of others' that are addressed, those to its leaves. */
+function piecesOf(
+  { bytesPerLeaf, parts: [from, to], addressed }: Combine,
+  leaves: readonly number[],
+  buffer: GPUBuffer,
+): Gathered[] {
+  const within = (leaf: number): number => Math.min(Math.max(leaf, from), to) - from;
+  const [first, end] = [within(leaves[0] ?? 0), within((leaves.at(-1) ?? -1) + 1)];
+  const range = (offset: number, bytes: number, own = false): Gathered => ({ buffer, offset, bytes, own });
+  if (addressed !== true) {
+    const [before, mine, after] = [first, end - first, to - from - end].map((count) => count * bytesPerLeaf);
+    return [range(0, before!), range(before!, mine!, true), range(before! + mine!, after!)];
+  }
+  const tile = bytesPerLeaf / (to - from);
+  const unread = (count: number): Gathered => ({ buffer: undefined, bytes: count * tile, own: false });
+  return Array.from({ length: to - from }, (_, leaf): Gathered[] => {
+    const at = leaf * bytesPerLeaf;
+    if (leaf >= first && leaf < end) return [range(at, bytesPerLeaf, true)];
+    return [unread(first), range(at + first * tile, (end - first) * tile), unread(to - from - end)];
+  }).flat();
 }
 
 /** Brings what a stage or rank of the update has computed to the others that read it; `own` is this one's. */

@@ -86,6 +86,8 @@ export interface Combine {
   readonly bytesPerLeaf: number;
   /** Leaves of a round that have a piece. */
   readonly parts: Range;
+  /** Each leaf needs one of the equal parts of every piece, in their order, and no other. */
+  readonly addressed?: true;
 }
 
 /** Steps up to the next exchange: those run once a rank and round, then those run for each of its leaves. */

@@ -288,7 +288,9 @@ export class StageExecutor {
     if (tensors.length === 0) return undefined;
     const own = this.sums && (await exchange.stage.peaks(await this.sums.peaks()));
     const peaks = new Uint8Array((own ?? new Uint32Array()).slice().buffer);
-    const [all] = await exchange.all.combine([{ own: peaks, offset: 4 * first, bytes: 4 * tensors.length }]);
+    const [all] = await exchange.all.combine([
+      { own: peaks, offset: 4 * first, bytes: 4 * tensors.length, wanted: true },
+    ]);
     const inPlaces = new Uint32Array(all!.slice().buffer);
     const inOrder = Uint32Array.from(tensors, ({ place }) => inPlaces[place]!);
     const decision = decide({ tensors }, inOrder, q!);

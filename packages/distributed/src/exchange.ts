@@ -123,13 +123,16 @@ export class ThreadGathering implements Gathering {
     const starts = offsets(parts.map(({ bytes }) => bytes));
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
     rendezvous.meet(group);
-    return parts.map(({ bytes }, i) => {
+    return parts.map(({ bytes, wanted }, i) => {
+      if (!wanted) return NOTHING;
       const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
       copy.set(area.subarray(starts[i]!, starts[i]! + bytes));
       return copy;
     });
   }
 }
+
+const NOTHING = new Uint8Array();
 
 /** The exchange of a rank that is a thread. */
 export class ThreadExchange extends ThreadGathering implements Exchange {
@@ -166,7 +169,12 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     this.enter('summing gradients');
     const { ranks } = this.memory;
     const { byteLength: size } = own;
-    const part = { own: new Uint8Array(own.buffer), offset: this.rank * size, bytes: ranks * size };
+    const part = {
+      own: new Uint8Array(own.buffer),
+      offset: this.rank * size,
+      bytes: ranks * size,
+      wanted: true,
+    };
     const [bytes] = this.gather([part]);
     const all = new Uint32Array(bytes!.buffer, bytes!.byteOffset, ranks * own.length);
     return own.map((_, i) => {

@@ -1,5 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
 import { accumulateCode, accumulateWorkgroups, finishCode, finishWorkgroups } from '../kernels/leaf-sum.ts';
+import type { GatherAttrs } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type {
   Binding,
@@ -81,6 +82,7 @@ export class Assembly {
           slot: this.slot(node),
           bytesPerLeaf: byteLength(node.inputs.x!),
           parts: partsOf(this.parts.sharded, stored(node.inputs.x!)),
+          ...((node.attrs as GatherAttrs).addressed === true && { addressed: true as const }),
         })),
       }),
     );

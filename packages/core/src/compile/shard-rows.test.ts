@@ -190,6 +190,20 @@ describe('sequences cut into rows', () => {
     expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
   });
 
+  test('of a map, parts exchange margins, and tiles of its transposes; batch norm gathers no pixels', () => {
+    const map = 4 * 24 * 24 * 5; // bytes
+    const fn = trainStep({ model: mapNetwork(), loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+    const shapes = { x: [1, LENGTH, 4], y: [1, trianglePairs(20, { offset: 2 }), 2] };
+    const { program } = build(fn, { inputs: shapes, leavesPerSequence: 2 });
+    const gathered = program.segments.flatMap(({ combine }) => combine);
+    const bytesOf = (addressed: boolean): number[] =>
+      gathered
+        .filter((one) => (one.addressed === true) === addressed)
+        .map(({ bytesPerLeaf, parts: [from, to] }) => bytesPerLeaf * (to - from));
+    expect(bytesOf(true)).toEqual([map, map, map]); // back, the last needs none: all parts have the pairs
+    expect(bytesOf(false).filter((bytes) => bytes >= map)).toEqual([map]); // for the pairs of the triangle
+  });
+
   test('nothing is read that a step did not write', async () => {
     const clean = await trained({}, { leavesPerSequence: 8 });
     const poisoned = await trained({}, { leavesPerSequence: 8 }, { poison: true });

@@ -8,10 +8,12 @@ import {
   extendRows,
   gatherSequences,
   joinRows,
+  joinTiles,
   type Margins,
   marginsNeeded,
   maskRows,
   ownRows,
+  tileRows,
 } from '../ops/rows.ts';
 import { reshape } from '../ops/shape.ts';
 import { Parameter } from '../parameter.ts';
@@ -295,9 +297,22 @@ class RowSharding {
     const held = this.rows.get(x);
     if (held === undefined || held.axis !== axis || held.size !== size) {
       const margins = { left: 0, right: to - from - size };
+      const isDivided = from === 0 && to === size && size * this.count === length;
+      if (isDivided && held !== undefined && held.axis !== axis && held.size * this.count === held.length)
+        return this.turned(x, held.axis, axis);
       return this.note(ownRows(this.whole(x), { axis, start: from, size, length }, margins), 'rows');
     }
     return this.extended(x, held, { left: held.start - from, right: to - held.start - held.size });
+  }
+
+  /** What is cut along one axis, cut along another: each part gives each other a tile. */
+  private turned(x: Tensor, from: number, to: number): Tensor {
+    const parts = this.count;
+    return this.once(`${x.id} turned ${to} ${currentScope().phase}`, () => {
+      const tiles = this.note(tileRows(x, { axis: to, parts }), 'rows');
+      const gathered = this.note(gatherLeaves({ x: tiles }, { leaves: parts, addressed: true }), 'sequence');
+      return this.note(joinTiles(gathered, { axis: from, parts }), 'rows');
+    });
   }
 
   private extended(x: Tensor, rows: Rows, margins: Margins): Tensor {

@@ -16,8 +16,14 @@ export function leafSum(x: Tensor, name: string): Tensor {
   return op({ x }, { name });
 }
 
+export interface GatherAttrs {
+  readonly leaves: number;
+  /** Each leaf needs one of the equal parts of a leaf's piece, in their order, and no other. */
+  readonly addressed?: boolean;
+}
+
 /** Put in by the shard pass: leaves' pieces of x gathered along the leading axis, in logical order. */
-export const gatherLeaves: OpCall<readonly ['x'], { leaves: number }> = defineOp<{ leaves: number }>()({
+export const gatherLeaves: OpCall<readonly ['x'], GatherAttrs> = defineOp<GatherAttrs>()({
   name: 'gatherLeaves',
   inputs: ['x'],
   infer: ({ x }, { leaves }) => ({ shape: [x.shape[0]! * leaves, ...x.shape.slice(1)], dtype: x.dtype }),

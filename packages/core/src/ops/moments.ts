@@ -2,13 +2,12 @@
  * Means and variances per channel for batch normalisation, never as E[x²] − E[x]²: rows are taken in chunks, each chunk
  * gives (mean, M2 = Σ(x − mean)²), and these are merged in a fixed order by the formula of Chan, Golub & LeVeque 1979.
  */
-import { elementCount } from '../host-tensor.ts';
 import type { KernelBody } from '../kernel.ts';
 import { digits, rowsBehind, spans } from '../kernels/touches.ts';
 import { defineOp, type Range, type Reference } from '../op.ts';
 import { type Spec, shapeText, type Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
-import { reshape } from './shape.ts';
+import { flattenRows, reshape } from './shape.ts';
 
 const LANES = 64; // one lane per (group, chunk, channel); channels are contiguous, so loads coalesce
 const MIN_ROWS_PER_CHUNK = 64; // below this a chunk costs more to merge than to sum
@@ -37,7 +36,7 @@ export function asRows(x: Tensor): Tensor {
   if (x.shape.length === 3) return x;
   if (x.shape.length < 2)
     throw new Error(`batch norm: x is ${shapeText(x.shape)}; it must be [batch, …, channels]`);
-  return reshape(x, [-1, elementCount(x.shape.slice(1, -1)), x.shape.at(-1)!]);
+  return x.shape.length > 3 ? flattenRows(x) : reshape(x, [-1, 1, x.shape[1]!]);
 }
 
 /** The number of groups in a (leaf of a) batch. @throws when sequences do not fill whole groups. */

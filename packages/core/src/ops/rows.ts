@@ -191,6 +191,60 @@ export function joinRows(pieces: Tensor, axis: number): Tensor {
   return reshape(pieces, [1, ...rest].with(axis, parts * pieces.shape[axis]!));
 }
 
+interface Tiling {
+  readonly axis: number;
+  /** Of the sequence. */
+  readonly parts: number;
+}
+
+const tilesOp = defineOp<Tiling>()({
+  name: 'tileRows',
+  inputs: ['x'],
+  infer: ({ x }, { axis, parts }) => {
+    return { shape: [parts, ...x.shape.slice(1)].with(axis, x.shape[axis]! / parts), dtype: x.dtype };
+  },
+  kernel: {
+    kind: 'view',
+    index: (i, x, y, { axis }) => {
+      const { outer, inner } = around(x.shape, axis);
+      const [size, rows] = [y.shape[axis]!, x.shape[axis]!];
+      const row = `${i} / ${outer * size * inner}u * ${size}u + ${i} / ${inner}u % ${size}u`;
+      return `(${i} / ${size * inner}u % ${outer}u * ${rows}u + ${row}) * ${inner}u + ${i} % ${inner}u`;
+    },
+  },
+});
+
+/** The rows of another axis than a part's own, which it holds whole, by the part they go to: `[1, …]` → `[parts, …]`. */
+export function tileRows(x: Tensor, tiling: Tiling): Tensor {
+  return tilesOp({ x }, tiling);
+}
+
+const joinTilesOp = defineOp<Tiling>()({
+  name: 'joinTiles',
+  inputs: ['x'],
+  infer: ({ x }, { axis, parts }) => {
+    return { shape: [1, ...x.shape.slice(1)].with(axis, x.shape[axis]! * parts), dtype: 'f32' };
+  },
+  kernel: {
+    kind: 'map',
+    index: (_, { axis, parts }, { i, y }) => {
+      const { outer, inner } = around(y.shape, axis);
+      const rows = y.shape[axis]!;
+      const size = rows / parts;
+      const row = `(${i} / ${inner}u % ${rows}u)`;
+      const tile = `(${row} / ${size}u * ${parts}u + frame.leaf)`;
+      const outerIndex = `${i} / ${inner * rows}u`;
+      return `((${tile} * ${outer}u + ${outerIndex}) * ${size}u + ${row} % ${size}u) * ${inner}u + ${i} % ${inner}u`;
+    },
+    expression: ({ x }) => x,
+  },
+});
+
+/** The tiles that go to this part, one of each: `[parts · parts, …]` → `[1, …]`; what was cut along `axis` is whole. */
+export function joinTiles(tiles: Tensor, tiling: Tiling): Tensor {
+  return joinTilesOp({ x: tiles }, tiling);
+}
+
 /** Values that parts hold together, one row a sequence, of all sequences of the step: `[1, …]` → `[sequences, …]`. */
 export const gatherSequences: OpCall<readonly ['x'], { readonly sequences: number }> = defineOp<{
   readonly sequences: number;

@@ -57,6 +57,11 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   );
 }
 
+/** `[batch, rows, …, channels]` → `[batch, rows · …, channels]`, which can be cut where the rows can. */
+export function flattenRows(x: Tensor): Tensor {
+  return reshapeOp({ x }, { shape: [0, -1, x.shape.at(-1)!], rows: true });
+}
+
 interface SliceAttrs {
   readonly from: number;
   readonly to: number;
