@@ -55,7 +55,11 @@ export async function plan(): Promise<void> {
     ...[24, 10].flatMap((memoryGb) =>
       BATCHES.filter((batch) => rows.some((row) => row.batch === batch && row.memoryGb === memoryGb)).map(
         (batch) =>
-          `## Batch ${batch}, ${memoryGb} GB a device\n\n${planTable(rows.filter((row) => row.batch === batch && row.memoryGb === memoryGb))}`,
+          section(
+            batch,
+            memoryGb,
+            rows.filter((row) => row.batch === batch && row.memoryGb === memoryGb),
+          ),
       ),
     ),
     `## Published\n\ntorchgpipe, ResNet-101, pipelines of 2, 4 and 8 devices: ${Object.entries(TORCHGPIPE)
@@ -98,8 +102,34 @@ function rowsOf(
   }));
 }
 
+function section(batch: number, memoryGb: number, rows: readonly Row[]): string {
+  const most = Math.max(...DEVICES);
+  const [best, ...others] = rows.filter(({ devices }) => devices === most); // fastest first
+  const losses = lossesOf(best!).sort((a, b) => b[1] - a[1]);
+  const pure = others.filter(({ plan: name }) =>
+    ['data parallel', 'sequence parallel', 'pipeline'].includes(name),
+  );
+  const shown = pure.map(({ plan: name, efficiency }) => `${name} ${percent(efficiency)}`).join(', ');
+  return [
+    `## Batch ${batch}, ${memoryGb} GB a device`,
+    `On ${most} devices the fastest is ${best!.plan}, ${best!.placed}: ${percent(best!.efficiency)}, bound by ${losses[0]![0]} (${percent(losses[0]![1])}); beside it ${shown}.`,
+    planTable(rows),
+  ].join('\n\n');
+}
+
+const percent = (share: number): string => `${Math.abs(100 * share).toFixed(0)} %`; // rounded differences may be −0
+
+/** Parts of the devices' time that one device does not spend. */
+function lossesOf({ parts, efficiency }: Row): [string, number][] {
+  return [
+    ['meetings', parts.meetings],
+    ['gradient sums', parts.sums],
+    ['idle devices', parts.idle],
+    ['more work', parts.kernels + parts.update - efficiency],
+  ];
+}
+
 function planTable(rows: readonly Row[]): string {
-  const percent = (share: number): string => `${Math.abs(100 * share).toFixed(0)} %`; // rounded differences may be −0
   return table(
     [
       'plan',
@@ -114,15 +144,15 @@ function planTable(rows: readonly Row[]): string {
       'idle',
       'more work',
     ],
-    rows.map(({ plan: name, placed, sequences, schedule, usedGb, stepMs, efficiency, parts }) => [
-      name,
-      placed,
-      sequences,
-      schedule,
-      usedGb.toFixed(1),
-      (stepMs / 1000).toFixed(2),
-      percent(efficiency),
-      ...[parts.meetings, parts.sums, parts.idle, parts.kernels + parts.update - efficiency].map(percent),
+    rows.map((row) => [
+      row.plan,
+      row.placed,
+      row.sequences,
+      row.schedule,
+      row.usedGb.toFixed(1),
+      (row.stepMs / 1000).toFixed(2),
+      percent(row.efficiency),
+      ...lossesOf(row).map(([, share]) => percent(share)),
     ]),
   );
 }
