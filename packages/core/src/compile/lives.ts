@@ -74,7 +74,8 @@ class Lives {
       for (const x of stage.handOver ?? []) this.touch(x, 'shared', end);
       for (const node of stage.keep) {
         this.touch(stored(node.inputs.x!), 'shared', start);
-        this.touch(node, 'shared', 0); // round after round adds to it
+        this.touch(node, 'shared', 0); // round after round adds to it, until the update, which may be another rank's
+        this.touch(node, 'shared', this.lengthOf(this.stages.update ?? this.stages.stages.length) + 1);
       }
       for (const { value, key, shared } of pieceOutputs(this.sharded, this.stages, stage)) {
         this.touch(stored(value), shared ? 'shared' : 'scratch', end);

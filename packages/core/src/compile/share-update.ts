@@ -1,4 +1,4 @@
-/** Shares the update of a step among ranks: each moves its own parameters, and alone has their moments. */
+/** Shares the update of a step among ranks: each moves its own parameters, and alone has their moments. No rank assigns what another does. */
 
 import type { Graph } from '../graph.ts';
 import type { Program, UpdateShare } from '../program.ts';
@@ -34,7 +34,7 @@ export function buildShares(graph: Graph, plan: LogicalPlan, placement: SharePla
     count: placement.ranks,
     known: new Map(sums.map((sum, i) => [sum, owners[i]!])),
     choose: largestRead,
-    assignersOf: () => ranks,
+    assignersOf: () => [0], // running statistics, which every rank could compute: unlike devices would round them apart
     holdersOf: () => ranks,
   });
   const programs = ranks.map((rank) => programOf(step, cut, rank, placement));
