@@ -1,4 +1,4 @@
-import { type DeviceChoice, label, type Mesh } from '@cohesin/distributed';
+import { type DeviceChoice, LEVELS, label, type Mesh } from '@cohesin/distributed';
 import type { OptionSpec, Options } from './command-line.ts';
 
 /** The options of commands that compute. */
@@ -6,7 +6,7 @@ export const DEVICE_OPTIONS: Readonly<Record<'devices' | 'share-devices', Option
   devices: {
     value: 'N|LIST',
     about:
-      'how many devices, or which, with commas between: by place, PCI address, UUID or name, as `cohesin devices` lists them; never changes a bit (default 1)',
+      'how many devices, or which, with commas between: by place, PCI address, UUID or name, as `cohesin devices` lists them; of devices that are alike, never changes a bit (default 1)',
   },
   'share-devices': { about: 'let several ranks use one GPU (always allowed on software drivers)' },
 };
@@ -17,9 +17,15 @@ export function deviceChoice(options: Options): DeviceChoice {
   return given === undefined || /^-?\d*$/.test(given) ? (options.count('devices') ?? 1) : given.split(',');
 }
 
-/** What computes: one line, or one for each device where there are several. */
-export function describeMesh({ info, ranks, devices }: Mesh): string {
-  const several = `${info.description}: ${ranks.length} ${ranks.length === 1 ? 'device' : 'devices'}`;
+/** What computes: one line, or one for each device where there are several, and what to expect of those that differ. */
+export function describeMesh({ infos, ranks, devices, level }: Mesh): string {
+  const names = [...new Set(infos.map(({ description }) => description))].join(' and ');
+  const several = `${names}: ${ranks.length} ${ranks.length === 1 ? 'device' : 'devices'}`;
   if (new Set(devices).size < 2) return several;
-  return [several, ...devices.map((device, rank) => `  rank ${rank} on device ${label(device)}`)].join('\n');
+  const each = devices.map((device, rank) => `  rank ${rank} on device ${label(device)}`);
+  return [
+    several,
+    ...each,
+    ...(level === 'L0' ? [] : [`these devices are not alike: level ${level}, ${LEVELS[level]}`]),
+  ].join('\n');
 }

@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { type DeviceInfo, explain, type Precision, replacePath, writeSynced } from '@cohesin/core';
-import { SCHEDULES, type ScheduleName } from '@cohesin/distributed';
+import { type Level, SCHEDULES, type ScheduleName } from '@cohesin/distributed';
 import { type Fields, fields } from '@cohesin/models';
 import { usage } from './task.ts';
 
@@ -18,6 +18,10 @@ export interface PlanFile {
   readonly placement: Placement;
   /** What the devices of a run said of themselves; unknown of a plan for devices that were not there. */
   readonly device?: DeviceInfo | undefined;
+  /** Of each, where they differ. */
+  readonly devices?: readonly DeviceInfo[] | undefined;
+  /** `L2` where they do: the weights are then those of one device within tolerance, not in every bit. */
+  readonly level?: Level | undefined;
 }
 
 /** What decides the bits: equal in two files, on equal devices and drivers, the weights are equal too. */
@@ -76,9 +80,9 @@ export function readPlanFile(path: string): Promise<NamedPlan> {
   });
 }
 
-export function writePlanFile(path: string, { logical, placement, device }: PlanFile): Promise<void> {
+export function writePlanFile(path: string, { logical, placement, ...run }: PlanFile): Promise<void> {
   const { kernelTable = null, bitsId = null } = logical; // said, so that a reader of the file knows of them
-  const file = { format: FORMAT, logical: { ...logical, kernelTable, bitsId }, placement, device };
+  const file = { format: FORMAT, logical: { ...logical, kernelTable, bitsId }, placement, ...run };
   const text = JSON.stringify(file, undefined, 2);
   return replacePath(path, (aside) => writeSynced(aside, [new TextEncoder().encode(`${text}\n`)]));
 }
@@ -101,8 +105,10 @@ function planOf(value: unknown, path: string): PlanFile {
   const logical = logicalOf(fields(file.value('logical'), `${path}: logical`));
   const placement = placementOf(fields(file.value('placement'), `${path}: placement`));
   const device = file.value('device') as DeviceInfo | undefined;
+  const devices = file.value('devices') as DeviceInfo[] | undefined;
+  const level = file.has('level') ? file.choice('level', ['L0', 'L2']) : undefined;
   file.finish();
-  return { logical, placement, device };
+  return { logical, placement, device, devices, level };
 }
 
 function logicalOf(logical: Fields): LogicalPlan {

@@ -1,6 +1,6 @@
 /** A run and a plan file: whether they fit, and the file of a run. */
 import { type DeviceInfo, kernelTableHash, nn } from '@cohesin/core';
-import { deviceCount, pipelineOf } from '@cohesin/distributed';
+import { deviceCount, type Mesh, pipelineOf } from '@cohesin/distributed';
 import { UsageError } from './command-line.ts';
 import type { NamedPlan, Placement, PlanFile } from './plan-file.ts';
 import type { Output } from './progress.ts';
@@ -31,9 +31,10 @@ export function checkModel({ name, id, weights }: Study, { path, logical, placem
  *
  * @throws UsageError when the kernels or the step are others than the plan's.
  */
-export function checkBits(training: Training, { path, logical, device }: NamedPlan, output: Output): void {
+export function checkBits(training: Training, plan: NamedPlan, output: Output): void {
   const { bitsId, mesh } = training;
-  const differing = device === undefined ? [] : differences(device, mesh.info);
+  const { path, logical } = plan;
+  const differing = differences(plan, mesh);
   if (logical.bitsId !== undefined && logical.bitsId !== bitsId)
     throw new UsageError(
       `${path}: the plan has the bitsId ${logical.bitsId.slice(0, 12)} but this run ${bitsId.slice(0, 12)}: its kernels or its step are others (${differing.length > 0 ? differing.join('; ') : 'on the same device: other frozen layers, rates, data shapes, or another version of cohesin'}). Make them equal, or take bitsId out of the plan`,
@@ -44,15 +45,20 @@ export function checkBits(training: Training, { path, logical, device }: NamedPl
     );
 }
 
-function differences(planned: DeviceInfo, here: DeviceInfo): string[] {
-  return (Object.keys(here) as (keyof DeviceInfo)[])
-    .map((field) => [field, JSON.stringify(planned[field]), JSON.stringify(here[field])] as const)
-    .filter(([, a, b]) => a !== b)
-    .map(([field, a, b]) => `${field}: planned ${a}, here ${b}`);
+function differences({ device, devices = [] }: PlanFile, { infos }: Mesh): string[] {
+  const found = infos.flatMap((here, rank) => {
+    const planned = devices[rank] ?? device;
+    if (planned === undefined) return [];
+    return (Object.keys(here) as (keyof DeviceInfo)[])
+      .map((field) => [field, JSON.stringify(planned[field]), JSON.stringify(here[field])] as const)
+      .filter(([, a, b]) => a !== b)
+      .map(([field, a, b]) => `${field}: planned ${a}, here ${b}`);
+  });
+  return [...new Set(found)];
 }
 
 /** What a run trains on. */
-export function planFileOf({ study, plan, bitsId, mesh }: Training): PlanFile {
+export function planFileOf({ study, plan, bitsId, mesh, level }: Training): PlanFile {
   const { batch, leaves, parts, batchNorm, precision, kernelTable } = plan;
   return {
     logical: {
@@ -65,14 +71,17 @@ export function planFileOf({ study, plan, bitsId, mesh }: Training): PlanFile {
       kernelTable: kernelTable && kernelTableHash(kernelTable),
       bitsId,
     },
-    placement: placementOf(plan),
+    placement: placementOf(plan, mesh),
     device: mesh.info,
+    ...(mesh.level === 'L2' && { devices: mesh.infos }),
+    level,
   };
 }
 
-function placementOf(plan: RunPlan): Placement {
+function placementOf(plan: RunPlan, { level }: Mesh): Placement {
   const { pipeline, devices, replicas, sideBySide, recompute, batch, parts, leaves } = plan;
-  const shardOptimizer = plan.shardOptimizer || undefined;
+  const sharded = plan.shardOptimizer || (level === 'L2' && pipeline === undefined); // as `distribute` does
+  const shardOptimizer = sharded || undefined;
   const count = deviceCount(devices);
   const { schedule = '1f1b', ahead = 0 } = pipeline ?? {};
   const cut = { leaves: parts > 1 ? batch * parts : leaves, leavesPerSequence: parts };

@@ -129,7 +129,9 @@ function introduce(
   const layers = [...plan.frozen.map((pattern) => `${pattern} keeps its values`), ...rates];
   if (layers.length > 0) output.say(layers.join(', '));
   if (resumed !== undefined)
-    output.say(`resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}`);
+    output.say(
+      `resumed from ${resumed.dir} at step ${resumed.host.step} of ${plan.steps}${resumed.level === 'L2' ? '; so far at level L2, on devices that differ: no run on one device has these bits' : ''}`,
+    );
 }
 
 /** What the ranks of each stage hold, where there are stages. */

@@ -18,6 +18,7 @@ import {
   hostTensors,
   type Inspected,
   type Inspection,
+  type Level,
   type Mesh,
   openMesh,
   saveBestCheckpoint,
@@ -50,6 +51,8 @@ export interface Training {
   readonly study: Study;
   readonly plan: RunPlan;
   readonly mesh: Mesh;
+  /** `L2` if any step of the run so far, or the next, is on devices that differ. */
+  readonly level: Level;
   readonly host: HostState;
   /** Hash of all that decides the bits of its steps. */
   readonly bitsId: string;
@@ -188,6 +191,7 @@ function training(opened: Opened, resumed: Checkpoint | undefined): Training {
   const [{ state: weights, program }] = [...steps.values()] as [Distributed];
   const from = (resumed?.position ?? study.tasks.map(() => undefined)) as Positions;
   const { patience } = plan.stopping;
+  const level = resumed?.level === 'L2' ? 'L2' : mesh.level; // such steps stay in the weights
   let positions = from;
   let host = resumed?.host ?? freshHost([...steps.values()]);
   let validations: Validations = { ...(resumed?.validations ?? { unimproved: 0 }), patience };
@@ -214,11 +218,14 @@ function training(opened: Opened, resumed: Checkpoint | undefined): Training {
     position: positions,
     validations,
     device: mesh.info,
+    level,
+    ...(mesh.level === 'L2' && { devices: mesh.infos }),
   });
   return {
     study,
     plan,
     mesh,
+    level,
     weights,
     bitsId,
     get host() {

@@ -132,6 +132,7 @@ export {
   addLeaves,
   allLeaves,
   type Combine,
+  type HandOver,
   type Program,
   type ProgramInput,
   type ProgramOutput,

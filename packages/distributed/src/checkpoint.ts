@@ -11,6 +11,7 @@ import {
   writeSafetensors,
   writeSynced,
 } from '@cohesin/core';
+import type { Level } from './level.ts';
 import { packValue, unpackValue } from './packr.ts';
 import type { HostState } from './runner.ts';
 import type { DistributedState } from './state.ts';
@@ -56,6 +57,10 @@ export interface CheckpointInfo {
   readonly position: unknown;
   readonly validations: Validations;
   readonly device: DeviceInfo;
+  /** Of each rank, where they differ. */
+  readonly devices?: readonly DeviceInfo[] | undefined;
+  /** `L2` if any step so far was on devices that differ; `L0` where it is not stated. */
+  readonly level?: Level;
 }
 
 export interface Checkpoint extends CheckpointInfo {

@@ -5,7 +5,6 @@ import {
   buildShared,
   byteLength,
   initialState,
-  kernelTarget,
   memoryReport,
   momentBytes,
   type Parameter,
@@ -17,6 +16,7 @@ import {
 } from '@cohesin/core';
 import { cutOf, dealLeaves } from './deal.ts';
 import { exchangeBytes, exchangeMemory } from './exchange.ts';
+import { buildEach, checkExchanges, mixedBitsId } from './kinds.ts';
 import type { Mesh } from './mesh.ts';
 import { loadStages, type StagesOptions } from './pipeline.ts';
 import {
@@ -46,7 +46,8 @@ export interface DistributeOptions extends BuildOptions {
   /**
    * Each rank has the moments of some parameters only, moves these alone, and gives the others their new values: ZeRO's
    * first stage (Rajbhandari et al. 2020). Parameters are dealt out whole, by their bytes, so the largest bounds how even
-   * that is. Changes memory and what is exchanged, never the bits.
+   * that is. Changes memory and what is exchanged, never the bits. Always so on devices that differ (level L2): each rank
+   * would round its own copy of the update.
    */
   readonly shardOptimizer?: boolean;
 }
@@ -62,10 +63,10 @@ export interface LoadedFunction {
  * Compiles a function once and runs it on every device of a mesh. Leaves of the batch are dealt out in order, gradients
  * are added as integers, every rank applies the same update, or its part of it; or with `pipeline`, each rank has a stage of the layers, with
  * their parameters, and leaves go through the stages one after another. The result has the same bits on any number of
- * devices and in any stages.
+ * devices that are alike and in any stages. Devices that differ have kernels of their own, of the same step.
  *
- * @throws when there are more devices than leaves; when the step cannot be cut into the stages; or when the optimizer of
- *   stages is to be sharded.
+ * @throws when there are more devices than leaves; when the step cannot be cut into the stages; when the optimizer of
+ *   stages is to be sharded; or when the devices of one stage differ.
  */
 export function distribute(
   fn: Traceable,
@@ -76,11 +77,7 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   const { mesh, seed = 0, pipeline } = options;
   const state = options.state ?? new DistributedState(mesh);
   const known = new Set(state.names);
-  const own = {
-    target: kernelTarget(mesh.info, options.precision),
-    bindingLimit: mesh.info.maxBindingBytes,
-  };
-  const all = { ...own, ...options, state };
+  const all = { ...options, state };
   if (pipeline !== undefined && options.shardOptimizer === true)
     throw new StageError(
       'shardOptimizer: ranks of a stage have the moments of its layers alone already; leave it out, or the stages',
@@ -146,11 +143,18 @@ function programsOf(
   fn: Traceable,
   options: DistributeOptions & { readonly state: DistributedState },
 ): BuiltShares {
-  const ranks = options.mesh.ranks.length;
-  if (options.shardOptimizer === true)
-    return buildShared(fn, { ...options, ranks, owners: options.state.owners });
-  const { program, ...rest } = build(fn, options);
-  return { ...rest, programs: Array(ranks).fill(program) };
+  const { mesh, state, shardOptimizer = false } = options;
+  const ranks = mesh.ranks.length;
+  const built = buildEach(mesh, options, (own): BuiltShares => {
+    if (shardOptimizer || mesh.level === 'L2')
+      return buildShared(fn, { ...options, ...own, ranks, owners: state.owners });
+    const { program, ...rest } = build(fn, { ...options, ...own });
+    return { ...rest, programs: Array(ranks).fill(program) };
+  });
+  const programs = built.map((one, rank) => one.programs[rank]!);
+  checkExchanges(built.map((one) => one.programs));
+  const bitsId = mixedBitsId(programs);
+  return { ...built[0]!, programs: programs.map((program) => ({ ...program, bitsId })) };
 }
 
 /** Each rank has the state that its program uses. */

@@ -11,7 +11,7 @@ export {
   type Validations,
 } from './checkpoint.ts';
 export { dealLeaves } from './deal.ts';
-export { type DeviceChoice, deviceCount, label } from './devices/choose.ts';
+export { alike, type DeviceChoice, deviceCount, label } from './devices/choose.ts';
 export { type MemoryHeap, type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
 export { type DistributeOptions, distribute } from './distribute.ts';
 export {
@@ -21,6 +21,7 @@ export {
   type Inspection,
   type Written,
 } from './inspect.ts';
+export { LEVELS, type Level } from './level.ts';
 export { type Mesh, type MeshOptions, openMesh } from './mesh.ts';
 export { pipelineOf, type StagesOptions } from './pipeline.ts';
 export * from './plan/index.ts';

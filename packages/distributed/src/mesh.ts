@@ -3,11 +3,15 @@ import type { DeviceInfo } from '@cohesin/core';
 import { chooseDevices, type DeviceChoice, deviceCount } from './devices/choose.ts';
 import { installLayer, withDevice } from './devices/layer.ts';
 import { type PhysicalDevice, physicalDevices } from './devices/vulkan.ts';
+import { differenceOf, type Level, levelOf } from './level.ts';
 import { Rank } from './rank.ts';
 import { abort, type RendezvousMemory, rendezvousMemory } from './rendezvous.ts';
 
 export interface MeshOptions {
-  /** How many devices, or which, one rank (thread) each: by place, PCI address, UUID or a part of the name. */
+  /**
+   * How many devices, or which, one rank (thread) each: by place, PCI address, UUID or a part of the name. A number is of
+   * devices that are alike; those named may be of any kinds, at level L2.
+   */
   readonly devices: DeviceChoice;
   /** Let several ranks use one GPU; software drivers are always shared. */
   readonly shareDevices?: boolean;
@@ -18,8 +22,11 @@ export interface MeshOptions {
 /** Devices that work together, one thread each. */
 export interface Mesh {
   readonly ranks: readonly Rank[];
-  /** What every device says about itself: they are alike. */
+  /** What the device of rank 0 says about itself; at level L0 all say the same. */
   readonly info: DeviceInfo;
+  /** What the device of each rank says. */
+  readonly infos: readonly DeviceInfo[];
+  readonly level: Level;
   /** The device of each rank, where the Vulkan loader tells. */
   readonly devices: readonly PhysicalDevice[];
   readonly rendezvous: RendezvousMemory;
@@ -33,7 +40,7 @@ const DEADLINE_MS = 600_000; // first steps compile kernels, which a software dr
  * Starts ranks one after another: the adapter a thread sees depends on the environment of the process at that moment.
  *
  * @throws when there are fewer GPUs than devices and sharing is not asked for, a rank got another device than its own, or
- * ranks differ in anything that decides bits.
+ * devices that were not named differ in anything that may decide bits.
  */
 export async function openMesh({
   devices: choice,
@@ -60,8 +67,8 @@ export async function openMesh({
       infos.push(await (isChosen ? withDevice(place!, uuid!, open) : open()));
       if (devices.length === 0) checkSharing(infos, count, shareDevices);
     }
-    checkFingerprints(infos);
-    return mesh(ranks, infos[0]!, devices, deadlineMs);
+    if (typeof choice === 'number') checkAlike(infos, devices);
+    return mesh(ranks, infos, devices, deadlineMs);
   } catch (error) {
     await Promise.allSettled(ranks.map((rank) => rank.close()));
     throw error;
@@ -71,8 +78,9 @@ export async function openMesh({
 }
 
 /** The first rank of a mesh, on its device, without the others; to be closed with them. */
-export function firstOf({ ranks, info, devices, deadlineMs }: Mesh): Mesh {
-  return { ...mesh(ranks.slice(0, 1), info, devices.slice(0, 1), deadlineMs), close: async () => undefined };
+export function firstOf({ ranks, infos, devices, deadlineMs }: Mesh): Mesh {
+  const first = mesh(ranks.slice(0, 1), infos.slice(0, 1), devices.slice(0, 1), deadlineMs);
+  return { ...first, close: async () => undefined };
 }
 
 /** None where there is no Vulkan to ask: on macOS and Windows. */
@@ -86,14 +94,16 @@ function devicesOf(choice: DeviceChoice, shareDevices: boolean): PhysicalDevice[
 
 function mesh(
   ranks: readonly Rank[],
-  info: DeviceInfo,
+  infos: readonly DeviceInfo[],
   devices: readonly PhysicalDevice[],
   deadlineMs: number,
 ): Mesh {
   const rendezvous = rendezvousMemory(ranks.length);
   return {
     ranks,
-    info,
+    info: infos[0]!,
+    infos,
+    level: levelOf(infos),
     devices,
     rendezvous,
     deadlineMs,
@@ -113,15 +123,12 @@ function checkSharing(infos: readonly DeviceInfo[], devices: number, shareDevice
   );
 }
 
-function checkFingerprints(infos: readonly DeviceInfo[]): void {
-  const [first, ...others] = infos;
-  for (const [i, info] of others.entries()) {
-    for (const field of Object.keys(info) as (keyof DeviceInfo)[]) {
-      const [a, b] = [JSON.stringify(first![field]), JSON.stringify(info[field])];
-      if (a !== b)
-        throw new Error(
-          `ranks 0 and ${i + 1} differ in ${field}: ${a} and ${b}; all ranks must be alike for equal bits`,
-        );
-    }
-  }
+/** Who asks for a number of devices is promised the bits of one: a mix has to be asked for. */
+function checkAlike(infos: readonly DeviceInfo[], devices: readonly PhysicalDevice[]): void {
+  const difference = differenceOf(infos);
+  if (difference === undefined) return;
+  const places = devices.map(({ place }) => place).join();
+  throw new Error(
+    `${difference}; their bits would differ. Name devices that are alike, or these (--devices ${places}), to train on them at level L2: within float32 rounding of one device`,
+  );
 }

@@ -25,6 +25,8 @@ import {
   share,
   sumMemory,
 } from './exchange.ts';
+import { buildEach, checkExchanges, mixedBitsId } from './kinds.ts';
+import { differenceOf } from './level.ts';
 import type { StageJob } from './rank-worker.ts';
 import { groupOf } from './rendezvous.ts';
 import { assigns, batchBytes, batchMemory, type DistributedProgram } from './runner.ts';
@@ -73,7 +75,7 @@ export async function loadStages(
   const inFlight = pipeline.stages.map((ranks) => mostSets(ranks, training));
   const parts = pipeline.stages.map((_, stage) => partsOf(pipeline, stage, cut.leavesPerSequence));
   const partsOnDevice = parts.map((each) => Math.max(...each.map(({ length }) => length)));
-  const built = buildStages(fn, {
+  const built = programsOf(fn, pipeline, {
     ...options,
     stages: wanted.stages,
     splitBackward: schedule === 'zero-bubble',
@@ -121,6 +123,31 @@ export async function loadStages(
     ),
   );
   return { job, parameters: built.parameters, counters: built.counters };
+}
+
+/**
+ * Each stage is built for its devices, which are alike: their copies of its parameters stay so.
+ *
+ * @throws StageError when the devices of a stage differ.
+ */
+function programsOf(
+  fn: Traceable,
+  { stages }: Pipeline,
+  options: DistributeOptions & Parameters<typeof buildStages>[1],
+): BuiltPipeline {
+  const { mesh } = options;
+  for (const [stage, ranks] of stages.entries()) {
+    const difference = differenceOf(mesh.infos, ranks);
+    if (difference !== undefined)
+      throw new StageError(
+        `stages: the devices of stage ${stage} are not alike: ${difference}. Each has a copy of its parameters and would round it apart; give unlike devices stages of their own, or leave the stages out`,
+      );
+  }
+  const built = buildEach(mesh, options, (own) => buildStages(fn, { ...options, ...own }));
+  checkExchanges(built.map(({ program }) => program.stages));
+  const programs = stages.map(([rank], stage) => built[rank!]!.program.stages[stage]!);
+  const [{ program, ...rest }] = built as [BuiltPipeline];
+  return { ...rest, program: { ...program, stages: programs, bitsId: mixedBitsId(programs) } };
 }
 
 /**

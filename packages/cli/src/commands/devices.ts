@@ -1,5 +1,5 @@
 import { Device, type DeviceInfo } from '@cohesin/core';
-import { label, type PhysicalDevice, physicalDevices } from '@cohesin/distributed';
+import { alike, LEVELS, label, type PhysicalDevice, physicalDevices } from '@cohesin/distributed';
 import type { Command } from '../command-line.ts';
 import { type Output, openOutput } from '../progress.ts';
 
@@ -14,6 +14,7 @@ export const devices: Command = {
     const all = process.platform === 'linux' ? physicalDevices() : [];
     output.event({ ...device.info, devices: all });
     for (const one of all) sayPhysical(one, output);
+    if (all.length > 1) sayMixes(all, output);
     sayDefault(device.info, output);
   },
 };
@@ -28,6 +29,16 @@ function sayPhysical(device: PhysicalDevice, output: Output): void {
       `  ${gibibytes(bytes)} of ${local && !device.software ? 'its own memory' : "the host's memory"}${free}`,
     );
   }
+}
+
+/** Which devices train together with the bits of one, and which do not. */
+function sayMixes(devices: readonly PhysicalDevice[], output: Output): void {
+  const places = (of: readonly PhysicalDevice[]): string => of.map(({ place }) => place).join(', ');
+  const kinds = alike(devices);
+  for (const kind of kinds)
+    if (kind.length > 1) output.say(`${places(kind)} are alike: together at level L0, ${LEVELS.L0}`);
+  if (kinds.length > 1)
+    output.say(`${kinds.map(places).join(' and ')} are not alike: together at level L2, ${LEVELS.L2}`);
 }
 
 /** What WebGPU grants on the device that is taken unless others are named. */

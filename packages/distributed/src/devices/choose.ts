@@ -54,6 +54,16 @@ function find(all: readonly PhysicalDevice[], name: string): PhysicalDevice {
   );
 }
 
+/** Devices that are alike as far as their drivers tell: those of one list train together at level L0. */
+export function alike(devices: readonly PhysicalDevice[]): PhysicalDevice[][] {
+  const lists = new Map<string, PhysicalDevice[]>();
+  for (const one of devices) {
+    const kind = JSON.stringify([one.name, one.vendor, one.device, one.driver]);
+    lists.set(kind, [...(lists.get(kind) ?? []), one]);
+  }
+  return [...lists.values()];
+}
+
 /** A device as a person knows it. */
 export function label({ place, name, pci }: PhysicalDevice): string {
   return `${place}: ${name}${pci === undefined ? '' : ` (${pci})`}`;

@@ -7,12 +7,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { distribute } from '../distribute.ts';
 import { openMesh } from '../mesh.ts';
 import { measureCosts } from '../plan/measure.ts';
-import { chooseDevices } from './choose.ts';
+import { alike, chooseDevices } from './choose.ts';
 import { withDevice } from './layer.ts';
 import { type PhysicalDevice, physicalDevices } from './vulkan.ts';
 
 const gpu = (place: number, bus: string): PhysicalDevice => ({
-  ...{ place, name: 'NVIDIA H100 80GB HBM3', vendor: 0x10de, device: 0x2330, software: false },
+  ...{ place, name: 'NVIDIA H100 80GB HBM3', vendor: 0x10de, device: 0x2330, driver: 1, software: false },
   ...{ uuid: `${place}`.repeat(32), pci: `0000:${bus}:00.0`, heaps: [] },
 });
 const software: PhysicalDevice = {
@@ -21,6 +21,7 @@ const software: PhysicalDevice = {
     name: 'llvmpipe',
     vendor: 0x10005,
     device: 0,
+    driver: 1,
     software: true,
     uuid: 'a'.repeat(32),
     heaps: [],
@@ -47,6 +48,13 @@ test('devices are named by place, PCI address, UUID or a part of their name', ()
     /no device is "tpu"; there are 0: .*, 2: llvmpipe/,
   );
   expect(() => chooseDevices(server, ['0', '0'], false)).toThrow(/two ranks would share 0: NVIDIA/);
+});
+
+test('devices are alike that have one name, chip and version of the driver', () => {
+  const [first, second] = server as [PhysicalDevice, PhysicalDevice];
+  const lists = alike([...server, { ...second, place: 3, driver: 2 }]);
+  expect(lists.map((list) => list.map(({ place }) => place))).toEqual([[0, 1], [2], [3]]);
+  expect(alike([first, second])).toHaveLength(1);
 });
 
 const manifest = '/usr/share/vulkan/icd.d/lvp_icd.json';

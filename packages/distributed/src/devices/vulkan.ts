@@ -17,6 +17,8 @@ export interface PhysicalDevice {
   readonly name: string;
   readonly vendor: number;
   readonly device: number;
+  /** Version of the driver, as it numbers them. */
+  readonly driver: number;
   /** A software driver on the CPU. */
   readonly software: boolean;
   /** 32 hexadecimal digits. Copies of a software driver have the same. */
@@ -31,7 +33,7 @@ const APPLICATION_INFO = { type: 0, bytes: 48, apiVersionAt: 44 };
 const INSTANCE_CREATE_INFO = { type: 1, bytes: 64, applicationAt: 24 };
 const PROPERTIES_2 = {
   ...{ type: 1_000_059_001, bytes: 16 + 1_008 },
-  ...{ vendorAt: 24, deviceAt: 28, kindAt: 32, nameAt: 36, nameBytes: 256 },
+  ...{ driverAt: 20, vendorAt: 24, deviceAt: 28, kindAt: 32, nameAt: 36, nameBytes: 256 },
 };
 const ID_PROPERTIES = { type: 1_000_071_004, bytes: 72, uuidAt: 16, uuidBytes: 16 };
 const PCI_BUS_INFO = { type: 1_000_212_000, bytes: 32, addressAt: 16 };
@@ -104,6 +106,7 @@ function describe(vulkan: Vulkan, handle: bigint, place: number): PhysicalDevice
     name: text(properties, PROPERTIES_2.nameAt, PROPERTIES_2.nameBytes),
     vendor: properties.getUint32(PROPERTIES_2.vendorAt, true),
     device: properties.getUint32(PROPERTIES_2.deviceAt, true),
+    driver: properties.getUint32(PROPERTIES_2.driverAt, true),
     software: properties.getUint32(PROPERTIES_2.kindAt, true) === KIND_CPU,
     uuid,
     ...(extensions.has('VK_EXT_pci_bus_info') ? { pci: pciAddress(pci) } : {}),
