@@ -15,7 +15,7 @@ const model = nn.sequential({ stem: block(4, 16, 15), deep: block(16, 32, 5), he
 const train = trainStep({ model, loss: nn.poissonLoss, optimizer: adam({ learningRate: 5e-3 }) });
 
 const device = await Device.open();
-const step = await compile(train, { device, inputs: { x: [4, 1024, 4], y: [4, 64, 4] } });
+const step = await compile(train, { device, leaves: 4, inputs: { x: [4, 1024, 4], y: [4, 64, 4] } });
 console.log(step.program.memory());
 for await (const batch of basenjiBatches('data', { size: 4, shuffle: 64 }))
   console.log((await step(batch)).loss?.data[0]);
