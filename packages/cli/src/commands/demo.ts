@@ -25,18 +25,17 @@ export const demo: Command = {
   },
   run: async (options) => {
     const output = openOutput(false);
-    const out = options.text('out') ?? (await freshFolder('runs'));
-    await mkdir(out, { recursive: true });
     const data = options.text('data');
-    if (data === undefined) await simulated(out, options, output);
-    else await onUserData(data, out, options, output);
+    if (data === undefined) await simulated(options, output);
+    else await onUserData(data, options, output);
   },
 };
 
 /** Steps of the second run, on one device. */
 const REPEATED_STEPS = 20;
 
-async function simulated(out: string, options: Options, output: Output): Promise<void> {
+async function simulated(options: Options, output: Output): Promise<void> {
+  const out = await outFolder(options);
   const data = join(out, 'data');
   const { genome, params, steps } = RECIPE;
   const counts = Object.entries(genome.sequences).map(([split, count]) => `${count} ${split}`);
@@ -53,9 +52,10 @@ async function simulated(out: string, options: Options, output: Output): Promise
   await secondRun(run, output);
 }
 
-async function onUserData(data: string, out: string, options: Options, output: Output): Promise<void> {
+async function onUserData(data: string, options: Options, output: Output): Promise<void> {
   const dataset: Dataset = await usage(() => openDataset(data));
   const params = await usage(async () => paramsFor(dataset));
+  const out = await outFolder(options);
   output.say(
     `1. ${data}: ${dataset.sequenceLengthBp} bp, ${dataset.numTargets} tracks in bins of ${dataset.poolWidthBp} bp`,
   );
@@ -138,9 +138,15 @@ async function secondRun({ options, result }: First, output: Output): Promise<vo
     throw new Error('the two runs differ; please report this with the output of `cohesin devices`');
   output.say('equal: every weight, running statistic and moment has the same bits');
   output.say(
-    `\n5. What it left\n${result.checkpoint}   (cohesin evaluate --checkpoint ${options.out} --data ${options.data} --split test)`,
+    `\n5. What it left\n${result.checkpoint}   (npx cohesin evaluate --checkpoint ${options.out} --data ${options.data} --split test)`,
   );
   output.say(`${join(options.out, 'events')}   (tensorboard --logdir ${options.out})`);
+}
+
+async function outFolder(options: Options): Promise<string> {
+  const out = options.text('out') ?? (await freshFolder('runs'));
+  await mkdir(out, { recursive: true });
+  return out;
 }
 
 /** The first of runs/demo-1, runs/demo-2, … that does not exist. */
