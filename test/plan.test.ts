@@ -42,6 +42,9 @@ test('plan refuses what cannot be, with the reason, and costs that are no costs'
   const wrong = await plan('--devices', '2', '--costs', join(folder, 'costs.json'));
   expect(wrong.code).toBe(78);
   expect(wrong.errors).toContain('device.gigabytes is undefined; it must be a number above 0');
+  writeFileSync(join(folder, 'torn.json'), '{ "device": ');
+  const torn = await plan('--devices', '2', '--costs', join(folder, 'torn.json'));
+  expect(torn.errors).toContain('torn.json: no JSON: ');
 });
 
 test('measure writes what kernels and a meeting cost here, and plan reckons with it', async () => {

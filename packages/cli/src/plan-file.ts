@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { type DeviceInfo, explain, type Precision, replacePath, writeSynced } from '@cohesin/core';
 import { type Level, SCHEDULES, type ScheduleName } from '@cohesin/distributed';
 import { type Fields, fields } from '@cohesin/models';
+import { parseJson } from './json-file.ts';
 import { usage } from './task.ts';
 
 /** A plan, and the file it was read from. */
@@ -76,7 +77,7 @@ export function readPlanFile(path: string): Promise<NamedPlan> {
     const text = await readFile(path, 'utf8').catch((cause: unknown) => {
       throw explain(path, cause);
     });
-    return { ...planOf(parsed(text, path), path), path };
+    return { ...planOf(parseJson(text, path), path), path };
   });
 }
 
@@ -85,14 +86,6 @@ export function writePlanFile(path: string, { logical, placement, ...run }: Plan
   const file = { format: FORMAT, logical: { ...logical, kernelTable, bitsId }, placement, ...run };
   const text = JSON.stringify(file, undefined, 2);
   return replacePath(path, (aside) => writeSynced(aside, [new TextEncoder().encode(`${text}\n`)]));
-}
-
-function parsed(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new Error(`${path}: no JSON: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function planOf(value: unknown, path: string): PlanFile {

@@ -1,5 +1,6 @@
 import type { Precision } from '@cohesin/core';
 import type { DeviceChoice, StagesOptions } from '@cohesin/distributed';
+import { MODEL_NAMES } from '@cohesin/models';
 import { type OptionSpec, type Options, UsageError } from './command-line.ts';
 import { DEVICE_OPTIONS, deviceChoice } from './device-options.ts';
 import type { NamedPlan } from './plan-file.ts';
@@ -59,8 +60,7 @@ export interface From {
 export const RUN_OPTIONS: Readonly<Record<string, OptionSpec>> = {
   model: {
     value: 'NAME|FILE.json',
-    about:
-      'basset, basenji2, basenji1, akita, borzoi, enformer, bpnet, bpnet-lite, basepairnet, chrombpnet-bias or chrombpnet; or a params file of Basenji, Baskerville or (model.name) one of the last six',
+    about: `${MODEL_NAMES.join(', ')}; or a params file of Basenji, Baskerville or (model.name) one of the last six`,
   },
   data: {
     value: 'DIR|human=DIR,mouse=DIR',

@@ -17,6 +17,7 @@ import {
   type TrainConfig,
 } from '@cohesin/models';
 import { UsageError } from './command-line.ts';
+import { parseJson } from './json-file.ts';
 import { fittedModel, profileTask } from './profile-task.ts';
 import type { Task } from './task.ts';
 import { trackTask } from './track-task.ts';
@@ -59,7 +60,7 @@ export type SavedModel = Pick<Study, 'name' | 'params' | 'heads'>;
  * @throws when the model is unknown or the sizes differ, with both sides.
  */
 export async function openStudy(model: string, options: DataOptions): Promise<Study> {
-  const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
+  const params = await paramsOf(model);
   return studyOf({ name: model, params }, options);
 }
 
@@ -105,13 +106,13 @@ async function openGenomes({ data, decodeThreads }: DataOptions): Promise<Map<st
 
 /** `Study.id` of a model that is planned without its data: of Enformer, the one with the human head. */
 export async function plannedModelId(model: string): Promise<string> {
-  const params: unknown = model.endsWith('.json') ? JSON.parse(await readParams(model)) : model;
+  const params = await paramsOf(model);
   return idOf(isEnformer(params) ? { params, heads: ['human'] } : params);
 }
 
 /** A published model by name, or that of a parameter file. @throws when the model is unknown. */
 export async function openModel(model: string): Promise<BuiltModel> {
-  return builtOf(model.endsWith('.json') ? JSON.parse(await readParams(model)) : model);
+  return builtOf(await paramsOf(model));
 }
 
 async function builtOf(params: unknown): Promise<BuiltModel> {
@@ -175,13 +176,16 @@ function idOf(params: unknown): string {
   return createHash('sha256').update(JSON.stringify(params)).digest('hex');
 }
 
-async function readParams(path: string): Promise<string> {
-  return readFile(path, 'utf8').catch((cause: unknown) => {
+/** A published name as it is, or the content of a parameter file. */
+async function paramsOf(model: string): Promise<unknown> {
+  if (!model.endsWith('.json')) return model;
+  const text = await readFile(model, 'utf8').catch((cause: unknown) => {
     throw new Error(
-      `${path}: cannot read the parameter file; give its path, or the name of a published model`,
+      `${model}: cannot read the parameter file; give its path, or the name of a published model`,
       { cause },
     );
   });
+  return parseJson(text, model);
 }
 
 /**

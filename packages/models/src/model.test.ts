@@ -183,8 +183,9 @@ test('a model is found by name or file', async () => {
   expect((await namedModel(path)).config.outputShape).toEqual([96, 3]);
   await rm(folder, { recursive: true });
   await expect(namedModel('enformer9')).rejects.toThrow(
-    /no model is called 'enformer9'; there are basset, basenji2/,
+    /no model is called 'enformer9'; there are basset, basenji2, .*enformer, bpnet/,
   );
+  await expect(namedModel('bpnet')).rejects.toThrow(/bpnet takes its heads from a data set/);
   await expect(namedModel(path)).rejects.toThrow(/cannot read the parameter file/);
 });
 

@@ -7,6 +7,7 @@ import { basenji1Weights } from './basenji1/weights.ts';
 import { basset } from './basset/model.ts';
 import { bassetWeights } from './basset/weights.ts';
 import { borzoi } from './borzoi/model.ts';
+import { PROFILE_MODELS } from './bpnet/built.ts';
 import { type BuilderOptions, type BuiltModel, modelFromParams } from './builder/model.ts';
 import { readTraining } from './builder/training.ts';
 
@@ -18,6 +19,9 @@ const NAMED: Readonly<Record<string, () => BuiltModel>> = {
   borzoi: () => borzoi(),
 };
 
+/** Names of published models. `namedModel` builds those whose sizes need no data set. */
+export const MODEL_NAMES: readonly string[] = [...Object.keys(NAMED), 'enformer', ...PROFILE_MODELS];
+
 /**
  * A published model by name (`basset`, `basenji2`, `basenji1`, `akita`, `borzoi`), or the model of a Basenji or baskerville parameter file.
  *
@@ -26,7 +30,9 @@ const NAMED: Readonly<Record<string, () => BuiltModel>> = {
 export async function namedModel(nameOrPath: string, options: BuilderOptions = {}): Promise<BuiltModel> {
   const make = Object.hasOwn(NAMED, nameOrPath) ? NAMED[nameOrPath] : undefined;
   if (make !== undefined) return make();
-  const known = Object.keys(NAMED).join(', ');
+  if (MODEL_NAMES.includes(nameOrPath))
+    throw new Error(`${nameOrPath} takes its heads from a data set; only training and evaluation build it`);
+  const known = MODEL_NAMES.join(', ');
   if (!nameOrPath.endsWith('.json')) {
     throw new Error(
       `no model is called '${nameOrPath}'; there are ${known}, or give the path of a params .json`,

@@ -14,6 +14,7 @@ import {
 } from '@cohesin/distributed';
 import { type ModelPlan, modelPlan } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
+import { parseJson } from '../json-file.ts';
 import { type PlanFile, writePlanFile } from '../plan-file.ts';
 import { planReport } from '../plan-report.ts';
 import { openOutput } from '../progress.ts';
@@ -31,7 +32,7 @@ export const plan: Command = {
   ],
   options: {
     model: {
-      value: 'enformer|akita|basenji2|basenji1|basset|FILE.json',
+      value: 'enformer|akita|borzoi|basenji2|basenji1|basset|FILE.json',
       about: 'a published model, or a Basenji or Baskerville params file',
     },
     devices: { value: 'N', about: 'devices to plan for; none is opened' },
@@ -107,7 +108,7 @@ async function readCostsOption(options: Options): Promise<Costs> {
   const costs =
     path === undefined
       ? ASSUMED_COSTS
-      : await usage(async () => readCosts(JSON.parse(await readFile(path, 'utf8')), path));
+      : await usage(async () => readCosts(parseJson(await readFile(path, 'utf8'), path), path));
   return memory === undefined ? costs : { ...costs, device: { ...costs.device, memoryGb: memory } };
 }
 
