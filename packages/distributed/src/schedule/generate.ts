@@ -21,7 +21,7 @@ export interface ScheduleOptions {
  * - `zero-bubble`: the same with backward split; weight gradients, for which nobody waits, fill the idle time. Keeps as
  *   much as the first stage of 1F1B does, on every stage (ZB-H1 of Qi et al. 2023).
  *
- * @throws when a rank is in no stage or in two.
+ * @throws when there is no such schedule, or a rank is in no stage or in two.
  */
 export function makeSchedule(
   name: ScheduleName,
@@ -29,6 +29,8 @@ export function makeSchedule(
   microbatches: number,
   { ahead = 0 }: ScheduleOptions = {},
 ): Schedule {
+  if (!SCHEDULES.includes(name))
+    throw new Error(`no schedule is called '${name}'; there are ${SCHEDULES.join(', ')}`);
   const stages = stageOfRanks(pipeline);
   const depths = name === 'gpipe' ? stages.map(() => microbatches) : warmUp(pipeline, ahead);
   const lag = Math.max(...depths);

@@ -73,7 +73,10 @@ describe('schedules', () => {
     ]);
   });
 
-  test('a rank in two stages is refused', () => {
+  test('a schedule of no known name, and a rank in two stages, are refused', () => {
+    expect(() => makeSchedule('zerobubble' as '1f1b', FOUR, 4)).toThrow(
+      "no schedule is called 'zerobubble'; there are gpipe, 1f1b, zero-bubble",
+    );
     expect(() => makeSchedule('1f1b', { stages: [[0, 1], [1]], within: 'data' }, 4)).toThrow(
       'rank 1 is in stages 0 and 1',
     );
