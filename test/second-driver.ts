@@ -1,9 +1,13 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { type PhysicalDevice, physicalDevices } from '@cohesin/distributed';
 
-/** Where Debian's and Ubuntu's `chromium-common` keeps SwiftShader. */
-const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
+/** Where Debian's `chromium-common` keeps SwiftShader, and where set-up unpacks it. */
+const SWIFTSHADER = [
+  '/usr/lib/chromium/vk_swiftshader_icd.json',
+  fileURLToPath(new URL('../node_modules/.cache/second-driver/vk_swiftshader_icd.json', import.meta.url)),
+];
 const VARIABLE = 'COHESIN_SECOND_DRIVER';
 
 /** A device that computes here anyway, and one of another driver. */
@@ -14,15 +18,14 @@ export interface UnlikeDevices {
 
 /**
  * Has the Vulkan loader of this process list a second driver: that of the manifest which `COHESIN_SECOND_DRIVER` names, or
- * SwiftShader where Chromium brought it. Undefined, with a line that says so, where there is none.
+ * SwiftShader. Undefined, with a line that says so, where there is none.
  *
  * @throws when the manifest that is named lists no device.
  */
 export function addSecondDriver(): UnlikeDevices | undefined {
-  const named = process.env[VARIABLE];
-  const manifest = named ?? SWIFTSHADER;
-  const missing = missingFor(manifest, named !== undefined);
-  if (missing !== undefined) {
+  const manifest = process.env[VARIABLE] ?? SWIFTSHADER.find((path) => existsSync(path));
+  const missing = missingFor(manifest);
+  if (manifest === undefined || missing !== undefined) {
     console.warn(`unlike devices are not tested: ${missing}`);
     return undefined;
   }
@@ -36,10 +39,10 @@ export function addSecondDriver(): UnlikeDevices | undefined {
   return { first: all.find(({ uuid }) => uuid === first.uuid)!, second };
 }
 
-function missingFor(manifest: string, isNamed: boolean): string | undefined {
+function missingFor(manifest: string | undefined): string | undefined {
   if (process.platform !== 'linux') return 'devices can be named on Linux only';
   if (spawnSync(process.env.CC ?? 'cc', ['--version']).status !== 0)
     return 'there is no C compiler for the Vulkan layer that shows each rank its device';
-  if (isNamed || existsSync(manifest)) return undefined;
+  if (manifest !== undefined) return undefined;
   return `there is no second Vulkan driver; install chromium-common, or name a driver's manifest in ${VARIABLE}`;
 }

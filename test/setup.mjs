@@ -3,6 +3,7 @@
  * date, so the npm scripts call this first each time. Needs nothing but Node.
  *
  *   node test/setup.mjs           do what is missing
+ *   node test/setup.mjs --tests   fetch what only tests use, too: a second software driver, where apt has it
  *   node test/setup.mjs --check   say what is missing and change nothing; exit code 1 if anything is
  */
 import { spawnSync } from 'node:child_process';
@@ -16,6 +17,12 @@ const OLDEST_NODE = [20, 19];
 const OLDEST_MESA = 25; // Dawn lists no adapter on Debian 12's own 22.3.6; 25.0.7 works
 const DRIVER_PACKAGES = ['mesa-vulkan-drivers', 'libvulkan1'];
 const DRIVER_ANSWER = 'node_modules/.cache/gpu-driver.json';
+/** Where test/second-driver.ts looks for the manifest of SwiftShader. */
+const SECOND_DRIVER = 'node_modules/.cache/second-driver';
+const SWIFTSHADER = ['libvk_swiftshader.so', 'vk_swiftshader_icd.json'];
+const SWIFTSHADER_FOLDER = 'usr/lib/chromium';
+const SWIFTSHADER_PACKAGE = 'chromium-common';
+const FETCH_MS = 30_000;
 const HIDDEN_LOCK = 'node_modules/.package-lock.json';
 
 const checkOnly = process.argv.includes('--check');
@@ -26,6 +33,7 @@ checkNode();
 installPackages();
 buildSources();
 const adapter = findDriver();
+if (process.argv.includes('--tests')) fetchSecondDriver();
 say(`ready in ${seconds(started)}; GPU adapter: ${adapter}`);
 
 // --- Node -------------------------------------------------------------------------------------------------------
@@ -216,6 +224,40 @@ function howToInstall() {
   if (runs('dnf', ['--version'])) return 'type: sudo dnf install mesa-vulkan-drivers vulkan-loader';
   if (runs('pacman', ['--version'])) return 'type: sudo pacman -S vulkan-swrast vulkan-icd-loader';
   return `install the Vulkan driver of your GPU, or ${mesa} for its software driver (lavapipe)`;
+}
+
+// --- a second software driver, for the test of devices that differ ----------------------------------------------
+
+/** Unpacks SwiftShader from apt's package, aside from the system. Tried once; a test is skipped where it fails. */
+function fetchSecondDriver() {
+  const installed = join('/', SWIFTSHADER_FOLDER, SWIFTSHADER[0]);
+  if (process.env.COHESIN_SECOND_DRIVER || fs.existsSync(installed) || fs.existsSync(SECOND_DRIVER)) return;
+  if (process.platform !== 'linux' || !runs('apt-get', ['--version'])) return;
+  fs.mkdirSync(SECOND_DRIVER, { recursive: true });
+  const begun = Date.now();
+  process.stderr.write(`setup: fetching SwiftShader from ${SWIFTSHADER_PACKAGE} … `);
+  const aside = fs.mkdtempSync(join(tmpdir(), 'cohesin-driver-'));
+  const within = (command, args) => {
+    const timeout = Math.max(1, FETCH_MS - (Date.now() - begun));
+    return spawnSync(command, args, { cwd: aside, stdio: 'ignore', timeout }).status === 0;
+  };
+  const root = process.getuid() === 0;
+  const apt = (args) =>
+    within('apt-get', ['-qq', ...(root ? ['-o', 'APT::Sandbox::User=root'] : []), ...args]);
+  const download = () => apt(['download', SWIFTSHADER_PACKAGE]);
+  const isThere = download() || (root && apt(['update']) && download());
+  const [deb] = fs.readdirSync(aside).filter((file) => file.endsWith('.deb'));
+  const isUnpacked = isThere && within('dpkg-deb', ['-x', deb, '.']);
+  const files = SWIFTSHADER.map((file) => join(aside, SWIFTSHADER_FOLDER, file));
+  const isFetched = isUnpacked && files.every((file) => fs.existsSync(file));
+  if (isFetched)
+    for (const [i, file] of files.entries()) fs.copyFileSync(file, join(SECOND_DRIVER, SWIFTSHADER[i]));
+  fs.rmSync(aside, { recursive: true });
+  process.stderr.write(
+    isFetched
+      ? `${seconds(begun)}\n`
+      : `not to be had; no other test needs it (remove ${SECOND_DRIVER} to try again)\n`,
+  );
 }
 
 // --- helpers ----------------------------------------------------------------------------------------------------
