@@ -26,7 +26,8 @@ export function parseAxes(op: AnyOp, attrs: unknown): Axes {
 }
 
 /**
- * The axes of a call: those its op declares, or for a map those of its output, each shared by the inputs that have it.
+ * The axes of a call: those its op declares, or for a map those of its output, each shared by the inputs that have it. An
+ * input that a map indexes in its own way, such as means and variances, shares the batch and the channels alone.
  *
  * @throws when the op is no map and declares none.
  */
@@ -39,14 +40,19 @@ export function axesOf(node: Tensor): Axes {
   }
   const rank = node.shape.length;
   const output = node.shape.map((_, axis) => ({ name: `axis${axis}`, window: false }));
-  const ofInput = (shape: readonly number[]): Axis[] =>
-    shape.map((size, axis) => {
+  const { index } = node.op.kernel;
+  const site = { i: 'i', key: () => '0u', y: node, specs: node.inputs };
+  const ofInput = (name: string, shape: readonly number[]): Axis[] => {
+    const isIndexed = index?.(name, node.attrs, site) !== undefined;
+    return shape.map((size, axis) => {
       const at = axis + rank - shape.length;
-      return size === node.shape[at] ? output[at]! : { name: '_', window: false };
+      const isInner = axis > 0 && axis < shape.length - 1;
+      return size === node.shape[at] && !(isIndexed && isInner) ? output[at]! : { name: '_', window: false };
     });
+  };
   return {
     inputs: Object.fromEntries(
-      Object.entries(node.inputs).map(([name, { shape }]) => [name, ofInput(shape)]),
+      Object.entries(node.inputs).map(([name, { shape }]) => [name, ofInput(name, shape)]),
     ),
     output,
   };

@@ -1,10 +1,10 @@
 import { expect, test } from 'vitest';
 import { build, initialState } from './compile/compile.ts';
 import { Device } from './device.ts';
-import { alone, type Exchange, type GatherPart } from './exchange.ts';
 import { Executor } from './executor.ts';
 import { nn } from './index.ts';
 import { StateStore } from './state.ts';
+import { Together } from './testing/together.ts';
 import { predictStep } from './train-step.ts';
 
 const SEQUENCES = 4;
@@ -21,40 +21,14 @@ const step = () =>
     }),
   });
 
-/** Two ranks of one process: who comes first waits for the other. */
-class Pair {
-  /** Dispatches that both had encoded at each meeting. */
+/** Keeps how many dispatches both ranks had encoded at each meeting. */
+class Counting extends Together {
   readonly encoded: number[] = [];
-  private first:
-    | { readonly parts: readonly GatherPart[]; readonly done: (all: Uint8Array<ArrayBuffer>[]) => void }
-    | undefined;
+  executors: readonly Executor[] = [];
 
-  exchange(executors: readonly Executor[]): Exchange {
-    const exchange: Exchange = {
-      ...alone,
-      remote: true,
-      room: 64, // edges go in several turns
-      round: () => exchange,
-      combine: (parts) =>
-        new Promise((done) => {
-          if (this.first === undefined) {
-            this.first = { parts, done };
-            return;
-          }
-          this.encoded.push(Math.min(...executors.map(({ dispatchCount }) => dispatchCount)));
-          const all = parts.map(({ own, offset, bytes }, i) => {
-            const other = this.first!.parts[i]!;
-            const whole = new Uint8Array(bytes);
-            whole.set(own, offset);
-            whole.set(other.own, other.offset);
-            return whole;
-          });
-          this.first.done(all);
-          this.first = undefined;
-          done(all);
-        }),
-    };
-    return exchange;
+  protected override all(brought: readonly unknown[]): readonly unknown[] {
+    this.encoded.push(Math.min(...this.executors.map(({ dispatchCount }) => dispatchCount)));
+    return brought;
   }
 }
 
@@ -76,9 +50,9 @@ test('while parts of half of the sequences meet, the device has the other half; 
   const [whole, ...ranks] = [await open([0, 1]), await open([0]), await open([1])];
   store.write(initialState(parameters, 3));
   await whole.run(FRAME);
-  const pair = new Pair();
-  const exchange = pair.exchange(ranks);
-  await Promise.all(ranks.map((rank) => rank.run(FRAME, exchange)));
+  const together = new Counting(ranks.length, 64); // bytes: edges go in several turns
+  together.executors = ranks;
+  await Promise.all(ranks.map((rank) => rank.run(FRAME, together.exchange())));
 
   const expected = (await whole.outputs()).prediction!.data;
   expect((await ranks[0]!.outputs()).prediction!.data).toEqual(expected); // that of part 0 gives it for all
@@ -89,7 +63,7 @@ test('while parts of half of the sequences meet, the device has the other half; 
     return [all, all + (SEQUENCES / 2) * counts[index + 1]!];
   });
   expect(meetings.length).toBe(6);
-  expect([...new Set(pair.encoded)]).toEqual(meetings);
+  expect([...new Set(together.encoded)]).toEqual(meetings);
   for (const executor of [whole, ...ranks]) executor.close();
   await device.close();
 });
