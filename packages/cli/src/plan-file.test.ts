@@ -31,6 +31,7 @@ const PLAN: PlanFile = {
     ],
     schedule: 'zero-bubble',
     ahead: 1,
+    shardOptimizer: true,
     recompute: ['trunk.0'],
   },
 };
@@ -47,6 +48,7 @@ test('what is written reads back, and becomes the options of a run', async () =>
     batch: 8,
     parts: 1,
     recompute: ['trunk.0'],
+    shardOptimizer: true,
     pipeline: {
       stages: ['trunk.0|trunk.1', 'trunk|head'],
       devices: [2, 1],
@@ -88,7 +90,6 @@ test.each([
   ],
   [{ placement: { ...PLAN.placement, replicas: 0 } }, /placement\.replicas: expected a whole number ≥ 1/],
   [{ placement: { ...PLAN.placement, sideBySide: 2 } }, /sideBySide is for a plan of one stage/],
-  [{ placement: { ...PLAN.placement, shardOptimizer: true } }, /shardOptimizer is for a plan of one stage/],
   [
     { placement: { ...PLAN.placement, stages: [{ layers: ['*'] }] } },
     /placement\.stages\[0\]\.devices: expected a whole number ≥ 1, it is missing/,

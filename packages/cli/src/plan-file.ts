@@ -57,7 +57,7 @@ export interface Placement {
   readonly schedule: ScheduleName;
   /** Further leaves that a stage begins before it first goes backward. */
   readonly ahead: number;
-  /** Of one stage: each device has the moments of some parameters only. */
+  /** Each device has the moments of some parameters of its stage only. */
   readonly shardOptimizer?: boolean | undefined;
   /** Layers that are computed again in the backward pass. */
   readonly recompute?: readonly string[] | undefined;
@@ -148,10 +148,6 @@ function placementOf(placement: Fields): Placement {
   if (plan.sideBySide !== undefined && plan.stages.length > 1)
     throw new Error(
       `${placement.where}.sideBySide is for a plan of one stage; several take sequences one after another`,
-    );
-  if (plan.shardOptimizer === true && plan.stages.length > 1)
-    throw new Error(
-      `${placement.where}.shardOptimizer is for a plan of one stage; devices of several have the moments of their layers alone`,
     );
   return plan;
 }

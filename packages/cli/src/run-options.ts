@@ -182,7 +182,7 @@ function givenOptions(options: Options, out: string): RunOptions {
     devices: isOpen ? stageDevices(pipeline) : deviceChoice(options),
     pipeline,
     shareDevices: options.flag('share-devices'),
-    shardOptimizer: readSharding(options, pipeline),
+    shardOptimizer: options.flag('shard-optimizer'),
     steps: options.count('steps'),
     epochs: options.count('epochs'),
     batch: options.count('batch'),
@@ -219,15 +219,6 @@ function readSideBySide(options: Options, pipeline: StagesOptions | undefined): 
       '--side-by-side and --stages do not go together: stages take sequences one after another; leave one of them out',
     );
   return sequences;
-}
-
-function readSharding(options: Options, pipeline: StagesOptions | undefined): boolean {
-  const shards = options.flag('shard-optimizer');
-  if (shards && pipeline !== undefined)
-    throw new UsageError(
-      '--shard-optimizer and --stages do not go together: devices of a stage have the moments of its layers alone already; leave one of them out',
-    );
-  return shards;
 }
 
 function readTrace(options: Options): TraceOptions | undefined {

@@ -1,22 +1,14 @@
 import { Accumulators } from './accumulators.ts';
 import { ProgramBuffers } from './buffers.ts';
-import type { BufferRange, Device } from './device.ts';
+import type { Device } from './device.ts';
 import { Dispatcher, type For, type Frame, type Prepared, type PreparedSegment } from './dispatcher.ts';
 import { alone, type Exchange } from './exchange.ts';
-import { gather, handOver, startGatherLeaves } from './gathered.ts';
+import { gather, handOver, movedBy, startGatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
 import { type Found, findNotFinite } from './not-finite.ts';
-import {
-  allLeaves,
-  type Program,
-  type Publish,
-  rounds,
-  type Share,
-  type Step,
-  type UpdateShare,
-} from './program.ts';
+import { allLeaves, type Program, type Publish, rounds, type Share, type Step } from './program.ts';
 import type { StateStore } from './state.ts';
 import { type Visit, visitSegment } from './visit.ts';
 
@@ -135,11 +127,11 @@ export class Executor {
     for (let index = this.updateFrom; index < this.segments.length; index++) {
       await this.segment(index, own, frame, visit);
       if (updateShare === undefined) continue;
-      const handOvers = updateShare.handOvers[index - this.updateFrom]!;
+      const handOvers = program.handOvers[index - this.updateFrom]!;
       await handOver(this.memory, handOvers, updateShare.rank, exchange);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
-    if (updateShare !== undefined) await exchange.give(this.device, this.movedBy(updateShare));
+    if (updateShare !== undefined) await exchange.give(this.device, movedBy(updateShare, this.store));
     return decision;
   }
 
@@ -305,14 +297,5 @@ export class Executor {
       }),
     );
     await gather(this.device, exchange, pieces);
-  }
-
-  /** Parameters that all ranks read, listed by the rank that moves them. */
-  private movedBy({ ranks, parameters }: UpdateShare): BufferRange[][] {
-    return Array.from({ length: ranks }, (_, rank) =>
-      parameters
-        .filter(({ owner }) => owner === rank)
-        .map(({ name, bytes }) => ({ buffer: this.store.buffer(name), bytes })),
-    );
   }
 }

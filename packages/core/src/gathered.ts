@@ -1,7 +1,8 @@
 import type { ProgramBuffers } from './buffers.ts';
-import type { Device } from './device.ts';
+import type { BufferRange, Device } from './device.ts';
 import type { Gathering, GatherPart } from './exchange.ts';
-import type { Combine, HandOver } from './program.ts';
+import type { Combine, HandOver, UpdateShare } from './program.ts';
+import type { StateStore } from './state.ts';
 
 /** A tensor, or a piece of one, that one rank computed and others need. */
 export interface Gathered {
@@ -134,6 +135,15 @@ export function handOver(
     return { buffer: slot === undefined ? undefined : buffers.of(slot, 0), bytes, own: from === own };
   });
   return gather(device, exchange, handed);
+}
+
+/** Parameters that several ranks read, listed by the rank that moves them. */
+export function movedBy({ ranks, parameters }: UpdateShare, store: StateStore): BufferRange[][] {
+  return Array.from({ length: ranks }, (_, rank) =>
+    parameters
+      .filter(({ owner }) => owner === rank)
+      .map(({ name, bytes }) => ({ buffer: store.buffer(name), bytes })),
+  );
 }
 
 const NOTHING = new Uint8Array();

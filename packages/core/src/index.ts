@@ -62,7 +62,7 @@ export {
 } from './kernels/tune.ts';
 export { defaultTuneCache, openTuneCache, type TuneCache } from './kernels/tune-cache.ts';
 export { literal } from './literal.ts';
-export { memoryReport, momentBytes, programBytes, totalBytes } from './memory-report.ts';
+export { memoryReport, momentBytes, momentsReport, programBytes, totalBytes } from './memory-report.ts';
 export * as nn from './nn/index.ts';
 export { comparePlaces, NotFiniteError, type Place } from './not-finite.ts';
 export {

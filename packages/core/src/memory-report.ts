@@ -95,3 +95,9 @@ export function momentBytes(program: Program): number {
 }
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(2)} MiB`;
+
+/** What each rank has of the moments, where ranks share the update. */
+export function momentsReport(programs: readonly Program[]): string {
+  const moments = programs.map((program) => mebibytes(momentBytes(program)));
+  return `moments, which ranks share: ${moments.join(', ')}`;
+}

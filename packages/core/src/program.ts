@@ -151,14 +151,15 @@ export interface HandOver {
   readonly slot?: number;
 }
 
-/** A rank's part of the update, where each moves its own parameters, of which it alone has the moments. */
+/**
+ * A rank's part of the update, or of its stage's, where each moves its own parameters, of which it alone has the moments.
+ * Ranks are counted among those that share it.
+ */
 export interface UpdateShare {
   readonly rank: number;
   readonly ranks: number;
   /** The rank that finishes each gradient sum, in their order. */
   readonly owners: readonly number[];
-  /** After each segment of the update. */
-  readonly handOvers: readonly (readonly HandOver[])[];
   /** Parameters that one rank moves and others read. */
   readonly parameters: readonly { readonly name: string; readonly bytes: number; readonly owner: number }[];
 }
@@ -196,7 +197,9 @@ export interface Program {
   readonly kept: readonly { readonly slot: number; readonly bytes: number }[];
   /** Absent without a backward pass. */
   readonly activations?: Activations;
-  /** Absent where every rank moves all parameters. */
+  /** After each segment of the update; none where each rank does all of it alone. */
+  readonly handOvers: readonly (readonly HandOver[])[];
+  /** Absent where every rank moves all parameters, or all of its stage. */
   readonly updateShare?: UpdateShare;
   /** Hash of the kernel texts and of the logical plan: what decides the bits. */
   readonly bitsId: string;

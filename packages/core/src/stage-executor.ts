@@ -3,7 +3,7 @@ import { ProgramBuffers } from './buffers.ts';
 import { type Device, type ReadInto, TRANSFER_BYTES } from './device.ts';
 import { Dispatcher, type For, type Frame, type PreparedSegment } from './dispatcher.ts';
 import type { Exchange, PipelineExchange } from './exchange.ts';
-import { type Gathered, gather, handOver, startGatherLeaves } from './gathered.ts';
+import { type Gathered, gather, handOver, movedBy, startGatherLeaves } from './gathered.ts';
 import { decide, type SumDecision } from './gradient-scale.ts';
 import type { HostTensor, TypedArray } from './host-tensor.ts';
 import { checkInputs, type ProgramMemory, readOutputs, uploadShare } from './inputs-outputs.ts';
@@ -294,8 +294,10 @@ export class StageExecutor {
     const inPlaces = new Uint32Array(all!.slice().buffer);
     const inOrder = Uint32Array.from(tensors, ({ place }) => inPlaces[place]!);
     const decision = decide({ tensors }, inOrder, q!);
-    if (decision.kind === 'commit' && this.sums !== undefined)
-      await exchange.stage.sum(this.device, this.sums.range);
+    if (decision.kind !== 'commit' || this.sums === undefined) return decision;
+    const { updateShare } = this.program;
+    if (updateShare === undefined) await exchange.stage.sum(this.device, this.sums.range);
+    else await exchange.stage.sumOwn(this.device, this.sums.rangesOf(updateShare));
     return decision;
   }
 
@@ -312,11 +314,13 @@ export class StageExecutor {
     const { program } = this;
     for (const [level, handOvers] of program.handOvers.entries()) {
       await this.once(program.update! + level, frame, visit);
-      await handOver(this.memory, handOvers, program.stage, exchange.all);
+      await handOver(this.memory, handOvers, program.unit, exchange.all);
     }
     this.store.commit(program.state.filter(({ next }) => next !== undefined).map(({ name }) => name));
+    if (program.updateShare !== undefined)
+      await exchange.stage.give(this.device, movedBy(program.updateShare, this.store));
     const shared = program.sharedParameters.map(({ name, held, from, bytes }): Gathered => {
-      return { buffer: held ? this.store.buffer(name) : undefined, bytes, own: from === program.stage };
+      return { buffer: held ? this.store.buffer(name) : undefined, bytes, own: from === program.unit };
     });
     await gather(this.device, exchange.all, shared);
   }

@@ -1,5 +1,5 @@
 import type { Range } from './op.ts';
-import type { HandOver, Program, ProgramInput, ProgramOutput } from './program.ts';
+import type { Program, ProgramInput, ProgramOutput } from './program.ts';
 
 /** A step that cannot be cut into the stages that are asked for. */
 export class StageError extends Error {
@@ -43,8 +43,9 @@ export interface LinkPiece {
 export interface SharedParameter {
   readonly name: string;
   readonly bytes: number;
+  /** The unit of the update that moves it. */
   readonly from: number;
-  /** Whether this stage has it. */
+  /** Whether this program has it. */
   readonly held: boolean;
 }
 
@@ -62,11 +63,11 @@ export interface StagePeaks {
  */
 export interface StageProgram extends Program {
   readonly stage: number;
+  /** Its number among those that divide the update: that of the stage, or of the rank where ranks share the update. */
+  readonly unit: number;
   /** The segments of each action: several where the parts of a sequence exchange what they computed in between. */
   readonly actions: Readonly<Partial<Record<ActionKind, Range>>>;
   readonly links: readonly Link[];
-  /** After each segment of the update. */
-  readonly handOvers: readonly (readonly HandOver[])[];
   readonly sharedParameters: readonly SharedParameter[];
   readonly peaks: StagePeaks;
 }
@@ -75,7 +76,10 @@ export interface StageProgram extends Program {
 export interface PipelineProgram
   extends Pick<Program, 'leaves' | 'leavesPerSequence' | 'sequences' | 'scalars' | 'bitsId'> {
   readonly inputs: readonly Pick<ProgramInput, 'name' | 'shape' | 'dtype'>[];
+  /** One for each; where the ranks of a stage share its update, that of the first. */
   readonly stages: readonly StageProgram[];
+  /** Those of all ranks, stage after stage, where they share the updates of their stages. */
+  readonly ranks?: readonly StageProgram[];
   /** All outputs, each with the stage that computes it. */
   readonly outputs: readonly (ProgramOutput & { readonly stage: number })[];
 }

@@ -6,10 +6,9 @@ import {
   byteLength,
   initialState,
   memoryReport,
-  momentBytes,
+  momentsReport,
   type Parameter,
   type Program,
-  StageError,
   type StepCounters,
   type Traceable,
   totalBytes,
@@ -46,8 +45,9 @@ export interface DistributeOptions extends BuildOptions {
   /**
    * Each rank has the moments of some parameters only, moves these alone, and gives the others their new values: ZeRO's
    * first stage (Rajbhandari et al. 2020). Parameters are dealt out whole, by their bytes, so the largest bounds how even
-   * that is. Changes memory and what is exchanged, never the bits. Always so on devices that differ (level L2): each rank
-   * would round its own copy of the update.
+   * that is. In a pipeline the ranks of each stage share the parameters of its layers. Changes memory and what is
+   * exchanged, never the bits. Always so on devices that differ (level L2), without stages: each rank would round its own
+   * copy of the update.
    */
   readonly shardOptimizer?: boolean;
 }
@@ -65,8 +65,8 @@ export interface LoadedFunction {
  * their parameters, and leaves go through the stages one after another. The result has the same bits on any number of
  * devices that are alike and in any stages. Devices that differ have kernels of their own, of the same step.
  *
- * @throws when there are more devices than leaves; when the step cannot be cut into the stages; when the optimizer of
- *   stages is to be sharded; or when the devices of one stage differ.
+ * @throws when there are more devices than leaves; when the step cannot be cut into the stages; or when the devices of one
+ *   stage differ.
  */
 export function distribute(
   fn: Traceable,
@@ -78,10 +78,6 @@ export async function distribute(fn: Traceable, options: DistributeOptions): Pro
   const state = options.state ?? new DistributedState(mesh);
   const known = new Set(state.names);
   const all = { ...options, state };
-  if (pipeline !== undefined && options.shardOptimizer === true)
-    throw new StageError(
-      'shardOptimizer: ranks of a stage have the moments of its layers alone already; leave it out, or the stages',
-    );
   const { job, parameters, counters } =
     pipeline === undefined ? await loadLeaves(fn, all) : await loadStages(fn, { ...all, pipeline });
   const fresh = new Map([...parameters].filter(([name]) => !known.has(name)));
@@ -174,6 +170,5 @@ function declareState(programs: readonly Program[], state: DistributedState): vo
 function memoryOf(programs: readonly Program[], leavesOnDevice: number, sequences: number): string {
   const report = memoryReport(programs[0]!, leavesOnDevice, sequences);
   if (programs[0]!.updateShare === undefined) return report;
-  const moments = programs.map((program) => `${(momentBytes(program) / 2 ** 20).toFixed(2)} MiB`);
-  return `rank 0: ${report}\nmoments, which ranks share: ${moments.join(', ')}`;
+  return `rank 0: ${report}\n${momentsReport(programs)}`;
 }

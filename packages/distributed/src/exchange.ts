@@ -39,9 +39,7 @@ export function exchangeMemory(
   const divided = groups.some(({ group }) => group.members.length < ranks);
   const kept = program.kept.reduce((sum, { bytes }) => sum + bytes * rounds.length, 0);
   const groupOfRound = rounds.map((members) => sharing.indexOf(members.join()));
-  const handed = (program.updateShare?.handOvers ?? []).map((list) =>
-    list.reduce((total, { bytes }) => total + bytes, 0),
-  );
+  const handed = program.handOvers.map((list) => list.reduce((total, { bytes }) => total + bytes, 0));
   const together = Math.max(divided ? kept : 0, ...handed);
   return { ...sumMemory(program, ranks, together), groups, groupOfRound };
 }

@@ -52,7 +52,7 @@ export function checkExchanges(kinds: Iterable<readonly (Program | StageProgram)
 /** What a rank that runs a program gives to others and takes from them, in order. */
 function exchanged(program: Program & Partial<StageProgram>): Readonly<Record<string, unknown>> {
   const { segments, update, sums, kept, updateShare, outputs, actions, links, peaks } = program;
-  const sizes = (lists: readonly (readonly HandOver[])[] = []): unknown =>
+  const sizes = (lists: readonly (readonly HandOver[])[]): unknown =>
     lists.map((list) => list.map(({ from, bytes }) => [from, bytes]));
   return {
     'gathered pieces': segments.map(({ combine }) =>
@@ -61,7 +61,7 @@ function exchanged(program: Program & Partial<StageProgram>): Readonly<Record<st
     'gathered values of sequences': kept.map(({ bytes }) => bytes),
     'segments of the update': update,
     'gradient sums': sums?.tensors,
-    'values handed over in the update': [sizes(updateShare?.handOvers), sizes(program.handOvers)],
+    'values handed over in the update': sizes(program.handOvers),
     'parameters given': [updateShare?.owners, updateShare?.parameters, program.sharedParameters],
     outputs: outputs.map(({ name, layout, parts }) => [name, layout, parts]),
     actions,

@@ -5,6 +5,7 @@ import {
   buildStages,
   type LinkTensor,
   memoryReport,
+  momentsReport,
   type PipelineProgram,
   programBytes,
   type StageAction,
@@ -81,52 +82,53 @@ export async function loadStages(
     splitBackward: schedule === 'zero-bubble',
     inFlight,
     partsOnDevice,
+    ...(options.shardOptimizer === true && {
+      sharedUpdate: { ranks: pipeline.stages.map(({ length }) => length), owners: state.owners },
+    }),
   });
+  const { programs } = built;
   const trains = built.program.stages.some(assigns);
   const actions =
     built.program.stages[0]!.update === undefined ? forwardActions(pipeline, microbatches) : training;
-  declareState(built.program, pipeline, state);
+  declareState(programs, state);
   const work = pipeline.stages.flatMap((ranks, stage) =>
     ranks.map((rank, i): StageWork => ({ actions: actions[rank]!, parts: parts[stage]![i]! })),
   );
-  const program = described(built.program, pipeline, work);
+  const program = described(built.program, pipeline, work, programs);
   const memory = stageMemory(built.program, pipeline, work);
   const batch = batchMemory(program);
   const bytes = {
-    deviceBytes: pipeline.stages.flatMap((ranks, stage) =>
-      ranks.map((rank) => {
-        const own = mostSets([rank], actions);
-        return totalBytes(built.program.stages[stage]!, own * work[rank]!.parts!.length, own);
-      }),
-    ),
+    deviceBytes: programs.map((one, rank) => {
+      const own = mostSets([rank], actions);
+      return totalBytes(one, own * work[rank]!.parts!.length, own);
+    }),
     hostBytes: batchBytes(batch) + bytesOf(memory),
   };
   const job = { id: freshId(), program, assigns: trains, sums: sumsOf(built), ...batch, ...bytes };
   await Promise.all(
-    pipeline.stages.flatMap((ranks, stage) =>
-      ranks.map((rank) => {
-        const { id, inputs, outputs } = job;
-        const own = {
-          kind: 'stage' as const,
-          id,
-          stateId: state.id,
-          program: built.program.stages[stage]!,
-          work: work[rank]!,
-          memory: memory[rank]!,
-          rendezvous: mesh.rendezvous,
-          inputs,
-          outputs,
-          deadlineMs: mesh.deadlineMs,
-        };
-        return mesh.ranks[rank]!.call((api) => api.load(own));
-      }),
-    ),
+    programs.map((one, rank) => {
+      const { id, inputs, outputs } = job;
+      const own = {
+        kind: 'stage' as const,
+        id,
+        stateId: state.id,
+        program: one,
+        work: work[rank]!,
+        memory: memory[rank]!,
+        rendezvous: mesh.rendezvous,
+        inputs,
+        outputs,
+        deadlineMs: mesh.deadlineMs,
+      };
+      return mesh.ranks[rank]!.call((api) => api.load(own));
+    }),
   );
   return { job, parameters: built.parameters, counters: built.counters };
 }
 
 /**
- * Each stage is built for its devices, which are alike: their copies of its parameters stay so.
+ * Each stage is built for its devices, which are alike: their copies of its parameters stay so. With a program for each
+ * rank.
  *
  * @throws StageError when the devices of a stage differ.
  */
@@ -134,7 +136,7 @@ function programsOf(
   fn: Traceable,
   { stages }: Pipeline,
   options: DistributeOptions & Parameters<typeof buildStages>[1],
-): BuiltPipeline {
+): BuiltPipeline & { readonly programs: readonly StageProgram[] } {
   const { mesh } = options;
   for (const [stage, ranks] of stages.entries()) {
     const difference = differenceOf(mesh.infos, ranks);
@@ -143,11 +145,23 @@ function programsOf(
         `stages: the devices of stage ${stage} are not alike: ${difference}. Each has a copy of its parameters and would round it apart; give unlike devices stages of their own, or leave the stages out`,
       );
   }
-  const built = buildEach(mesh, options, (own) => buildStages(fn, { ...options, ...own }));
-  checkExchanges(built.map(({ program }) => program.stages));
-  const programs = stages.map(([rank], stage) => built[rank!]!.program.stages[stage]!);
-  const [{ program, ...rest }] = built as [BuiltPipeline];
-  return { ...rest, program: { ...program, stages: programs, bitsId: mixedBitsId(programs) } };
+  const built = buildEach(mesh, options, (own) => {
+    const pipeline = buildStages(fn, { ...options, ...own });
+    return { ...pipeline, programs: ofRanks(pipeline.program, stages) };
+  });
+  checkExchanges(built.map((one) => one.programs));
+  const programs = built.map((one, rank) => one.programs[rank]!);
+  const { parameters, counters, program } = built[0]!;
+  const own = { stages: stages.map(([rank]) => programs[rank!]!), bitsId: mixedBitsId(programs) };
+  return { program: { ...program, ...own }, parameters, counters, programs };
+}
+
+/** The program of each rank. */
+function ofRanks(
+  { stages: programs, ranks }: PipelineProgram,
+  stages: Pipeline['stages'],
+): readonly StageProgram[] {
+  return ranks ?? stages.flatMap((members, stage) => members.map(() => programs[stage]!));
 }
 
 /**
@@ -244,18 +258,21 @@ function mostSets(ranks: readonly number[], actions: readonly (readonly StageAct
   return Math.max(...ranks.map((rank) => new Set(setsInFlight(actions[rank]!).values()).size));
 }
 
-/** State is on the ranks of the stages that use it. */
-function declareState({ stages }: PipelineProgram, pipeline: Pipeline, state: DistributedState): void {
+/** State is on the ranks whose programs use it. */
+function declareState(programs: readonly StageProgram[], state: DistributedState): void {
   const ranks = new Map<string, number[]>();
   const shapes = new Map<string, readonly number[]>();
-  for (const program of stages) {
+  for (const [rank, program] of programs.entries()) {
     for (const { name, shape } of program.state) {
       shapes.set(name, shape);
-      ranks.set(name, [...(ranks.get(name) ?? []), ...pipeline.stages[program.stage]!]);
+      ranks.set(name, [...(ranks.get(name) ?? []), rank]);
     }
   }
-  const trains = stages.some(assigns);
+  const trains = programs.some(assigns);
   for (const [name, shape] of shapes) state.declare({ name, shape }, ranks.get(name)!, trains);
+  for (const [rank, { sums, updateShare }] of programs.entries())
+    for (const [i, owner] of (updateShare?.owners ?? []).entries())
+      if (owner === updateShare!.rank) state.owners.set(sums!.tensors[i]!.name, rank);
 }
 
 const sumsOf = ({ program }: BuiltPipeline): string[] =>
@@ -265,6 +282,7 @@ function described(
   program: PipelineProgram,
   pipeline: Pipeline,
   work: readonly StageWork[],
+  programs: readonly StageProgram[],
 ): DistributedProgram {
   const actions = work.map((one) => one.actions);
   const memory = (): string => {
@@ -278,6 +296,7 @@ function described(
         const { parts, inFlight } = held[i]!;
         return `stage ${i}: ${memoryReport(stage, inFlight * parts, inFlight)}`;
       }),
+      ...(programs[0]!.updateShare === undefined ? [] : [momentsReport(programs)]),
     ].join('\n');
   };
   return { ...program, memory };

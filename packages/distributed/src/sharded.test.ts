@@ -2,6 +2,7 @@ import {
   adam,
   build,
   buildShared,
+  buildStages,
   clipGlobalNorm,
   type HostTensor,
   momentBytes,
@@ -38,6 +39,10 @@ const modelWith = (name: string, head: nn.Layer): nn.Layer =>
   nn.sequential({ trunk, [name]: head, rate: nn.softplus });
 const optimizer = adam({ learningRate: 1e-2, clip: clipGlobalNorm(0.5) });
 const stepOf = (model: nn.Layer): Traceable => trainStep({ model, loss: nn.poissonLoss, optimizer });
+/** Sequences that do not wait for each other, so that they can go through stages. */
+const stagedStepOf = (model: nn.Layer): Traceable =>
+  trainStep({ model, loss: nn.poissonLoss, optimizer, batchNorm: { group: 'sequence', sequences: 1 } });
+const STAGES = ['trunk.stem', 'trunk.deep'];
 
 const values = (count: number, k: number): Float32Array =>
   Float32Array.from({ length: count }, (_, i) => Math.sin(i * 12.9898 + k) * 1.7);
@@ -69,7 +74,7 @@ test('the programs of ranks hold each moment once, have the bits of one program,
     const others = momentBytes(program) - momentBytes(one);
     expect(one.shaders.every((text) => texts.has(text))).toBe(true);
     expect(totalBytes(one, 1)).toBeLessThan(totalBytes(program, 1) - 0.9 * others);
-    expect(one.updateShare!.handOvers.flat().every(({ bytes }) => bytes === 4)).toBe(true); // squares of gradients
+    expect(one.handOvers.flat().every(({ bytes }) => bytes === 4)).toBe(true); // squares of gradients
   }
 });
 
@@ -105,15 +110,16 @@ test('steps of two heads on one trunk, and a prediction, share a state whose opt
   );
   const hashes: string[] = [];
   const predictions: HostTensor[] = [];
-  for (const [devices, shardOptimizer] of [
-    [1, false],
-    [3, true],
+  for (const [devices, where] of [
+    [1, {}],
+    [3, { shardOptimizer: true }],
+    [3, { shardOptimizer: true, pipeline: { stages: STAGES, devices: [1, 2] } }],
   ] as const) {
     const mesh = await meshes.of(devices);
     const [first, second] = models as [nn.Layer, nn.Layer];
-    const one = await distribute(stepOf(first), { mesh, ...OPTIONS, shardOptimizer });
+    const one = await distribute(stagedStepOf(first), { mesh, ...OPTIONS, ...where });
     const { state } = one;
-    const two = await distribute(stepOf(second), { mesh, ...OPTIONS, shardOptimizer, state });
+    const two = await distribute(stagedStepOf(second), { mesh, ...OPTIONS, ...where, state });
     const predict = await distribute(predictStep({ model: second }), {
       mesh,
       leaves: LEAVES,
@@ -126,12 +132,42 @@ test('steps of two heads on one trunk, and a prediction, share a state whose opt
     predictions.push((await predict({ x: values(LEAVES * LENGTH * 4, 9) })).prediction!);
     hashes.push(await hashOf(two));
   }
-  expect(hashes[1]).toBe(hashes[0]);
-  expect(predictions[1]).toEqual(predictions[0]);
+  expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
+  for (const prediction of predictions) expect(prediction).toEqual(predictions[0]);
 });
 
-test('stages, which hold moments of their own layers alone, are refused', async () => {
-  const pipeline = { stages: ['trunk', 'head'] };
-  const options = { mesh: await meshes.of(2), ...OPTIONS, pipeline, shardOptimizer: true };
-  await expect(distribute(stepOf(model), options)).rejects.toThrow(/leave it out, or the stages/);
+test('ranks of a stage hold each moment of its layers once, and a run has the bits of one device', async () => {
+  const momentsOf = ({ state }: Program): string[] =>
+    state.map(({ name }) => name).filter((name) => name.startsWith('optimizer/'));
+  const { program } = build(stagedStepOf(model), OPTIONS);
+  const shared = { ...OPTIONS, stages: STAGES, sharedUpdate: { ranks: [2, 3] } };
+  const { ranks = [], bitsId } = buildStages(stagedStepOf(model), shared).program;
+  expect(ranks.map(({ stage }) => stage)).toEqual([0, 0, 1, 1, 1]);
+  expect(ranks.flatMap(momentsOf).sort()).toEqual(momentsOf(program).sort());
+  expect(ranks.map((one) => momentsOf(one).length > 0)).toEqual(ranks.map(() => true));
+  expect(ranks.reduce((total, one) => total + momentBytes(one), 0)).toBe(momentBytes(program));
+  expect(bitsId).toBe(program.bitsId);
+  const texts = new Set(program.shaders);
+  expect(ranks.flatMap(({ shaders }) => shaders).every((text) => texts.has(text))).toBe(true);
+
+  const hashes: string[] = [];
+  for (const [devices, where] of [
+    [1, {}],
+    [5, { shardOptimizer: true, pipeline: { stages: STAGES, devices: [2, 3] } }],
+    [3, { shardOptimizer: true, pipeline: { stages: STAGES, devices: [1, 2], schedule: 'zero-bubble' } }],
+  ] as const) {
+    const step = await distribute(stagedStepOf(model), {
+      mesh: await meshes.of(devices),
+      ...OPTIONS,
+      ...where,
+    });
+    await runSteps(step, 0, 6);
+    hashes.push(await hashOf(step));
+    if (devices === 5)
+      expect(momentsOf(program).map((name) => step.state.ranksOf(name).length)).toEqual(
+        momentsOf(program).map(() => 1),
+      );
+    await step.close();
+  }
+  expect(new Set(hashes), hashes.join('\n')).toHaveProperty('size', 1);
 });

@@ -102,6 +102,7 @@ export class Assembly {
         keep.map((node) => ({ slot: this.slot(node), bytes: byteLength(node.inputs.x!) })),
       ),
       ...(activations === undefined ? {} : { activations }),
+      handOvers: [],
     };
   }
 

@@ -83,7 +83,7 @@ export interface BuiltPipeline extends Omit<Built, 'program'> {
 export function buildStages(fn: Traceable, options: BuildOptions & PipelinePlacement): BuiltPipeline {
   const { graph, plan } = traced(fn, options);
   const program = buildPipeline(graph, plan, options);
-  const state = program.stages.flatMap((stage) => stage.state);
+  const state = (program.ranks ?? program.stages).flatMap((stage) => stage.state);
   return { program, ...stateAndCounters(fn, graph, state, program.scalars) };
 }
 

@@ -1,6 +1,8 @@
 /** Compiles a step in stages: the kernels of `buildProgram`, each in the program of its stage. */
 
 import type { Graph } from '../../graph.ts';
+import type { Parameter } from '../../parameter.ts';
+import type { UpdateShare } from '../../program.ts';
 import type {
   Link,
   PipelineProgram,
@@ -8,7 +10,7 @@ import type {
   StagePeaks,
   StageProgram,
 } from '../../stage-program.ts';
-import { byteLength } from '../../tensor.ts';
+import { byteLength, type Tensor } from '../../tensor.ts';
 import { Assembly, type Parts } from '../assembly.ts';
 import { type LogicalPlan, type LogicalStep, logicalStep, type Placement } from '../build.ts';
 import { chooseRecompute, type MemoryOptions } from '../choose-recompute.ts';
@@ -37,37 +39,41 @@ export function buildPipeline(
   const step = logicalStep(graph, plan);
   const cut = cutStages(step.sharded, step.ordered, { ...placement, inParts: plan.leavesPerSequence > 1 });
   checkRecompute(cut, placement.recompute);
-  const programs = cut.stages.map((_, stage) => stageProgram(step, cut, stage, placement));
-  const peaks = peaksOf(
-    leafSums(step.sharded.graph).map((sum) => (sum.attrs as { name: string }).name),
-    programs,
-  );
+  const programs = cut.units.map((_, unit) => stageProgram(step, cut, unit, placement));
+  const firsts = placement.stages.map((_, stage) => programs.find((program) => program.stage === stage)!);
+  const peaks = peaksOf(leafSums(step.sharded.graph).map(nameOf), firsts);
   const shared = sharedParameters(cut, programs);
+  const ranks = programs.map((program): StageProgram => {
+    const ofStage = programs.filter(({ stage }) => stage === program.stage);
+    const updateShare = placement.sharedUpdate && updateShareOf(cut, program, ofStage, shared);
+    return {
+      ...program,
+      peaks: peaks[program.stage]!,
+      sharedParameters: shared.map((one) => ({ ...one, held: holds(program, one) })),
+      ...(updateShare && { updateShare }),
+    };
+  });
   return {
     ...step.facts,
     inputs: step.inputs,
-    outputs: programs.flatMap(({ outputs, stage }) => outputs.map((output) => ({ ...output, stage }))),
-    stages: programs.map((program, stage) => ({
-      ...program,
-      peaks: peaks[stage]!,
-      sharedParameters: shared.map((one) => ({
-        ...one,
-        held: program.state.some(({ name }) => name === one.name),
-      })),
-    })),
+    outputs: firsts.flatMap(({ outputs, stage }) => outputs.map((output) => ({ ...output, stage }))),
+    stages: firsts.map(({ unit }) => ranks[unit]!),
+    ...(placement.sharedUpdate && { ranks }),
   };
 }
 
 type Assembled = Omit<StageProgram, 'peaks' | 'sharedParameters'>;
 
-function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: PipelinePlacement): Assembled {
-  const { segments, actions, graph, sums } = cut.stages[stage]!;
+const nameOf = (sum: Tensor): string => (sum.attrs as { name: string }).name;
+
+function stageProgram(step: LogicalStep, cut: Cut, unit: number, placement: PipelinePlacement): Assembled {
+  const { stage, segments, actions, graph, sums } = cut.units[unit]!;
   const sharded = { ...step.sharded, graph };
   const sumLayout = layOutSums(sums);
   const bytes = storageBytes(sharded, sumLayout);
   const { bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const held = heldBy(step, stage, placement);
-  const memory = ownMemory(placement, cut.stages[stage]!);
+  const memory = ownMemory(placement, cut.units[unit]!);
   const stages = chooseRecompute({ sharded, stages: segments, bytes, ...held }, memory);
   const own = { sharded, ordered: segments, stages, ...held, sumLayout, bytes, bindingLimit };
   const assembly = new Assembly({ ...step, ...own });
@@ -82,6 +88,7 @@ function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: Pip
   return {
     ...program,
     stage,
+    unit,
     actions,
     links: cut.links
       .filter(({ from, to }) => from === stage || to === stage)
@@ -97,7 +104,7 @@ function stageProgram(step: LogicalStep, cut: Cut, stage: number, placement: Pip
       level.map(({ x, from, holders }) => ({
         from,
         bytes: byteLength(x),
-        ...(holders.has(stage) ? { slot: assembly.slot(x) } : {}),
+        ...(holders.has(unit) ? { slot: assembly.slot(x) } : {}),
       })),
     ),
   };
@@ -126,8 +133,8 @@ function layersOf({ segments }: CutStage): string[] {
 const names = (pattern: string, layers: readonly string[]): boolean =>
   layers.some((layer) => layerPattern(pattern).test(layer));
 
-function checkRecompute({ stages }: Cut, recompute: MemoryOptions['recompute']): void {
-  const layers = stages.flatMap(layersOf);
+function checkRecompute({ units }: Cut, recompute: MemoryOptions['recompute']): void {
+  const layers = units.flatMap(layersOf);
   const unknown = (recompute || []).find((pattern) => !names(pattern, layers));
   if (unknown !== undefined)
     throw new Error(
@@ -152,10 +159,40 @@ function peaksOf(names: readonly string[], programs: readonly Assembled[]): Stag
   return lists.map((_, stage) => ({ tensors, first: lists.slice(0, stage).flat().length }));
 }
 
+const holds = ({ state }: Assembled, { name }: { readonly name: string }): boolean =>
+  state.some((one) => one.name === name);
+
 function sharedParameters({ update }: Cut, programs: readonly Assembled[]): Omit<SharedParameter, 'held'>[] {
-  const holders = (name: string): number =>
-    programs.filter(({ state }) => state.some((one) => one.name === name)).length;
+  const stagesOf = (parameter: Parameter): Set<number> =>
+    new Set(programs.filter((program) => holds(program, parameter)).map(({ stage }) => stage));
   return [...update.owners]
-    .filter(([{ name }]) => holders(name) > 1)
+    .filter(([parameter]) => stagesOf(parameter).size > 1)
     .map(([parameter, [from]]) => ({ name: parameter.name, bytes: byteLength(parameter), from: from! }));
+}
+
+/** A rank's part of the update that it shares with the others of its stage. */
+function updateShareOf(
+  { owners, update, units }: Cut,
+  { unit, stage }: Assembled,
+  ofStage: readonly Assembled[],
+  shared: readonly { readonly name: string }[],
+): UpdateShare {
+  const first = ofStage[0]!.unit;
+  const moved = [...update.owners].filter(
+    ([parameter, [owner, ...others]]) =>
+      others.length === 0 &&
+      units[owner!]!.stage === stage &&
+      shared.every(({ name }) => name !== parameter.name) &&
+      ofStage.filter((program) => holds(program, parameter)).length > 1,
+  );
+  return {
+    rank: unit - first,
+    ranks: ofStage.length,
+    owners: units[unit]!.sums.map((sum) => owners.get(sum)! - first),
+    parameters: moved.map(([parameter, [owner]]) => ({
+      name: parameter.name,
+      bytes: byteLength(parameter),
+      owner: owner! - first,
+    })),
+  };
 }

@@ -8,7 +8,8 @@ import type { Sharded } from '../layout.ts';
 import { touched } from '../lives.ts';
 import type { Stage as Segment, Stages as Segments, Work } from '../split.ts';
 import { nodeOf, type Stored, stored } from '../stored.ts';
-import { ends, isForward, type Piece, phaseOf, placeWork, type WorkStages } from './place.ts';
+import { ends, isForward, type Piece, phaseOf, placeWork } from './place.ts';
+import { type SharedUpdate, type UpdateUnits, updateUnits } from './units.ts';
 import { cutUpdate, neededOf, type UpdateCut } from './update.ts';
 
 export interface PipelineOptions {
@@ -19,6 +20,8 @@ export interface PipelineOptions {
   readonly stages: readonly string[];
   /** Whether weight gradients are an action of their own, as a zero-bubble schedule needs. */
   readonly splitBackward?: boolean;
+  /** Has the ranks of each stage share its update: each moves some of its parameters, of which it alone has the moments. */
+  readonly sharedUpdate?: SharedUpdate;
 }
 
 /** How the stages of a step in parts of sequences differ: a microbatch is a sequence, whose parts meet within a stage. */
@@ -34,7 +37,9 @@ export interface CutLink {
   readonly tensors: readonly Stored[];
 }
 
+/** A stage, or a rank of one where ranks share its update. */
 export interface CutStage {
+  readonly stage: number;
   readonly segments: Segments;
   /** The segments of each action: several where parts of a sequence meet in between. */
   readonly actions: Readonly<Partial<Record<ActionKind, Range>>>;
@@ -45,9 +50,12 @@ export interface CutStage {
 }
 
 export interface Cut {
-  readonly stages: readonly CutStage[];
+  /** By unit of the update. */
+  readonly units: readonly CutStage[];
   readonly links: readonly CutLink[];
   readonly update: UpdateCut;
+  /** The unit that finishes each gradient sum. */
+  readonly owners: UpdateUnits['owners'];
 }
 
 /**
@@ -59,23 +67,27 @@ export function cutStages(sharded: Sharded, whole: Segments, options: CutOptions
   else checkIndependent(whole);
   const levels = levelsOf(sharded, whole, options.inParts);
   const pieces = levels.flatMap(({ once, leaf, gather }) => [...once, ...leaf, ...gather]);
-  const { of: stageOf, ofLayer } = placeWork(sharded.graph, pieces, options.stages);
+  const stageOf = placeWork(sharded.graph, pieces, options.stages);
   const producers = producersOf(pieces);
   const links = linksOf(pieces, stageOf, producers);
   const kinds = kindsOf(pieces, whole, links, options.splitBackward === true);
   const count = options.stages.length;
-  const placed: Placed = { whole, stageOf, ofLayer, producers, count };
-  const update = cutUpdate(sharded, placed);
+  const placed: Placed = { whole, stageOf, producers, count };
+  const units = updateUnits(stageOf, count, options.sharedUpdate);
+  const update = cutUpdate(sharded, placed, units);
   const own = { levels, links, kinds, update, inParts: options.inParts };
-  const stages = Array.from({ length: count }, (_, stage) => cutStage(sharded, placed, { ...own, stage }));
-  return { stages, links, update };
+  return {
+    units: units.stages.map((stage, unit) => cutStage(sharded, placed, { ...own, stage, unit })),
+    links,
+    update,
+    owners: units.owners,
+  };
 }
 
 /** Work on a microbatch with its stages. */
 export interface Placed {
   readonly whole: Segments;
   readonly stageOf: ReadonlyMap<Piece, number>;
-  readonly ofLayer: WorkStages['ofLayer'];
   /** The work that computes each tensor of a microbatch; of partial results, the last. */
   readonly producers: ReadonlyMap<Stored, Piece>;
   readonly count: number;
@@ -185,6 +197,7 @@ const HANDED_ON = { forward: 'activation', inputGradient: 'gradient', backward: 
 
 interface Own {
   readonly stage: number;
+  readonly unit: number;
   readonly levels: readonly Level[];
   readonly links: readonly CutLink[];
   readonly kinds: ReadonlyMap<Piece, ActionKind>;
@@ -193,11 +206,11 @@ interface Own {
 }
 
 function cutStage(sharded: Sharded, { whole, stageOf }: Placed, own: Own): CutStage {
-  const { stage, links, kinds, update, inParts } = own;
+  const { stage, unit, links, kinds, update, inParts } = own;
   const before = whole.stages.slice(0, whole.update);
   const pieces = [...stageOf.keys()].filter((piece) => stageOf.get(piece) === stage);
   const exchanges = before.flatMap(({ gather, keep }) => (inParts ? keep : gather));
-  const { graph, levels } = update.stages[stage]!;
+  const { graph, levels } = update.units[unit]!;
   const published = new Set<Stored>([
     ...exchanges.map((node) => stored(node.inputs.x!)),
     ...Object.values(graph.outputs).map(stored),
@@ -242,11 +255,12 @@ function cutStage(sharded: Sharded, { whole, stageOf }: Placed, own: Own): CutSt
     { ...EMPTY, once: neededOf(ofStep, [...pieces, ...levels.flat()], kept) },
     ...actions.flat(),
     ...levels.map((works, level): Segment => {
-      const shared = update.handOvers[level]!.filter(({ holders }) => holders.has(stage));
+      const shared = update.handOvers[level]!.filter(({ holders }) => holders.has(unit));
       return { ...EMPTY, once: [...works], handOver: shared.map(({ x }) => x) };
     }),
   ];
   return {
+    stage,
     segments: {
       stages: segments,
       update: whole.update === undefined ? undefined : ranges.at(-1)![1],

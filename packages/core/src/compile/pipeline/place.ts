@@ -16,13 +16,6 @@ export function ends(piece: Piece): ReturnType<typeof touched> {
   return piece.kind === 'gather' ? [[stored(piece.node.inputs.x!)], piece.node] : touched(piece);
 }
 
-/** The stages of work on a microbatch, and of layers. */
-export interface WorkStages {
-  readonly of: ReadonlyMap<Piece, number>;
-  /** Undefined for a path that is no layer's. */
-  readonly ofLayer: (path: string) => number | undefined;
-}
-
 /**
  * Stages of work on a microbatch. Forward, a kernel belongs to the stage of its layer, or of what it reads if that is later;
  * backward, likewise the other way round, but no lower than the activations it reads: so activations only go up, and
@@ -30,13 +23,17 @@ export interface WorkStages {
  *
  * @throws when a pattern matches no layer, or a stage has nothing to do.
  */
-export function placeWork(graph: Graph, works: readonly Piece[], patterns: readonly string[]): WorkStages {
+export function placeWork(
+  graph: Graph,
+  works: readonly Piece[],
+  patterns: readonly string[],
+): ReadonlyMap<Piece, number> {
   const placing = new Placing(graph, patterns);
   for (const work of works) placing.place(work);
   placing.placeFromInputs(works);
   const busy = new Set(placing.stages.values());
   const idle = patterns.findIndex((_, stage) => !busy.has(stage));
-  if (idle < 0) return { of: placing.stages, ofLayer: (path) => placing.layers.ofPath(path) };
+  if (idle < 0) return placing.stages;
   throw new StageError(
     `stages: stage ${idle} ('${patterns[idle]}') has no work; list the stages in the order in which layers are computed`,
   );
@@ -44,7 +41,7 @@ export function placeWork(graph: Graph, works: readonly Piece[], patterns: reado
 
 class Placing {
   readonly stages = new Map<Piece, number>();
-  readonly layers: LayerStages;
+  private readonly layers: LayerStages;
   private readonly last: number;
   /** Where each tensor is computed, in the forward and in the backward pass. */
   private readonly forward = new Map<Stored, number>();

@@ -1,24 +1,29 @@
-/** Cuts the update: each stage moves its own parameters, and gives others what they need of them, such as norms. */
+/** Cuts the update: each stage or rank moves its own parameters, and gives others what they need of them, such as norms. */
 
 import type { Assignment, Graph } from '../../graph.ts';
 import type { Parameter } from '../../parameter.ts';
+import { byteLength } from '../../tensor.ts';
 import type { Sharded } from '../layout.ts';
 import { touched } from '../lives.ts';
 import type { Work } from '../split.ts';
 import { type Stored, stored } from '../stored.ts';
 import type { Placed } from './cut.ts';
 import { ends, type Piece } from './place.ts';
+import { type UpdateUnits, unitsOf } from './units.ts';
+
+/** Some of the units that divide an update: stages, or ranks. */
+export type Units = readonly number[];
 
 export interface UpdateCut {
-  readonly stages: readonly StageUpdate[];
-  /** After each level of the update, what stages compute for others. */
+  readonly units: readonly UnitUpdate[];
+  /** After each level of the update, what units compute for others. */
   readonly handOvers: readonly (readonly CutHandOver[])[];
-  /** The stages that assign each parameter: one, unless all compute its value. */
-  readonly owners: ReadonlyMap<Parameter, readonly number[]>;
+  /** The units that assign each parameter: one, unless several compute its value. */
+  readonly owners: ReadonlyMap<Parameter, Units>;
 }
 
-export interface StageUpdate {
-  /** Outputs and assignments of this stage. */
+export interface UnitUpdate {
+  /** Outputs and assignments of this unit. */
   readonly graph: Graph;
   /** Its work between two hand-overs. */
   readonly levels: readonly (readonly Work[])[];
@@ -27,7 +32,7 @@ export interface StageUpdate {
 export interface CutHandOver {
   readonly x: Stored;
   readonly from: number;
-  /** The stages that compute or read it. */
+  /** The units that give or take it. */
   readonly holders: ReadonlySet<number>;
 }
 
@@ -35,48 +40,47 @@ export interface CutHandOver {
 export interface UpdateOrigins {
   readonly works: readonly Work[];
   readonly count: number;
-  /** The stage that knows a gradient sum or a gathered tensor, where not all do. */
-  readonly known: ReadonlyMap<Stored, number>;
-  /** Which of several stages does work that reads what they compute; each that needs it where undefined. */
-  choose(work: Work, homeOf: (x: Stored) => number | undefined): number | undefined;
-  /** Who assigns a parameter, or has an output, that no work of a single stage computes. */
-  assignersOf(assignment: Assignment, homes: ReadonlyMap<Work, number>): readonly number[];
-  holdersOf(output: Stored, home: number | undefined): readonly number[];
+  /** The units that know a gradient sum or a gathered tensor, where not all do. */
+  readonly known: ReadonlyMap<Stored, Units>;
+  /** Who assigns a parameter, or has an output; `home`: the units that can do work, where not all can. */
+  assignersOf(assignment: Assignment, homes: ReadonlyMap<Work, Units>): Units;
+  holdersOf(output: Stored, home: Units | undefined): Units;
 }
 
 /** Cuts the update of a pipeline. */
-export function cutUpdate({ graph }: Sharded, placed: Placed): UpdateCut {
-  const { whole, stageOf, ofLayer, producers, count } = placed;
+export function cutUpdate({ graph }: Sharded, placed: Placed, units: UpdateUnits): UpdateCut {
+  const { whole, stageOf, producers } = placed;
   const works = whole.update === undefined ? [] : whole.stages[whole.update]!.once;
-  const known = new Map<Stored, number>();
-  for (const { leaf, gather, keep } of whole.stages.slice(0, whole.update)) {
-    for (const work of leaf) if (work.kind === 'accumulate') known.set(work.sum, stageOf.get(work)!);
-    for (const node of [...gather, ...keep]) {
-      const work = producers.get(stored(node.inputs.x!));
-      if (work !== undefined) known.set(node, stageOf.get(work)!);
-    }
-  }
+  const of = (stage: number): Units => unitsOf(units, stage);
+  const known = new Map<Stored, Units>([...units.owners].map(([sum, owner]) => [sum, [owner]]));
   const stageThatMakes = (x: Stored): number | undefined => {
     const work = producers.get(x);
     return work === undefined ? undefined : stageOf.get(work);
   };
+  for (const { gather, keep } of whole.stages.slice(0, whole.update)) {
+    for (const node of [...gather, ...keep]) {
+      const stage = stageThatMakes(stored(node.inputs.x!));
+      if (stage !== undefined) known.set(node, of(stage));
+    }
+  }
+  const last = placed.count - 1;
   return divideUpdate(graph, {
     works,
-    count,
+    count: units.stages.length,
     known,
-    choose: (work) => (work.kind === 'kernel' ? ofLayer(work.kernel.node.path) : undefined),
     assignersOf: ({ parameter, value }, homes) => {
       const made = stageThatMakes(stored(value));
-      if (made !== undefined) return [made];
+      if (made !== undefined) return of(made);
       const uses = (piece: Piece): boolean =>
         ends(piece)[0].some((x) => x === parameter || x === stored(value));
+      const readers = works.filter(uses).flatMap((work) => homes.get(work) ?? []);
       const stages = [
         ...[...stageOf].flatMap(([piece, stage]) => (uses(piece) ? stage : [])),
-        ...works.filter(uses).flatMap((reader) => homes.get(reader) ?? []),
+        ...readers.map((unit) => units.stages[unit]!),
       ];
-      return [Math.min(count - 1, ...stages)];
+      return of(Math.min(last, ...stages));
     },
-    holdersOf: (x, home) => [stageThatMakes(x) ?? home ?? count - 1],
+    holdersOf: (x, home) => of(stageThatMakes(x) ?? (home === undefined ? last : units.stages[home[0]!]!)),
   });
 }
 
@@ -92,10 +96,10 @@ class UpdateCutting {
   private readonly sources = new Map<Work, readonly Work[]>();
   /** The last work that writes a tensor. */
   private readonly writers = new Map<Stored, Work>();
-  /** Where work is done; what several stages have a part in, each that needs it does. */
-  private readonly homes = new Map<Work, number>();
+  /** The units that can do work, and each do it if they need it; all where there are none. */
+  private readonly homes = new Map<Work, Units>();
   private readonly needed: readonly Set<Work>[];
-  /** Stages that need what is computed elsewhere. */
+  /** Units that need what is computed elsewhere. */
   private readonly handed = new Map<Work, Set<number>>();
   private readonly levels: readonly Map<Work, number>[];
 
@@ -118,87 +122,108 @@ class UpdateCutting {
     this.findLevels();
     const count = 1 + Math.max(-1, ...this.levels.flatMap((of) => [...of.values()]));
     const levels = Array.from({ length: count }, (_, level) => level);
-    const graphOf = (stage: number): Graph => ({
-      outputs: Object.fromEntries(Object.entries(outputs).filter((_, i) => holders[i]!.includes(stage))),
-      assignments: assignments.filter(({ parameter }) => owners.get(parameter)!.includes(stage)),
+    const graphOf = (unit: number): Graph => ({
+      outputs: Object.fromEntries(Object.entries(outputs).filter((_, i) => holders[i]!.includes(unit))),
+      assignments: assignments.filter(({ parameter }) => owners.get(parameter)!.includes(unit)),
     });
     return {
       owners,
       handOvers: levels.map((level) => this.handOversAt(level)),
-      stages: this.levels.map((of, stage) => ({
-        graph: graphOf(stage),
+      units: this.levels.map((of, unit) => ({
+        graph: graphOf(unit),
         levels: levels.map((level) => this.origins.works.filter((work) => of.get(work) === level)),
       })),
     };
   }
 
   private findHomes(): void {
-    const { works, known } = this.origins;
-    const homeOf = (x: Stored): number | undefined => {
-      const writer = this.writers.get(x);
-      return writer === undefined ? known.get(x) : this.homes.get(writer);
-    };
-    for (const work of works) {
+    for (const work of this.origins.works) {
       const [reads, writes] = touched(work);
-      const stages = new Set((work.kind === 'finish' ? [work.sum] : reads).flatMap((x) => homeOf(x) ?? []));
-      const chosen = stages.size > 1 ? this.origins.choose(work, homeOf) : [...stages][0];
-      if (chosen !== undefined && stages.has(chosen)) this.homes.set(work, chosen);
+      const from = work.kind === 'finish' ? [work.sum] : reads;
+      const homes = from.flatMap((x) => {
+        const home = this.homeOf(x);
+        return home === undefined ? [] : [home];
+      });
+      if (homes.length > 0) {
+        const all = homes.reduce((common, home) => common.filter((unit) => home.includes(unit)));
+        const home = all.length > 0 ? all : this.homeOfLargest(from);
+        if (home !== undefined) this.homes.set(work, home);
+      }
       const sources = reads.flatMap((x) => this.writers.get(x) ?? []);
       this.sources.set(work, sources);
       this.writers.set(writes!, work);
     }
   }
 
-  /** The stages that assign a parameter: the one where its new value is computed, or else some that know it. */
-  private ownersOf(assignment: Assignment): readonly number[] {
+  private homeOf(x: Stored): Units | undefined {
+    const writer = this.writers.get(x);
+    return writer === undefined ? this.origins.known.get(x) : this.homes.get(writer);
+  }
+
+  /** Who has the largest tensor that is read, so that norms go to gradients; nobody where several have one as large. */
+  private homeOfLargest(reads: readonly Stored[]): Units | undefined {
+    const read = reads.filter((x) => this.homeOf(x) !== undefined);
+    const most = Math.max(...read.map(byteLength));
+    const units = new Set(read.filter((x) => byteLength(x) === most).map((x) => this.homeOf(x)![0]!));
+    return units.size === 1 ? [...units] : undefined;
+  }
+
+  /** The units that assign a parameter: those that can compute its new value, or else some that know it. */
+  private ownersOf(assignment: Assignment): Units {
     const { parameter, value } = assignment;
     const work = this.writers.get(stored(value)) ?? this.writers.get(parameter);
     const home = work && this.homes.get(work);
-    return home === undefined ? this.origins.assignersOf(assignment, this.homes) : [home];
+    return home ?? this.origins.assignersOf(assignment, this.homes);
   }
 
-  private holdersOf(x: Stored): readonly number[] {
+  private holdersOf(x: Stored): Units {
     const work = this.writers.get(x);
     return this.origins.holdersOf(x, work && this.homes.get(work));
   }
 
-  private needTensor(x: Stored, stages: readonly number[]): void {
+  private needTensor(x: Stored, units: Units): void {
     const work = this.writers.get(x);
-    if (work !== undefined) for (const stage of stages) this.need(work, stage);
+    if (work !== undefined) for (const unit of units) this.need(work, unit);
   }
 
-  /** A stage needs the result of work: it does it, or has the result handed over. */
-  private need(work: Work, stage: number): void {
-    const home = this.homes.get(work) ?? stage;
-    if (home !== stage) this.handed.set(work, (this.handed.get(work) ?? new Set()).add(stage));
-    if (this.needed[home]!.has(work)) return;
-    this.needed[home]!.add(work);
-    for (const source of this.sources.get(work)!) this.need(source, home);
+  /** Who does work that a unit needs: itself, or else the first that can. */
+  private doerOf(work: Work, unit: number): number {
+    const home = this.homes.get(work);
+    return home === undefined || home.includes(unit) ? unit : home[0]!;
   }
 
-  /** How many hand-overs come before a stage's work. */
+  /** A unit needs the result of work: it does it, or has the result handed over. */
+  private need(work: Work, unit: number): void {
+    const doer = this.doerOf(work, unit);
+    if (doer !== unit) this.handed.set(work, (this.handed.get(work) ?? new Set()).add(unit));
+    if (this.needed[doer]!.has(work)) return;
+    this.needed[doer]!.add(work);
+    for (const source of this.sources.get(work)!) this.need(source, doer);
+  }
+
+  /** How many hand-overs come before a unit's work. */
   private findLevels(): void {
     for (const work of this.origins.works) {
       const writes = touched(work)[1]!;
-      for (const [stage, needed] of this.needed.entries()) {
+      for (const [unit, needed] of this.needed.entries()) {
         if (!needed.has(work)) continue;
-        const levels = this.levels[stage]!;
-        const after = this.sources.get(work)!.map((source) => this.levelOf(source, stage));
+        const levels = this.levels[unit]!;
+        const after = this.sources.get(work)!.map((source) => this.levelOf(source, unit));
         const readBefore = [...levels].filter(([other]) => touched(other)[0].includes(writes)); // then overwritten
         levels.set(work, Math.max(0, ...after, ...readBefore.map(([, level]) => level)));
       }
     }
   }
 
-  private levelOf(work: Work, stage: number): number {
-    const home = this.homes.get(work) ?? stage;
-    const level = this.levels[home]!.get(work)!;
-    return home === stage ? level : level + 1;
+  private levelOf(work: Work, unit: number): number {
+    const doer = this.doerOf(work, unit);
+    const level = this.levels[doer]!.get(work)!;
+    return doer === unit ? level : level + 1;
   }
 
   private handOversAt(level: number): CutHandOver[] {
     return [...this.handed].flatMap(([work, readers]) => {
-      const from = this.homes.get(work)!;
+      const from = this.homes.get(work)![0]!;
       if (this.levels[from]!.get(work) !== level) return [];
       return [{ x: touched(work)[1]!, from, holders: new Set([from, ...readers]) }];
     });
