@@ -25,6 +25,11 @@ export interface Profile {
   readonly clock: 'timestamps' | 'wall';
   readonly runs: number;
   readonly totalMs: number;
+  /**
+   * By what part of its time the slower of two runs of a segment takes longer than their mean, for a leaf; on average over
+   * all pairs of runs. Devices that meet wait for so long.
+   */
+  readonly jitter: number;
   /** In program order. */
   readonly steps: readonly StepTime[];
   /** Slowest first. */
@@ -72,6 +77,7 @@ export async function profile(
     clock: measured[0]!.clock,
     runs,
     totalMs: total(steps),
+    jitter: jitterOf(measured.map(({ partMs }) => partMs)),
     steps,
     layers: grouped(steps, ({ path, phase }) => ({ path, phase, kernel: '' })),
     kernels: grouped(steps, ({ kernel, phase }) => ({ path: '', phase, kernel: kernelName(kernel) })),
@@ -95,11 +101,14 @@ export function profileReport(profile: Profile, { rows = 20 }: { readonly rows?:
 interface Measured {
   readonly clock: Profile['clock'];
   readonly steps: readonly StepTime[];
+  /** Of each segment, leaf by leaf. */
+  readonly partMs: readonly number[];
 }
 
 /** One run. Steps of the leaves are added up. */
 async function measure(executor: Executor, program: Program): Promise<Measured> {
   const times = new Map<Step, StepTime>();
+  const partMs: number[] = [];
   const { device } = executor;
   const scalars = Object.fromEntries(program.scalars.map((name) => [name, 1]));
   const frame = { seed: 0, step: 0, sequence: 0, scalars };
@@ -107,6 +116,7 @@ async function measure(executor: Executor, program: Program): Promise<Measured> 
   const clock = device.info.features.includes('timestamp-query') ? 'timestamps' : 'wall';
   for (const part of executor.parts(frame, q)) {
     const ms = clock === 'timestamps' ? await stampedTimes(device, part) : await wallTimes(device, part);
+    partMs.push(ms.reduce((sum, one) => sum + one, 0));
     part.steps.forEach((step, i) => {
       const { path, phase, label, workgroups } = step;
       const before = times.get(step) ?? { ms: 0, dispatches: 0 };
@@ -120,7 +130,19 @@ async function measure(executor: Executor, program: Program): Promise<Measured> 
       });
     });
   }
-  return { clock, steps: [...times.values()] };
+  return { clock, steps: [...times.values()], partMs };
+}
+
+/** Of runs, each the times of the same parts. */
+function jitterOf(runs: readonly (readonly number[])[]): number {
+  let [slower, all] = [0, 0];
+  for (const [i, a] of runs.entries())
+    for (const b of runs.slice(0, i))
+      for (const [part, ms] of a.entries()) {
+        slower += Math.abs(ms - b[part]!) / 2;
+        all += (ms + b[part]!) / 2;
+      }
+  return all === 0 ? 0 : slower / all;
 }
 
 const MAX_STEPS = 2048; // a query set holds at most 4,096 timestamps, two a step

@@ -12,6 +12,8 @@ export interface Costs {
     /** Of each kernel. */
     readonly launchMs: number;
     readonly memoryGb: number;
+    /** By what part of a leaf's time between two meetings the slower of two devices takes longer than the mean; 0 if unknown. */
+    readonly jitter?: number;
   };
   /** Between two devices, through the host. */
   readonly link: {
@@ -52,6 +54,11 @@ export function readCosts(json: unknown, where: string): Costs {
     }
   }
   const costs = json as Costs;
+  const { jitter = 0 } = costs.device;
+  if (!(typeof jitter === 'number' && jitter >= 0))
+    throw new Error(
+      `${where}: device.jitter is ${JSON.stringify(jitter)}; it must be a number of at least 0`,
+    );
   if (typeof costs.link.overlap !== 'boolean')
     throw new Error(
       `${where}: link.overlap is ${JSON.stringify(costs.link.overlap)}; it must be true or false`,
@@ -74,29 +81,6 @@ export function transferMs(bytes: number, { link }: Costs): number {
 /** Time until `ranks` devices know what all of them have of `bytes`. */
 export function gatherMs(bytes: number, ranks: number, costs: Costs): number {
   return ranks === 1 ? (2 * bytes) / costs.device.gigabytes / 1e6 : transferMs(bytes, costs);
-}
-
-/**
- * Time that `sideBySide` microbatches in parts add where they meet, each `bytes`. From two on they go in two halves: while
- * one meets, the device works on the other for `besideMs` a microbatch, which hides the wait, and where links overlap with
- * work the transfer too.
- */
-export function meetingMs(
-  { bytes, besideMs }: { readonly bytes: number; readonly besideMs: number },
-  ranks: number,
-  sideBySide: number,
-  costs: Costs,
-): number {
-  if (ranks === 1 || sideBySide === 1) return sideBySide * gatherMs(bytes, ranks, costs);
-  const { latencyMs, overlap } = costs.link;
-  const first = Math.ceil(sideBySide / 2);
-  return [first, sideBySide - first].reduce((sum, half) => {
-    const copied = transferMs(half * bytes, costs) - latencyMs;
-    const hidden = (sideBySide - half) * besideMs;
-    return (
-      sum + (overlap ? Math.max(0, latencyMs + copied - hidden) : copied + Math.max(0, latencyMs - hidden))
-    );
-  }, 0);
 }
 
 /** Time until `ranks` devices have added up the gradients of `values` parameters: two meetings. */

@@ -40,35 +40,35 @@ export async function measureCosts(
   const two = await openMesh(choice);
   const one = firstOf(two);
   try {
-    const { device: name, kernels } = await profiles(step, cuts, one, runs);
+    const { device: name, jitter, kernels } = await profiles(step, cuts, one, runs);
     const latencyMs = await meetingMs(one, two, runs);
     const link = { latencyMs, gigabytes: await linkRate(one, two, latencyMs, runs), overlap: false };
     const sum = { gigabytes: await sumRate(one, two, latencyMs, runs) };
-    const device = { ...rates(step, cuts, kernels), memoryGb: memoryOf(two) };
+    const device = { ...rates(step, cuts, kernels), memoryGb: memoryOf(two), jitter };
     return { name: `measured: ${name}, ${two.info.description}`, device, link, sum, kernels };
   } finally {
     await two.close();
   }
 }
 
-/** What ran the kernels of all cuts, and milliseconds of each, for one leaf, by label. */
+/** What ran the kernels of all cuts, milliseconds of each, for one leaf, by label, and how much leaves of the last vary. */
 async function profiles(
   step: Traceable,
   cuts: readonly Cut[],
   mesh: Mesh,
   runs: number,
-): Promise<{ device: string; kernels: Record<string, number> }> {
+): Promise<Pick<Profile, 'device' | 'jitter'> & { kernels: Record<string, number> }> {
   const state = new DistributedState(mesh);
   const kernels: Record<string, number> = {};
-  let device = '';
+  let [device, jitter] = ['', 0];
   for (const cut of cuts) {
     const run = await distribute(step, { mesh, state, ...cut });
     const profile = await run.profile(zeros(cut), { runs });
     await run.close();
-    ({ device } = profile);
+    ({ device, jitter } = profile);
     Object.assign(kernels, byLabel(profile.steps));
   }
-  return { device, kernels };
+  return { device, jitter, kernels };
 }
 
 function byLabel(steps: Profile['steps']): Record<string, number> {

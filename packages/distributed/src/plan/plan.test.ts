@@ -152,7 +152,7 @@ describe('a predicted step', () => {
     expect(meeting.parts.meetings).toBeCloseTo(15 / meeting.stepMs, 6);
     const two: Blocks = { leaves: 1, blocks: [block('a', 1, { outputBytes: 4e6 }), block('b', 1)] };
     expect(predict(inARow([1, 1], { microbatches: 1 }), two, costs).stepMs).toBeCloseTo(
-      6 + 2 * (2 + 4) + 2,
+      6 + 2 * (2 + 4 + 4) + 2, // each is also taken
       6,
     );
   });
@@ -185,6 +185,18 @@ describe('a predicted step', () => {
     const busy = { ...costs, link: { ...costs.link, overlap: false } }; // who moves bytes cannot compute: only waits are hidden
     const plan = inARow([2], { within: 'sequence', sideBySide: 4, microbatches: 4 });
     expect(predict(plan, one, busy).stepMs).toBeCloseTo(4 * 3 * (2 + 1) + end, 5);
+  });
+
+  test('waits for the slowest of the devices that meet', () => {
+    const pass = { leavesMs: 10, onceMs: 0, gathers: [{ bytes: 0, besideMs: 10 }] };
+    const passes = { forward: pass, inputGradient: pass, weightGradient: pass };
+    const one: Blocks = { leaves: 8, blocks: [block('a', 0, { passes })] };
+    const of = (devices: number, jitter: number): number => {
+      const plan = inARow([devices], { within: 'sequence', microbatches: 1 });
+      return predict(plan, one, { ...COSTS, device: { ...COSTS.device, jitter } }).stepMs;
+    };
+    expect(of(2, 0.2) - of(2, 0)).toBeCloseTo((3 * 5 * 0.2) / 2, 6); // 4 leaves vary half as much as one
+    expect(of(4, 0.2) - of(4, 0)).toBeCloseTo((3 * 2.5 * 0.2 * 1.0294) / 0.5642 / Math.sqrt(2), 6);
   });
 
   test('with the optimizer sharded keeps fewer moments, moves new values, and updates a part', () => {

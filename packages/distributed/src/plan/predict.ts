@@ -83,6 +83,7 @@ export function scheduleCosts(stages: readonly StageCost[], schedule: Schedule, 
   return {
     compute: (action) => computeMs(action, stages[action.stage]!),
     transfer: (action, rank) => borderMs(action, rank, stages, schedule, costs),
+    receive: (action, rank) => borderMs(action, rank, stages, schedule, costs) - costs.link.latencyMs, // is there: only to be copied
     overlap: costs.link.overlap,
   };
 }

@@ -3,7 +3,8 @@ import { share } from '../exchange.ts';
 import type { Pipeline } from '../schedule/action.ts';
 import { groupsOf } from '../schedule/pipeline.ts';
 import { type Block, type Blocks, PASSES, type Pass, type PassCost } from './blocks.ts';
-import { type Costs, giveMs, meetingMs, sumMs, transferMs } from './costs.ts';
+import { type Costs, giveMs, sumMs, transferMs } from './costs.ts';
+import { type Group, meetingMs } from './meeting.ts';
 import type { Stage } from './partition.ts';
 import { chooseBlocks, leastBytes, type RecomputeBlock } from './recompute.ts';
 
@@ -104,13 +105,6 @@ interface StageNeeds {
   readonly working: number;
 }
 
-/** Devices that share each microbatch, the part of the one with most leaves, and microbatches at once. */
-interface Group {
-  readonly ranks: number;
-  readonly fraction: number;
-  readonly sideBySide: number;
-}
-
 function stageNeeds(
   { blocks, leaves }: Blocks,
   stage: Stage,
@@ -122,7 +116,7 @@ function stageNeeds(
   const ranks = Math.floor(stage.devices / groupsOf(stage.devices, options)); // of the smallest group
   const part = share(leaves, ranks - 1, ranks); // the last has most
   const fraction = (part[1] - part[0]) / leaves;
-  const group = { ranks, fraction, sideBySide };
+  const group = { ranks, fraction, leaves: fraction * leaves, sideBySide };
   const held = sideBySide * fraction;
   const outputOf = (index: number): number => held * (blocks[index]?.outputBytes ?? 0);
   const [inputBytes, outputBytes] = [
@@ -166,12 +160,8 @@ function passMs(cost: PassCost, group: Group, costs: Costs): number {
   return group.sideBySide * (cost.leavesMs * group.fraction + cost.onceMs) + gathersMs(cost, group, costs);
 }
 
-function gathersMs({ gathers }: PassCost, { ranks, fraction, sideBySide }: Group, costs: Costs): number {
-  return total(
-    gathers.map(({ bytes, besideMs }) =>
-      meetingMs({ bytes, besideMs: fraction * besideMs }, ranks, sideBySide, costs),
-    ),
-  );
+function gathersMs({ gathers }: PassCost, group: Group, costs: Costs): number {
+  return total(gathers.map((gather) => meetingMs(gather, group, costs)));
 }
 
 const gathersOf = ({ passes }: Block): number[] =>

@@ -7,7 +7,9 @@ export interface ScheduleCosts {
   readonly compute: (action: Compute, rank: number) => number;
   /** Time from a send to the arrival of its value. */
   readonly transfer: (action: Transfer, rank: number) => number;
-  /** Whether a rank computes while its values travel; otherwise it is busy with them. */
+  /** Time of taking a value that has arrived, where nothing overlaps. */
+  readonly receive: (action: Transfer, rank: number) => number;
+  /** Whether a rank computes while its values travel; otherwise it is busy with them at both ends. */
   readonly overlap: boolean;
 }
 
@@ -15,6 +17,7 @@ export interface ScheduleCosts {
 export const UNIT_COSTS: ScheduleCosts = {
   compute: ({ kind }) => (kind === 'backward' ? 2 : 1),
   transfer: () => 0,
+  receive: () => 0,
   overlap: true,
 };
 
@@ -47,7 +50,8 @@ export function timeSchedule(schedule: Schedule, costs: ScheduleCosts): Span[][]
     return start;
   };
   const span = (action: Action, rank: number, start: number): Span => {
-    if (action.kind === 'receive') return { action, start, end: start };
+    if (action.kind === 'receive')
+      return { action, start, end: costs.overlap ? start : start + costs.receive(action, rank) };
     if (!isTransfer(action)) return { action, start, end: start + costs.compute(action, rank) };
     const channel = `${rank} ${action.peer}`;
     const arrival = Math.max(start, channels.get(channel) ?? 0) + costs.transfer(action, rank);
