@@ -69,7 +69,7 @@ export function placeStep(step: LogicalStep, sums: readonly Tensor[], placement:
   const sequencesOnDevice = facts.leavesPerSequence > 1 ? (placement.sequencesOnDevice ?? 1) : 1;
   const leavesOnDevice = (placement.leavesOnDevice ?? sharded.rounds.leaves) * sequencesOnDevice;
   const ordered = { ...step.ordered, sideBySide: sequencesOnDevice > 1 };
-  const sumLayout = layOutSums(sums);
+  const sumLayout = layOutSums(sums, ordered);
   const bytes = storageBytes(sharded, sumLayout);
   const held = { leavesOnDevice, sequencesOnDevice };
   const stages = chooseRecompute({ sharded, stages: ordered, bytes, ...held }, placement);

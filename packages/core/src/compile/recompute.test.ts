@@ -195,7 +195,7 @@ type Contents = Map<Storage, { readonly from: number; readonly to: number }>;
 
 /** Runs a step on names instead of numbers: every read must find in its place what it asks for, whole. */
 function checkPlaces({ sharded, stages, leaves }: Split): void {
-  const bytes = storageBytes(sharded, layOutSums(leafSums(sharded.graph)));
+  const bytes = storageBytes(sharded, layOutSums(leafSums(sharded.graph), stages));
   const lives = pieces(liveRanges(sharded, stages), { sharded, stages, bytes });
   const { slots, places } = assignSlots([...lives.values()]);
   const placeOf = new Map([...lives.keys()].map((x, i) => [x, places[i]!]));

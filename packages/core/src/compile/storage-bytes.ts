@@ -3,6 +3,7 @@ import { elementCount } from '../host-tensor.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { partsOf, type Sharded } from './layout.ts';
 import type { Storage } from './lives.ts';
+import type { Stages } from './split.ts';
 import { stored } from './stored.ts';
 
 /** Where each tensor's gradient starts among the accumulators, in values. */
@@ -19,14 +20,18 @@ export function leafSums(graph: Graph): Tensor[] {
   return topologicalOrder(roots(graph)).filter((node) => node.op.name === 'leafSum');
 }
 
-export function layOutSums(sums: readonly Tensor[]): SumLayout {
+/** They lie in the order in which a leaf's gradients are added to them: those that are finished first, first. */
+export function layOutSums(sums: readonly Tensor[], { stages }: Pick<Stages, 'stages'>): SumLayout {
+  const added = stages.flatMap(({ leaf }) =>
+    leaf.flatMap((work) => (work.kind === 'accumulate' ? work.sum : [])),
+  );
+  const starts = new Map<Tensor, number>();
   let total = 0;
-  const offsets = sums.map((sum) => {
-    const offset = total;
+  for (const sum of added) {
+    starts.set(sum, total);
     total += Math.ceil(elementCount(sum.shape) / SUM_ALIGNMENT) * SUM_ALIGNMENT;
-    return offset;
-  });
-  return { sums, offsets, total };
+  }
+  return { sums, offsets: sums.map((sum) => starts.get(sum)!), total };
 }
 
 /** Bytes of every piece of storage. */

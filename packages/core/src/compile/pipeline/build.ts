@@ -69,7 +69,7 @@ const nameOf = (sum: Tensor): string => (sum.attrs as { name: string }).name;
 function stageProgram(step: LogicalStep, cut: Cut, unit: number, placement: PipelinePlacement): Assembled {
   const { stage, segments, actions, graph, sums } = cut.units[unit]!;
   const sharded = { ...step.sharded, graph };
-  const sumLayout = layOutSums(sums);
+  const sumLayout = layOutSums(sums, segments);
   const bytes = storageBytes(sharded, sumLayout);
   const { bindingLimit = Number.POSITIVE_INFINITY } = placement;
   const held = heldBy(step, stage, placement);
