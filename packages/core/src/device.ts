@@ -229,24 +229,35 @@ export class Device {
 
   private async readAtOnce(parts: readonly ReadInto[], total: number): Promise<void> {
     if (total === 0) return;
-    const staging = this.takeStaging(total);
+    const take = await this.stage(parts);
+    take(parts.map(({ to }) => to));
+  }
+
+  /**
+   * Has the device copy ranges, of `TRANSFER_BYTES` at most, before any work that is submitted later. Gives, once they are
+   * copied, what takes them to host memory, of which each range has its own; it is to be called once.
+   */
+  async stage(ranges: readonly BufferRange[]): Promise<(to: readonly Uint8Array[]) => void> {
+    const staging = this.takeStaging(ranges.reduce((total, { bytes }) => total + bytes, 0));
     const encoder = this.encoder('read');
     let at = 0;
-    for (const { buffer, offset = 0, bytes } of parts) {
+    for (const { buffer, offset = 0, bytes } of ranges) {
       encoder.copyBufferToBuffer(buffer, offset, staging, at, bytes);
       at += bytes;
     }
     this.submit(encoder);
     await staging.mapAsync(GPUMapMode.READ);
     this.check('reading back');
-    const all = new Uint8Array(staging.getMappedRange());
-    let from = 0;
-    for (const { bytes, to } of parts) {
-      to.set(all.subarray(from, from + bytes));
-      from += bytes;
-    }
-    staging.unmap();
-    this.returnStaging(staging);
+    return (to) => {
+      const all = new Uint8Array(staging.getMappedRange());
+      let from = 0;
+      for (const [i, { bytes }] of ranges.entries()) {
+        to[i]!.set(all.subarray(from, from + bytes));
+        from += bytes;
+      }
+      staging.unmap();
+      this.returnStaging(staging);
+    };
   }
 
   querySet(count: number): GPUQuerySet | undefined {

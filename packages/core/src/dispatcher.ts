@@ -67,8 +67,36 @@ export class Dispatcher {
   }
 
   /** All of a segment for some leaves of a round: what runs once, then each leaf with what it publishes. */
-  segment({ segment, once, leaves }: PreparedSegment, frame: Frame, own: readonly For[]): void {
-    this.once({ segment, once }, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
+  segment(prepared: PreparedSegment, frame: Frame, own: readonly For[]): void {
+    this.once(prepared, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
+    this.leaves(prepared, frame, own);
+  }
+
+  /**
+   * As `segment`, but for the last leaf. What is returned submits that leaf's steps up to a number of them, and with the
+   * last of them what it publishes.
+   */
+  segmentInPieces(prepared: PreparedSegment, frame: Frame, own: readonly For[]): (end: number) => void {
+    this.once(prepared, frame, { ...own[0]!, leaf: 0 });
+    this.leaves(prepared, frame, own.slice(0, -1));
+    const last = own.at(-1)!;
+    const steps = prepared.leaves.get(last.leaf)!;
+    let [done, published] = [0, false];
+    return (end) => {
+      const piece = steps.slice(done, end);
+      done += piece.length;
+      const publish = done === steps.length && !published;
+      if (piece.length === 0 && !publish) return;
+      const encoder = this.device.encoder('piece of a segment');
+      if (piece.length > 0) this.pass(encoder, piece, frame, last);
+      if (publish) this.publish(encoder, prepared.segment.publish, last);
+      published ||= publish;
+      this.device.submit(encoder);
+    };
+  }
+
+  private leaves({ segment, leaves }: PreparedSegment, frame: Frame, own: readonly For[]): void {
+    if (own.length === 0) return;
     const encoder = this.device.encoder('segment');
     for (const of of own) {
       const steps = leaves.get(of.leaf)!;

@@ -20,6 +20,9 @@ export interface Gathering {
   combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
 }
 
+/** Has the device do what finishes the sums before a byte, and nothing if it has; for `Infinity` all it has to do. */
+export type SubmitSums = (end: number) => void;
+
 /** How a rank learns what other ranks computed. On one device there is nothing to exchange. */
 export interface Exchange extends Gathering {
   /** Whether some ranks do not work on all rounds. */
@@ -29,9 +32,11 @@ export interface Exchange extends Gathering {
   /** The largest of each peak over all ranks. */
   peaks(own: Uint32Array<ArrayBuffer>): Promise<Uint32Array>;
   /** Adds the 64-bit integers of a range over all ranks, and puts the totals in their place on each. */
-  sum(device: Device, range: BufferRange): Promise<void>;
+  sum(device: Device, range: BufferRange, submit: SubmitSums): Promise<void>;
   /** The same for ranges listed by rank, each getting the totals of its own alone. */
-  sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void>;
+  sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[], submit: SubmitSums): Promise<void>;
+  /** All ranks have decided to update. */
+  updating(): void;
   /** Brings what each rank has in the ranges listed for it to the others. */
   give(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void>;
 }
@@ -44,8 +49,9 @@ export const alone: Exchange = {
   divided: false,
   round: () => alone,
   peaks: async (own) => own,
-  sum: async () => undefined,
-  sumOwn: async () => undefined,
+  sum: async (_device, _range, submit) => submit(Number.POSITIVE_INFINITY),
+  sumOwn: async (_device, _ranges, submit) => submit(Number.POSITIVE_INFINITY),
+  updating: () => undefined,
   give: async () => undefined,
 };
 

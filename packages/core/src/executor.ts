@@ -120,9 +120,11 @@ export class Executor {
     const { updateShare } = program;
     this.startSums(q);
     await this.beforeUpdate(frame, exchange, visit);
+    if (!this.addsInLastSegment(visit)) await this.sums?.add(exchange, () => undefined);
     await this.gatherKept(exchange);
     const decision = program.sums === undefined ? undefined : await this.decideSums(exchange, q!);
     if (decision !== undefined && decision.kind !== 'commit') return decision;
+    if (decision !== undefined) exchange.updating();
     const own = this.leavesOf({ round: 0, leaves: this.leaves }, 0);
     for (let index = this.updateFrom; index < this.segments.length; index++) {
       await this.segment(index, own, frame, visit);
@@ -169,8 +171,12 @@ export class Executor {
       for (let index = 0; index < this.updateFrom; index++) {
         for (const [i, half] of halves.entries()) {
           await meeting[i]!();
-          for (const { share, place } of half)
-            await this.segment(index, this.leavesOf(share, place), frame, visit);
+          for (const { share, place } of half) {
+            const own = this.leavesOf(share, place);
+            const isLast = share === this.shares.at(-1) && index === this.updateFrom - 1;
+            if (isLast && this.addsInLastSegment(visit)) await this.lastSegment(own, frame, exchange);
+            else await this.segment(index, own, frame, visit);
+          }
           meeting[i] = this.startGatherRounds(this.segments[index]!, half, exchange);
         }
       }
@@ -188,6 +194,21 @@ export class Executor {
     const prepared = this.segments[index]!;
     if (visit === undefined) dispatcher.segment(prepared, frame, own);
     else await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [own[0]!.round, index, 0]);
+  }
+
+  /** Not where leaves of a sequence meet after it: ranks that have another sequence to go would wait for that first. */
+  private addsInLastSegment(visit: Visit | undefined): boolean {
+    if (this.sums === undefined || visit !== undefined) return false;
+    const { combine } = this.program.segments[this.updateFrom - 1]!;
+    return combine.length === 0 || rounds(this.program).count === 1;
+  }
+
+  /** The last work of leaves: gradients that its last leaf has finished are added over ranks while it computes others. */
+  private async lastSegment(own: readonly For[], frame: Frame, exchange: Exchange): Promise<void> {
+    const prepared = this.segments[this.updateFrom - 1]!;
+    const submit = this.dispatcher.segmentInPieces(prepared, frame, own);
+    const steps = prepared.leaves.get(own.at(-1)!.leaf)!.map(({ step }) => step);
+    await this.sums!.add(exchange, (end) => submit(this.sums!.stepsBefore(end, steps)));
   }
 
   /**
@@ -267,12 +288,7 @@ export class Executor {
 
   private async decideSums(exchange: Exchange, q: Int32Array): Promise<SumDecision> {
     const peaks = await exchange.peaks(await this.sums!.peaks());
-    const decision = decide(this.program.sums!, peaks, q);
-    if (decision.kind !== 'commit') return decision;
-    const { updateShare } = this.program;
-    if (updateShare === undefined) await exchange.sum(this.device, this.sums!.range);
-    else await exchange.sumOwn(this.device, this.sums!.rangesOf(updateShare));
-    return decision;
+    return decide(this.program.sums!, peaks, q);
   }
 
   private startGatherRounds(

@@ -31,6 +31,7 @@ export {
   type GatherPart,
   type Parcel,
   type PipelineExchange,
+  type SubmitSums,
 } from './exchange.ts';
 export { Executor } from './executor.ts';
 export { between } from './gathered.ts';

@@ -294,10 +294,9 @@ export class StageExecutor {
     const inPlaces = new Uint32Array(all!.slice().buffer);
     const inOrder = Uint32Array.from(tensors, ({ place }) => inPlaces[place]!);
     const decision = decide({ tensors }, inOrder, q!);
-    if (decision.kind !== 'commit' || this.sums === undefined) return decision;
-    const { updateShare } = this.program;
-    if (updateShare === undefined) await exchange.stage.sum(this.device, this.sums.range);
-    else await exchange.stage.sumOwn(this.device, this.sums.rangesOf(updateShare));
+    if (decision.kind !== 'commit') return decision;
+    if (this.sums !== undefined) await this.sums.add(exchange.stage, () => undefined);
+    exchange.stage.updating();
     return decision;
   }
 

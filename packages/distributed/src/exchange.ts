@@ -1,4 +1,13 @@
-import type { BufferRange, Combine, Device, Exchange, Gathering, GatherPart, Program } from '@cohesin/core';
+import type {
+  BufferRange,
+  Combine,
+  Device,
+  Exchange,
+  Gathering,
+  GatherPart,
+  Program,
+  SubmitSums,
+} from '@cohesin/core';
 import { type ChunkMemory, Chunks, chunkBytes, chunkMemory } from './chunks.ts';
 import { type Group, groupOf, type Rendezvous } from './rendezvous.ts';
 import type { Timeline } from './timeline.ts';
@@ -68,7 +77,7 @@ export function exchangeBytes({ ranks, gathered, chunks, groups }: ExchangeMemor
   const inGroups = groups.map((one) => (2 + one.group.members.length) * one.gathered[0].byteLength);
   return inGroups.reduce(
     (total, bytes) => total + bytes,
-    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks),
+    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks, ranks),
   );
 }
 
@@ -95,7 +104,7 @@ export class ThreadGathering implements Gathering {
   readonly remote: boolean;
   readonly room: number;
   private readonly gathered: ExchangeMemory['gathered'];
-  private readonly meeting: Meeting;
+  protected readonly meeting: Meeting;
   /** What was gathered last: Dawn cannot read shared memory. */
   private readonly copy: Uint8Array<ArrayBuffer>;
   private turn: 0 | 1 = 0;
@@ -150,8 +159,13 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     this.rank = rank;
     this.enter = meeting.enter;
     this.timeline = meeting.rendezvous.timeline;
-    const meet = (): void => meeting.rendezvous.meet(meeting.group);
-    this.chunks = new Chunks({ memory: chunks, ranks, rank, meet });
+    this.chunks = new Chunks({
+      memory: chunks,
+      ranks,
+      rank,
+      meet: () => meeting.rendezvous.meet(meeting.group),
+      adding: (...of) => this.adding(...of),
+    });
     this.divided = memory.groups.some(({ group }) => group.members.length < ranks);
     this.groups = memory.groups.map(
       ({ group, gathered }) => new ThreadGathering(gathered, group.members.length, { ...meeting, group }),
@@ -182,29 +196,35 @@ export class ThreadExchange extends ThreadGathering implements Exchange {
     });
   }
 
-  async sum(device: Device, { buffer, bytes }: BufferRange): Promise<void> {
-    if (!this.remote) return this.enter('updating');
-    this.enter('summing gradients');
-    this.timeline?.note({ bytes });
-    const { ranks } = this.memory;
-    const shares = Array.from({ length: ranks }, (_, rank) => share(bytes / 8, rank, ranks));
-    const ranges = shares.map(([from, to]) => [{ buffer, offset: 8 * from, bytes: 8 * (to - from) }]);
-    await this.chunks.sum(device, ranges, 'all');
-    this.enter('updating');
+  async sum(device: Device, range: BufferRange, submit: SubmitSums): Promise<void> {
+    if (this.remote) await this.chunks.sum(device, range, submit);
+    else submit(Number.POSITIVE_INFINITY);
   }
 
-  async sumOwn(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
-    if (!this.remote) return this.enter('updating');
-    this.enter('summing gradients');
-    this.timeline?.note({ bytes: ranges.flat().reduce((total, range) => total + range.bytes, 0) });
-    await this.chunks.sum(device, ranges, 'owners');
+  async sumOwn(
+    device: Device,
+    ranges: readonly (readonly BufferRange[])[],
+    submit: SubmitSums,
+  ): Promise<void> {
+    if (this.remote) await this.chunks.sumOwn(device, ranges, submit);
+    else submit(Number.POSITIVE_INFINITY);
+  }
+
+  updating(): void {
     this.enter('updating');
   }
 
   async give(device: Device, ranges: readonly (readonly BufferRange[])[]): Promise<void> {
-    if (!this.remote) return;
-    this.enter('updating');
-    await this.chunks.give(device, ranges);
+    if (this.remote) await this.chunks.give(device, ranges);
+  }
+
+  /** Sums are added inside of the backward pass, but for the last, which wait for its end. */
+  private adding(bytes: number, last: boolean, add: () => void): void {
+    if (last) {
+      this.enter('summing gradients');
+      this.timeline?.note({ bytes });
+      add();
+    } else this.meeting.rendezvous.during('summing gradients', { bytes }, add);
   }
 }
 

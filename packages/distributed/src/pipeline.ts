@@ -16,6 +16,7 @@ import {
   type Traceable,
   totalBytes,
 } from '@cohesin/core';
+import { heldBytes } from './chunks.ts';
 import { type Cut, checkReplicas, cutOf } from './deal.ts';
 import type { DistributeOptions, LoadedFunction } from './distribute.ts';
 import {
@@ -379,7 +380,11 @@ function bytesOf(memory: readonly StageJob['memory'][]): number {
     all[0],
     ...exchange.groups.map(({ gathered }) => gathered[0]),
   ]);
-  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, 0);
+  const ofChunks = memory.reduce(
+    (total, { exchange: { chunks, ranks } }) => total + heldBytes(chunks, ranks),
+    0,
+  );
+  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, ofChunks);
 }
 
 /** The most that all ranks share at a time: largest gradients, what the update hands over, or parameters. */

@@ -25,7 +25,8 @@ export class Together {
         const all = await this.meet(own);
         return own.map((_, i) => Math.max(...all.map((peaks) => peaks[i]!)));
       },
-      sum: async (device, range) => {
+      sum: async (device, range, submit) => {
+        submit(Number.POSITIVE_INFINITY);
         const [own] = await device.read([range]);
         const all = await this.meet(new BigInt64Array(own!.buffer));
         const totals = all[0]!.map((_, i) => all.reduce((sum, values) => sum + values[i]!, 0n));
