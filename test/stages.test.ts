@@ -82,7 +82,7 @@ async function train(args: readonly string[], killAt?: number): Promise<readonly
   return lines;
 }
 
-test('a Basenji2 is killed in three stages and resumed on two devices, and the other way round: one hash', async () => {
+test('a Basenji2 is killed in three stages that shard the optimizer and resumed on two devices, and the other way round: one hash', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'cohesin-stages-'));
   dirs.push(dir);
   const data = await simulateData(join(dir, 'data'), { ...SMALL_DATA, sequences: { train: 16, valid: 3 } });
@@ -93,7 +93,10 @@ test('a Basenji2 is killed in three stages and resumed on two devices, and the o
   );
   const common = ['--model', model, '--data', data, '--steps', '9', '--seed', '11'];
   const stages = ['--stages', 'trunk.0,trunk.2,trunk.4', '--stage-devices', '1,2,1'];
-  const places = { whole: ['--devices', '2'], stages: [...stages, '--schedule', 'zero-bubble'] };
+  const places = {
+    whole: ['--devices', '2'],
+    stages: [...stages, '--schedule', 'zero-bubble', '--shard-optimizer'],
+  };
   const last: string[] = [];
   for (const [name, first, then] of [
     ['a', places.whole, places.whole],
