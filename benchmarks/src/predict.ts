@@ -52,8 +52,19 @@ export function calibrated(
 /** Milliseconds of a step. */
 export function foretold({ costs, parts, factors }: Calibration, way: Way): number {
   const { devices, within, split, sideBySide = 1, microbatches } = way;
-  const kernels = Object.entries(costs.kernels!).map(([label, ms]) => [label, ms * factors[within]]);
-  const scaled: Costs = { ...costs, kernels: Object.fromEntries(kernels) };
+  const { gigaMultiplyAdds, gigabytes, launchMs, ...device } = costs.device;
+  const factor = factors[within];
+  const kernels = Object.entries(costs.kernels!).map(([label, ms]) => [label, ms * factor]);
+  const rates = {
+    gigaMultiplyAdds: gigaMultiplyAdds / factor,
+    gigabytes: gigabytes / factor,
+    launchMs: launchMs * factor,
+  };
+  const scaled: Costs = {
+    ...costs,
+    device: { ...device, ...rates },
+    kernels: Object.fromEntries(kernels),
+  };
   const blocks = blocksOf(scaled, within === 'sequence' ? parts : 1);
   const names = blocks.blocks.map(({ name }) => name);
   const bounds = [0, ...(split === undefined ? [] : [names.indexOf(split)]), names.length];

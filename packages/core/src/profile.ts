@@ -12,6 +12,8 @@ export interface StepTime {
   readonly path: string;
   readonly phase: Phase | '';
   readonly kernel: string;
+  /** Of one step, its label in the program. */
+  readonly label: string;
   /** Median over the measured runs. */
   readonly ms: number;
   readonly workgroups: number;
@@ -79,8 +81,13 @@ export async function profile(
     totalMs: total(steps),
     jitter: jitterOf(measured.map(({ partMs }) => partMs)),
     steps,
-    layers: grouped(steps, ({ path, phase }) => ({ path, phase, kernel: '' })),
-    kernels: grouped(steps, ({ kernel, phase }) => ({ path: '', phase, kernel: kernelName(kernel) })),
+    layers: grouped(steps, ({ path, phase }) => ({ path, phase, kernel: '', label: '' })),
+    kernels: grouped(steps, ({ kernel, phase }) => ({
+      path: '',
+      phase,
+      kernel: kernelName(kernel),
+      label: '',
+    })),
   };
 }
 
@@ -124,6 +131,7 @@ async function measure(executor: Executor, program: Program): Promise<Measured> 
         path,
         phase,
         kernel: label.startsWith(`${path}: `) ? label.slice(path.length + 2) : label,
+        label,
         workgroups: workgroups[0] * workgroups[1],
         ms: before.ms + ms[i]!,
         dispatches: before.dispatches + 1,
@@ -197,7 +205,7 @@ function finish(device: Device, part: ProfiledPart): void {
 
 function grouped(
   steps: readonly StepTime[],
-  label: (step: StepTime) => Pick<StepTime, 'path' | 'phase' | 'kernel'>,
+  label: (step: StepTime) => Pick<StepTime, 'path' | 'phase' | 'kernel' | 'label'>,
 ): StepTime[] {
   const groups = new Map<string, StepTime[]>();
   for (const step of steps) {

@@ -20,7 +20,7 @@ import { partsOf, type Sharded } from './layout.ts';
 import { liveRanges, pieceOutputs, type Storage, sourcesOf } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import { assignSlots, type Place, pieces } from './memory.ts';
-import type { Stages, Work } from './split.ts';
+import { type Stages, sumLabel, type Work } from './split.ts';
 import type { SumLayout } from './storage-bytes.ts';
 import { stored } from './stored.ts';
 
@@ -226,7 +226,7 @@ export class Assembly {
     };
     const parts = kind === 'accumulate' ? this.parts.sharded.parts.get(stored(sum.inputs.x!)) : undefined;
     return {
-      label: `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`,
+      label: sumLabel(kind, sum),
       path: sum.path,
       phase: kind === 'accumulate' ? 'W' : 'U',
       shader: this.shader(kind === 'accumulate' ? accumulateCode(FRAME) : finishCode(FRAME)),

@@ -11,6 +11,11 @@ export type Work =
   | { readonly kind: 'kernel'; readonly kernel: Lowered }
   | { readonly kind: 'accumulate' | 'finish'; readonly sum: Tensor; readonly ordinal?: number };
 
+/** What the addition of a gradient, or the end of its sum, is called. */
+export function sumLabel(kind: 'accumulate' | 'finish', sum: Tensor): string {
+  return `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`;
+}
+
 /** Work between two exchanges. */
 export interface Stage {
   readonly once: Work[];

@@ -10,13 +10,14 @@ import { partsOf } from './layout.ts';
 import { liveRanges } from './lives.ts';
 import type { Lowered } from './lower.ts';
 import { multiplyAdds } from './multiply-adds.ts';
-import type { Work } from './split.ts';
+import { sumLabel, type Work } from './split.ts';
 import { nodeOf, type Stored, stored } from './stored.ts';
 
 /** One kernel, for one leaf. */
 export interface KernelWork {
   readonly path: string;
   readonly phase: Phase;
+  /** As in the program, and its profile. */
   readonly label: string;
   readonly segment: number;
   /** Leaves of a round that it runs for; 0 where it runs once for all, on every device that has the layer. */
@@ -124,7 +125,8 @@ function kernelWork(work: Work, leaves: number, written: ReadonlySet<Stored>): O
     const { path, shape } = work.sum;
     const bytes = 12 * elementCount(shape); // an f32 and a 64-bit integer
     const phase = work.kind === 'accumulate' ? 'W' : 'U';
-    return { path, phase, label: work.kind, leaves, again: false, multiplyAdds: 0, bytes };
+    const label = sumLabel(work.kind, work.sum);
+    return { path, phase, label, leaves, again: false, multiplyAdds: 0, bytes };
   }
   const { node, label, again = false, reads, writes } = work.kernel;
   return {

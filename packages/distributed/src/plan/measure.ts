@@ -73,8 +73,7 @@ async function profiles(
 
 function byLabel(steps: Profile['steps']): Record<string, number> {
   const found = new Map<string, number[]>();
-  for (const { path, kernel, ms, dispatches } of steps) {
-    const label = path === '' ? kernel : `${path}: ${kernel}`;
+  for (const { label, ms, dispatches } of steps) {
     found.set(label, [...(found.get(label) ?? []), ms / dispatches]);
   }
   return Object.fromEntries([...found].map(([label, ms]) => [label, total(ms) / ms.length]));
