@@ -2,7 +2,7 @@ import type { HostTensor } from '@cohesin/core';
 import { loadCheckpoint, type Mesh, openMesh } from '@cohesin/distributed';
 import { type Ensemble, loadWeights, ownWeights, type ProfileMetrics } from '@cohesin/models';
 import { type Command, type Options, UsageError } from '../command-line.ts';
-import { DEVICE_OPTIONS, deviceChoice } from '../device-options.ts';
+import { DEVICE_OPTIONS, describeMesh, deviceChoice } from '../device-options.ts';
 import { evaluationLeaf, inWords, openEvaluator } from '../evaluation.ts';
 import { type GeneComparison, openGenes } from '../genes.ts';
 import { genesEvent, genesLine, LABELS, type MeasureName, meansLine, measuresEvent } from '../measures.ts';
@@ -63,6 +63,7 @@ export const evaluate: Command = {
       shareDevices: options.flag('share-devices'),
     });
     try {
+      if (mesh.level !== 'L0') output.say(describeMesh(mesh));
       for (const [i, task] of study.tasks.entries())
         report(
           study,
