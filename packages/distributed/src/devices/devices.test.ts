@@ -105,6 +105,7 @@ test.skipIf(!canCopy || !hasCompiler)(
     for (const devices of [['0', '1'], ['1']]) {
       const mesh = await openMesh({ devices });
       expect(mesh.devices.map(({ place }) => `${place}`)).toEqual(devices);
+      expect(mesh.level).toBe('L0');
       const step = await distribute(fn, { mesh, inputs, leaves: 4 });
       await step({ x: Float32Array.from({ length: 8 }, (_, i) => i / 8), y: Float32Array.of(1, 2, 3, 4) });
       weights.push(JSON.stringify([...(await step.state.read())].map(([name, { data }]) => [name, ...data])));
