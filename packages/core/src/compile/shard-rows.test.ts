@@ -227,6 +227,7 @@ describe('sequences cut into rows', () => {
         build(training(options), { inputs: inputs(options.crop), leavesPerSequence: parts }),
       ).toThrow(message);
     refuse({}, 64, /parts of 3 rows, the first of which begins at row 0, would give 1.5 rows/);
+    refuse({}, 7, /cannot be cut into 7 parts: .*: 384 rows do not divide by 7; use another number of parts/);
   });
 
   test('a convolution without padding would end inside a part: refused, with both sizes', () => {

@@ -35,6 +35,7 @@ type Inputs = Readonly<Record<string, Tensor>>;
 export function shardRows(graph: Graph, parts: number): Sharded {
   const sharding = new RowSharding(sequencesOf(graph), parts);
   const sharded = rewrite(graph, (node, inputs) => withScope(node, () => sharding.place(node, inputs)));
+  sharding.checkCut();
   const outputs = Object.entries(sharded.outputs).map(([name, value]) => [name, sharding.whole(value)]);
   const { layouts, parts: held, rounds } = sharding;
   return { graph: { ...sharded, outputs: Object.fromEntries(outputs) }, layouts, parts: held, rounds };
@@ -55,6 +56,8 @@ class RowSharding {
   readonly parts = new Map<Tensor, Range>();
   private readonly rows = new Map<Tensor, Rows>();
   private readonly made = new Map<string, Tensor>();
+  /** The first op that could not be cut for its number of rows. */
+  private uneven: string | undefined;
   private readonly sequences: number;
   private readonly count: number;
 
@@ -65,6 +68,14 @@ class RowSharding {
 
   get rounds(): Sharded['rounds'] {
     return { count: this.sequences, leaves: this.count };
+  }
+
+  /** @throws when rows were to be cut and every part would do all of the work. */
+  checkCut(): void {
+    if (this.rows.size > 0 || this.uneven === undefined) return;
+    throw new Error(
+      `sequences cannot be cut into ${this.count} parts: ${this.uneven}; use another number of parts, or whole sequences`,
+    );
   }
 
   place(node: Tensor, inputs: Inputs): Tensor {
@@ -226,9 +237,10 @@ class RowSharding {
     if (node.op.kernel.kind !== 'shader') return undefined;
     const windows = Object.values(axes.inputs).flatMap((own) => own.filter(({ window }) => window));
     const position = axes.output.findIndex(({ name }) => windows.some((window) => window.name === name));
-    return position >= 0 && node.shape[position]! % this.count === 0
-      ? axes.output[position]!.name
-      : undefined;
+    if (position < 0) return undefined;
+    if (node.shape[position]! % this.count === 0) return axes.output[position]!.name;
+    this.uneven ??= `${node}: ${node.shape[position]} rows do not divide by ${this.count}`;
+    return undefined;
   }
 
   /** Which rows a part computes, of the axis as it is in the output and in inputs without a window. */
