@@ -38,10 +38,14 @@ export function attentionPoolInputGradientKernel(logits: Spec, dx: Spec, rows: P
 /** Of the logits, each as if channels had their own: weight · dy · (x − y). */
 export function attentionPoolLogitGradientKernel(logits: Spec, dz: Spec, rows: PooledRows): KernelBody {
   const shape = shapeOf(logits, dz, rows.pool);
+  const { pool, load, suffix } = shape;
+  // x − y as the mean of the differences between rows: these are small, and rounded less, where neighbours are alike
+  const deviation = (k: number): string =>
+    `(${repeat(pool, (j) => `e${j} * (x${k} - x${j})`).reduce(plus)} / weight)`;
   const text = wgsl`
-    let dy = load${shape.suffix}_dy(i);
-    let mean = ${meanOf(shape)};
-    ${storeRows(shape, rows, (k) => `dy * (e${k} / weight) * (${shape.load('x', `first + ${k}u`)} - mean)`)}`;
+    let dy = load${suffix}_dy(i);
+    ${repeat(pool, (k) => `let x${k} = ${load('x', `first + ${k}u`)};`)}
+    ${storeRows(shape, rows, (k) => `dy * (e${k} / weight) * ${deviation(k)}`)}`;
   return poolKernel(shape, ['dy', 'x'], rows, text);
 }
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { build } from '../compile/compile.ts';
 import { Device } from '../device.ts';
 import { gradients } from '../grad.ts';
-import { hostTensor } from '../host-tensor.ts';
+import { type HostTensor, hostTensor } from '../host-tensor.ts';
 import { attentionPool } from '../nn/attention-pool.ts';
 import { evaluateOn, noise, parametersOf } from '../nn/golden.ts';
 import { parameters } from '../nn/layer.ts';
@@ -61,6 +61,26 @@ test('a row far from 0 is normalised as one around 0', async () => {
   const y = out.y!.data as Float32Array;
   expect(y.slice(64, 128)).toEqual(y.slice(0, 64));
   expect(y.slice(128)).toEqual(y.slice(0, 64));
+});
+
+test('logits of pooled rows far from 0 have the gradient of rows around 0', async () => {
+  const rows = Float32Array.from({ length: 48 }, (_, i) => ((i * 37) % 48) / 8); // exact in f32, 4096 higher too
+  const x = hostTensor(
+    [2, 12, 4],
+    [0, 4096].flatMap((offset) => [...rows].map((value) => value + offset)),
+  );
+  const twice = (shape: readonly number[], seed: number): HostTensor => {
+    const { data } = noise(shape, seed);
+    return hostTensor([2, ...shape], [...(data as Float32Array), ...(data as Float32Array)]);
+  };
+  for (const pool of [2, 3]) {
+    const inputs = { x, z: twice([12, 4], 1), dy: twice([12 / pool, 4], 2) };
+    const out = await evaluateOn(device, inputs, (t) => ({
+      dz: gradients(attentionPool1d(t.x, t.z, { pool }), t.dy, [t.z])[0]!,
+    }));
+    const dz = out.dz!.data as Float32Array;
+    expect(dz.slice(48)).toEqual(dz.slice(0, 48));
+  }
 });
 
 test('log Γ of whole numbers is the logarithm of a factorial, exactly 0 at 1 and 2', async () => {
