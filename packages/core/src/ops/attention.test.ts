@@ -98,6 +98,18 @@ describe('relativeAttention', () => {
     expectAllClose(await evaluateOnDevice(device, traced(x, byMaps)), maps);
   });
 
+  it('has no gradient for what all keys of a query share', async () => {
+    const value = { ...DRAWN.value, data: (DRAWN.value.data as Float32Array).map((x) => x + 3) };
+    const { relativeKey } = await evaluateOnDevice(device, traced(drawn({ value }), relativeAttention));
+    const [sums, sizes] = [new Float64Array(HEADS * CHANNELS), new Float64Array(HEADS * CHANNELS)];
+    relativeKey!.forEach((slope, i) => {
+      sums[i % sums.length]! += slope;
+      sizes[i % sums.length]! += Math.abs(slope);
+    });
+    // The same added to a channel of all distances changes no weight; with values around 3 rounding would.
+    expect(Math.max(...sums.map((sum, i) => Math.abs(sum) / sizes[i]!))).toBeLessThan(1e-6);
+  });
+
   it('holds where a row has logits from −400 to 400', async () => {
     const query = { ...DRAWN.query, data: (DRAWN.query.data as Float32Array).map((value) => 100 * value) };
     const x = drawn({ query });

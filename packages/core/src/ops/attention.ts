@@ -18,9 +18,9 @@ import {
 import { exp } from './elementwise.ts';
 import { permute } from './permute.ts';
 import { masked } from './random.ts';
-import { sum } from './reduce.ts';
 import { reshape } from './shape.ts';
 import { logSumExp, softmax } from './softmax.ts';
+import { weightedMean } from './weighted-mean.ts';
 
 export interface RelativeAttentionInputs {
   /** `[batch, length, heads, channels]`, not yet scaled. */
@@ -161,11 +161,12 @@ const outputOp = defineOp<Dropping>()({
   axes: 'batch query head value, batch query head _, batch query head _, batch head _ _, head _ _, batch _ head value, batch query head -> batch query head value',
   infer: ({ output }) => output,
   kernel: { kind: 'view', alias: true, index: (i) => i },
-  gradient: (dy, { value, rows, output: _, ...operands }, attrs, y) => {
+  gradient: (dy, { value, rows, output: _, ...operands }, attrs) => {
     const { contentQuery, positionQuery, keyColumns, distanceColumns } = operands;
     const weights = weightsOf(logitsOf(operands), rows);
     const slopes = dropped(queryKey(dy, permute(value, [0, 2, 3, 1])), attrs); // of the weights
-    const means = sum(multiply(dy, y), { from: 3, to: 4 }); // Σ over keys of weight · slope, [batch, query, head]
+    // [batch, query, head]; not Σ dy · y, which is the same but for rounding: a row of gradients then adds up to 0
+    const means = weightedMean(slopes, weights);
     const logits = multiply(weights, subtract(slopes, lastAxis(means)));
     return {
       contentQuery: () => sumOverKeys(logits, permute(keyColumns, [0, 3, 1, 2])),
