@@ -199,6 +199,21 @@ describe('a predicted step', () => {
     expect(of(4, 0.2) - of(4, 0)).toBeCloseTo((3 * 2.5 * 0.2 * 1.0294) / 0.5642 / Math.sqrt(2), 6);
   });
 
+  test('adds the gradients of late layers while early ones go backward', () => {
+    const costs = { ...COSTS, link: { ...COSTS.link, latencyMs: 1 }, sum: { gigabytes: 1 } };
+    const late = { parameters: 3e6 / 8 }; // 3 ms
+    const early = { parameters: 1e6 / 8 };
+    const blocks: Blocks = { leaves: 1, blocks: [block('a', 1, early), block('b', 1, late)] };
+    const of = (cut: Blocks, within: Plan['within']): number =>
+      predict(
+        { ...inARow([2], { within, microbatches: 2 }), stages: [{ from: 0, to: 2, devices: 2 }] },
+        cut,
+        costs,
+      ).stages[0]!.sumMs;
+    expect(of(blocks, 'data')).toBeCloseTo(2 + 1 + 1, 6); // b's end 3 ms after its backward pass, of which a's takes 2
+    expect(of({ ...blocks, leaves: 2 }, 'sequence')).toBeCloseTo(2 + 4, 6);
+  });
+
   test('with the optimizer sharded keeps fewer moments, moves new values, and updates a part', () => {
     const costs = { ...COSTS, link: { latencyMs: 1, gigabytes: 1, overlap: false }, sum: { gigabytes: 1 } };
     const momentBytes = [24e6, 8e6, 8e6];

@@ -20,7 +20,7 @@ export interface StageCost {
   readonly recompute: readonly string[];
   readonly memory: StageMemory;
   readonly parameters: number;
-  /** Until all devices of the stage have the sums of its gradients. */
+  /** From the end of the backward pass until all devices of the stage have the sums of its gradients. */
   readonly sumMs: number;
   /** With what brings sharded parameters to the others. */
   readonly updateMs: number;
@@ -82,7 +82,9 @@ export function stageCost(
     recompute: own.filter((_, i) => choice.again[i]).map(({ name }) => name),
     memory: { state, activations, borders, working, total: state + activations + borders + working },
     parameters,
-    sumMs: sumMs(parameters, devices, costs),
+    sumMs: addsBeside(cut, own, group, costs)
+      ? exposedSumMs(own, group, devices, costs)
+      : sumMs(parameters, devices, costs),
     updateMs: shardOptimizer ? updateMs / devices + giveMs(parameters, devices, costs) : updateMs,
     sumBytes: devices === 1 ? 0 : 8 * parameters * devices + (shardOptimizer ? 4 * parameters : 0),
     meetingBytes: group.ranks === 1 ? 0 : total(own.flatMap(gathersOf)),
@@ -135,6 +137,27 @@ function stageNeeds(
     borders: (inFlight + 2 * buffers) * inputBytes + 2 * buffers * outputBytes,
     working: sideBySide * Math.max(...own.map((block) => block.workingBytes)),
   };
+}
+
+/** Whether gradients are added over devices while these compute others: of whole sequences, where no stages divide the layers. */
+function addsBeside(
+  { blocks, leaves }: Blocks,
+  own: readonly Block[],
+  { ranks }: Group,
+  { link }: Costs,
+): boolean {
+  return link.overlap && leaves === 1 && ranks === 1 && own.length === blocks.length;
+}
+
+/** What is left to add when the last sequence has gone backward: sums follow in the order in which layers finish them. */
+function exposedSumMs(own: readonly Block[], group: Group, devices: number, costs: Costs): number {
+  const latencyMs = sumMs(0, devices, costs);
+  let [backward, added] = [0, 0];
+  for (const { passes, parameters } of [...own].reverse()) {
+    backward += passMs(passes.inputGradient, group, costs) + passMs(passes.weightGradient, group, costs);
+    added = Math.max(added, backward) + sumMs(parameters, devices, costs) - latencyMs;
+  }
+  return latencyMs + added - backward;
 }
 
 /** Moments that a device does not have where `devices` share them: whole, the largest first, each to who has least. */
