@@ -1,6 +1,7 @@
 /** What a step has to do, layer by layer: the ground on which plans for several devices are compared. */
 import { roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
+import type { GatherAttrs } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type { Phase } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
@@ -37,6 +38,8 @@ export interface GatherWork {
   readonly segment: number;
   /** Of all leaves together. */
   readonly bytes: number;
+  /** Whether each leaf needs one of the equal parts of every piece, and no other. */
+  readonly addressed: boolean;
 }
 
 /** A tensor of the forward pass, all leaves of a round together. */
@@ -82,7 +85,8 @@ export function stepWork(fn: Traceable, options: BuildOptions): StepWork {
     for (const node of gather) {
       const pieces = partsOf(sharded, stored(node.inputs.x!));
       const bytes = byteLength(node.inputs.x!) * (pieces[1] - pieces[0]);
-      gathers.push({ path: node.path, phase: node.phase, segment, bytes });
+      const { addressed = false } = node.attrs as GatherAttrs;
+      gathers.push({ path: node.path, phase: node.phase, segment, bytes, addressed });
     }
   }
   const sums = parts.sumLayout.sums.map((sum) => [

@@ -16,7 +16,10 @@ export interface PassCost {
 
 /** A meeting at which the leaves of a microbatch gather something. */
 export interface Gather {
+  /** Of all leaves. */
   readonly bytes: number;
+  /** Those of them that are addressed: of each leaf's, a device needs only what goes to its own leaves. */
+  readonly addressedBytes?: number;
   /** Of the kernels before it since the last one, all leaves together: what can hide another microbatch's meeting. */
   readonly besideMs: number;
 }
@@ -124,6 +127,7 @@ function meetings(
     path: inside[0]!.path,
     pass: passOf({ ...inside[0]!, again: false }),
     bytes: total(inside.map(({ bytes }) => bytes)),
+    addressedBytes: total(inside.map(({ bytes, addressed }) => (addressed ? bytes : 0))),
     besideMs: total(
       kernels
         .filter((kernel) => kernel.segment === segment)

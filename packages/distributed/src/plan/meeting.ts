@@ -17,8 +17,10 @@ export interface Group {
  * go in two halves: while one meets, the device works on the other, which hides the wait, and where links overlap with
  * work the transfer too.
  */
-export function meetingMs({ bytes, besideMs }: Gather, group: Group, costs: Costs): number {
+export function meetingMs(gather: Gather, group: Group, costs: Costs): number {
   const { ranks, fraction, sideBySide } = group;
+  const { besideMs } = gather;
+  const bytes = neededBytes(gather, ranks);
   if (ranks === 1) return sideBySide * gatherMs(bytes, 1, costs);
   const { latencyMs, overlap } = costs.link;
   const first = Math.ceil(sideBySide / 2);
@@ -31,6 +33,11 @@ export function meetingMs({ bytes, besideMs }: Gather, group: Group, costs: Cost
       sum + (overlap ? Math.max(0, waitMs + copyMs - hiddenMs) : copyMs + Math.max(0, waitMs - hiddenMs))
     );
   }, 0);
+}
+
+/** What each of `ranks` devices comes to hold at a meeting. */
+export function neededBytes({ bytes, addressedBytes = 0 }: Gather, ranks: number): number {
+  return bytes - addressedBytes * (1 - 1 / ranks);
 }
 
 /** Means of the largest of 2, 3, … samples of a normal distribution, in standard deviations (Harter 1961). */

@@ -4,7 +4,7 @@ import type { Pipeline } from '../schedule/action.ts';
 import { groupsOf } from '../schedule/pipeline.ts';
 import { type Block, type Blocks, PASSES, type Pass, type PassCost } from './blocks.ts';
 import { type Costs, giveMs, sumMs, transferMs } from './costs.ts';
-import { type Group, meetingMs } from './meeting.ts';
+import { type Group, meetingMs, neededBytes } from './meeting.ts';
 import type { Stage } from './partition.ts';
 import { chooseBlocks, leastBytes, type RecomputeBlock } from './recompute.ts';
 
@@ -87,7 +87,7 @@ export function stageCost(
       : sumMs(parameters, devices, costs),
     updateMs: shardOptimizer ? updateMs / devices + giveMs(parameters, devices, costs) : updateMs,
     sumBytes: devices === 1 ? 0 : 8 * parameters * devices + (shardOptimizer ? 4 * parameters : 0),
-    meetingBytes: group.ranks === 1 ? 0 : total(own.flatMap(gathersOf)),
+    meetingBytes: group.ranks === 1 ? 0 : total(own.flatMap((block) => gathersOf(block, group.ranks))),
     outputBytes: stage.to < blocks.length ? blocks[stage.to - 1]!.outputBytes : 0,
   };
 }
@@ -187,8 +187,8 @@ function gathersMs({ gathers }: PassCost, group: Group, costs: Costs): number {
   return total(gathers.map((gather) => meetingMs(gather, group, costs)));
 }
 
-const gathersOf = ({ passes }: Block): number[] =>
-  PASSES.flatMap((pass) => passes[pass].gathers.map(({ bytes }) => bytes));
+const gathersOf = ({ passes }: Block, ranks: number): number[] =>
+  PASSES.flatMap((pass) => passes[pass].gathers.map((gather) => neededBytes(gather, ranks)));
 
 function byPass(of: (pass: Pass) => number): Record<Pass, number> {
   return { forward: of('forward'), inputGradient: of('inputGradient'), weightGradient: of('weightGradient') };
