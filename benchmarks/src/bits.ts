@@ -132,6 +132,7 @@ function wholePlacements({ two, three }: SmallModel): Placement[] {
     staged('stages 1 + 1, gpipe', { stages: two, schedule: 'gpipe' }),
     staged('stages 1 + 1 + 1, 1f1b, recompute', { stages: three, schedule: '1f1b' }, RECOMPUTE),
     staged('stages 3 + 1, zero-bubble', { stages: two, devices: [3, 1], schedule: 'zero-bubble' }),
+    staged('stages 2 + 2, optimizer sharded', { stages: two, devices: [2, 2] }, SHARDED),
     placement(
       'killed on 2 devices, optimizer sharded, resumed in stages 2 + 1',
       { devices: 2, ...SHARDED },
@@ -164,9 +165,9 @@ function partPlacements({ two, three }: SmallModel): Placement[] {
       RECOMPUTE,
     ),
     staged(
-      'stages 3 + 1, 2 replicas, 1f1b, 1 ahead',
+      'stages 3 + 1, 2 replicas, 1f1b, 1 ahead, optimizer sharded',
       { stages: two, devices: [3, 1], ahead: 1 },
-      { replicas: 2 },
+      { replicas: 2, ...SHARDED },
     ),
     staged(
       'stages 4 + 4, 2 replicas, zero-bubble',
