@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { build, buildStages, initialState } from './compile/compile.ts';
 import { Device } from './device.ts';
-import { alone, type GatherPart, type Parcel, type PipelineExchange } from './exchange.ts';
+import { alone, type Parcel, type PipelineExchange } from './exchange.ts';
 import { Executor } from './executor.ts';
 import { initialScales } from './gradient-scale.ts';
 import { nn } from './index.ts';
@@ -10,6 +10,7 @@ import { adam } from './optim/adam.ts';
 import { clipGlobalNorm } from './optim/norms.ts';
 import { type StageAction, StageExecutor } from './stage-executor.ts';
 import { StateStore } from './state.ts';
+import { Together } from './testing/together.ts';
 import { trainStep } from './train-step.ts';
 
 let device: Device;
@@ -59,24 +60,11 @@ function newMessage(): Message {
 }
 
 /** Stages of one process: messages wait in a map, gathers for everyone. */
-class Together {
+class Stages {
   private readonly messages = new Map<string, Message>();
-  private waiting: {
-    readonly parts: readonly GatherPart[];
-    readonly done: (all: Uint8Array<ArrayBuffer>[]) => void;
-  }[] = [];
-
   readonly exchange: PipelineExchange = {
     stage: alone,
-    all: {
-      remote: true,
-      room: 8, // norms go in several turns
-      combine: (parts) =>
-        new Promise((done) => {
-          this.waiting.push({ parts, done });
-          if (this.waiting.length === STAGES.length) this.gather();
-        }),
-    },
+    all: new Together(STAGES.length, 8).exchange(), // norms go in several turns
     arrived: () => false,
     receive: async ({ from, to }, microbatch, take) => {
       for (const parcel of await this.message(`${from} ${to} ${microbatch}`).promise) take(parcel);
@@ -99,17 +87,6 @@ class Together {
     const message = this.messages.get(key) ?? newMessage();
     this.messages.set(key, message);
     return message;
-  }
-
-  private gather(): void {
-    const ranks = this.waiting;
-    this.waiting = [];
-    const all = ranks[0]!.parts.map(({ bytes }, i) => {
-      const whole = new Uint8Array(bytes);
-      for (const { parts } of ranks) whole.set(parts[i]!.own, parts[i]!.offset);
-      return whole;
-    });
-    for (const { done } of ranks) done(all);
   }
 }
 
@@ -149,7 +126,7 @@ test.each([
     const expected = await store.read();
 
     const { stages } = buildStages(step(), { ...options, stages: STAGES, splitBackward: true }).program;
-    const together = new Together();
+    const together = new Stages();
     const stores = stages.map(() => new StateStore(device));
     const executors = await Promise.all(
       stages.map((stage, i) => StageExecutor.create(device, stage, stores[i]!, { actions: zeroBubble(i) })),
