@@ -1,6 +1,6 @@
 import { elementCount } from '../host-tensor.ts';
 import { accumulateCode, accumulateWorkgroups, finishCode, finishWorkgroups } from '../kernels/leaf-sum.ts';
-import type { GatherAttrs } from '../ops/leaf-sum.ts';
+import { type GatherAttrs, parameterOf } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type {
   Binding,
@@ -307,7 +307,7 @@ export class Assembly {
       peakSlot: this.slot('peaks'),
       scaleSlot: this.slot('scales'),
       tensors: this.parts.sumLayout.sums.map((sum, i) => ({
-        name: (sum.attrs as { name: string }).name,
+        name: parameterOf(sum),
         offset: offsets[i]!,
         count: elementCount(sum.shape),
       })),

@@ -1,5 +1,6 @@
 /** Deals the parameters of an update to the ranks that share it. */
 
+import { parameterOf } from '../ops/leaf-sum.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 
 /** The rank of each gradient sum: that of its name in `known`, or else the largest first, each to the rank that has the fewest bytes so far. */
@@ -15,7 +16,7 @@ export function dealSums(
     loads[rank]! += byteLength(sums[index]!);
   };
   for (const [i, sum] of sums.entries()) {
-    const rank = known.get(nameOf(sum));
+    const rank = known.get(parameterOf(sum));
     if (rank !== undefined) assign(i, rank);
   }
   const open = [...sums.keys()].filter((i) => owners[i] === undefined);
@@ -23,5 +24,3 @@ export function dealSums(
     assign(i, loads.indexOf(Math.min(...loads)));
   return owners;
 }
-
-const nameOf = (sum: Tensor): string => (sum.attrs as { name: string }).name;

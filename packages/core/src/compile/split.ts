@@ -1,5 +1,6 @@
 import { roots, topologicalOrder } from '../graph.ts';
 import type { KernelTarget } from '../kernel.ts';
+import { parameterOf } from '../ops/leaf-sum.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Fused } from './fuse.ts';
 import { isShared, type Sharded } from './layout.ts';
@@ -13,7 +14,7 @@ export type Work =
 
 /** What the addition of a gradient, or the end of its sum, is called. */
 export function sumLabel(kind: 'accumulate' | 'finish', sum: Tensor): string {
-  return `${(sum.attrs as { name: string }).name}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`;
+  return `${parameterOf(sum)}: ${kind === 'accumulate' ? 'add gradient' : 'gradient sum'}`;
 }
 
 /** Work between two exchanges. */

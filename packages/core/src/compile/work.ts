@@ -1,7 +1,7 @@
 /** What a step has to do, layer by layer: the ground on which plans for several devices are compared. */
 import { roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
-import type { GatherAttrs } from '../ops/leaf-sum.ts';
+import { type GatherAttrs, parameterOf } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type { Phase } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
@@ -89,10 +89,7 @@ export function stepWork(fn: Traceable, options: BuildOptions): StepWork {
       gathers.push({ path: node.path, phase: node.phase, segment, bytes, addressed });
     }
   }
-  const sums = parts.sumLayout.sums.map((sum) => [
-    (sum.attrs as { name: string }).name,
-    elementCount(sum.shape),
-  ]);
+  const sums = parts.sumLayout.sums.map((sum) => [parameterOf(sum), elementCount(sum.shape)]);
   return {
     rounds: sharded.rounds.count,
     leaves: sharded.rounds.leaves,

@@ -16,6 +16,9 @@ export function leafSum(x: Tensor, name: string): Tensor {
   return op({ x }, { name });
 }
 
+/** The parameter whose gradient a `leafSum` adds up. */
+export const parameterOf = (sum: Tensor): string => (sum.attrs as { name: string }).name;
+
 export interface GatherAttrs {
   readonly leaves: number;
   /** Each leaf needs one of the equal parts of a leaf's piece, in their order, and no other. */

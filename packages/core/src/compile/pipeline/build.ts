@@ -1,6 +1,7 @@
 /** Compiles a step in stages: the kernels of `buildProgram`, each in the program of its stage. */
 
 import type { Graph } from '../../graph.ts';
+import { parameterOf } from '../../ops/leaf-sum.ts';
 import type { Parameter } from '../../parameter.ts';
 import type { UpdateShare } from '../../program.ts';
 import type {
@@ -10,7 +11,7 @@ import type {
   StagePeaks,
   StageProgram,
 } from '../../stage-program.ts';
-import { byteLength, type Tensor } from '../../tensor.ts';
+import { byteLength } from '../../tensor.ts';
 import { Assembly, type Parts } from '../assembly.ts';
 import { type LogicalPlan, type LogicalStep, logicalStep, type Placement } from '../build.ts';
 import { chooseRecompute, type MemoryOptions } from '../choose-recompute.ts';
@@ -41,7 +42,7 @@ export function buildPipeline(
   checkRecompute(cut, placement.recompute);
   const programs = cut.units.map((_, unit) => stageProgram(step, cut, unit, placement));
   const firsts = placement.stages.map((_, stage) => programs.find((program) => program.stage === stage)!);
-  const peaks = peaksOf(leafSums(step.sharded.graph).map(nameOf), firsts);
+  const peaks = peaksOf(leafSums(step.sharded.graph).map(parameterOf), firsts);
   const shared = sharedParameters(cut, programs);
   const ranks = programs.map((program): StageProgram => {
     const ofStage = programs.filter(({ stage }) => stage === program.stage);
@@ -63,8 +64,6 @@ export function buildPipeline(
 }
 
 type Assembled = Omit<StageProgram, 'peaks' | 'sharedParameters'>;
-
-const nameOf = (sum: Tensor): string => (sum.attrs as { name: string }).name;
 
 function stageProgram(step: LogicalStep, cut: Cut, unit: number, placement: PipelinePlacement): Assembled {
   const { stage, segments, actions, graph, sums } = cut.units[unit]!;
