@@ -171,17 +171,25 @@ export class Executor {
       for (let index = 0; index < this.updateFrom; index++) {
         for (const [i, half] of halves.entries()) {
           await meeting[i]!();
-          for (const { share, place } of half) {
-            const own = this.leavesOf(share, place);
-            const isLast = share === this.shares.at(-1) && index === this.updateFrom - 1;
-            if (isLast && this.addsInLastSegment(visit)) await this.lastSegment(own, frame, exchange);
-            else await this.segment(index, own, frame, visit);
-          }
+          for (const placed of half) await this.segmentOf(placed, index, frame, exchange, visit);
           meeting[i] = this.startGatherRounds(this.segments[index]!, half, exchange);
         }
       }
       for (const finish of meeting) await finish();
     }
+  }
+
+  private async segmentOf(
+    { share, place }: Placed,
+    index: number,
+    frame: Frame,
+    exchange: Exchange,
+    visit: Visit | undefined,
+  ): Promise<void> {
+    const own = this.leavesOf(share, place);
+    const isLast = share === this.shares.at(-1) && index === this.updateFrom - 1;
+    if (isLast && this.addsInLastSegment(visit)) await this.lastSegment(own, frame, exchange);
+    else await this.segment(index, own, frame, visit);
   }
 
   private async segment(
@@ -270,13 +278,16 @@ export class Executor {
 
   /** A leaf's own tensors are in the set of its number, behind those of sequences at places before its own. */
   private leavesOf({ round, leaves }: Share, place: number): For[] {
-    const first = place * rounds(this.program).leaves;
-    return leaves.map((leaf) => ({ round, leaf, set: first + leaf }));
+    return leaves.map((leaf) => ({ round, leaf, set: this.setOf(leaf, place) }));
+  }
+
+  private setOf(leaf: number, place: number): number {
+    return place * rounds(this.program).leaves + leaf;
   }
 
   /** Where leaves share a sequence, uploads it when its turn comes. */
   private startRound({ round, leaves }: Share, place = 0): void {
-    const set = place * rounds(this.program).leaves + leaves[0]!;
+    const set = this.setOf(leaves[0]!, place);
     if (this.program.leavesPerSequence > 1) uploadShare(this.memory, this.inputs, { share: round, set });
   }
 
@@ -296,10 +307,9 @@ export class Executor {
     shares: readonly Placed[],
     exchange: Exchange,
   ): () => Promise<void> {
-    const own = shares.map(({ share: { leaves }, place }) => ({
-      leaves,
-      set: place * rounds(this.program).leaves + leaves[0]!,
-    }));
+    const own = shares.map(({ share: { leaves }, place }) => {
+      return { leaves, set: this.setOf(leaves[0]!, place) };
+    });
     return startGatherLeaves(this.memory, segment.combine, own, exchange.round(shares[0]!.share.round));
   }
 
