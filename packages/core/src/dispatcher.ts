@@ -66,10 +66,14 @@ export class Dispatcher {
     return { segment, once, leaves: new Map(own) };
   }
 
-  /** All of a segment for some leaves of a round: what runs once, then each leaf with what it publishes. */
-  segment(prepared: PreparedSegment, frame: Frame, own: readonly For[]): void {
-    this.once(prepared, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
-    this.leaves(prepared, frame, own);
+  /** All of a segment for some leaves of each of some rounds: what runs once, then each leaf with what it publishes. */
+  segment(prepared: PreparedSegment, frame: Frame, rounds: readonly (readonly For[])[]): void {
+    const encoder = this.device.encoder('segment');
+    for (const own of rounds) {
+      this.encodeOnce(encoder, prepared, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
+      this.encodeLeaves(encoder, prepared, frame, own);
+    }
+    this.device.submit(encoder);
   }
 
   /**
@@ -77,8 +81,10 @@ export class Dispatcher {
    * last of them what it publishes.
    */
   segmentInPieces(prepared: PreparedSegment, frame: Frame, own: readonly For[]): (end: number) => void {
-    this.once(prepared, frame, { ...own[0]!, leaf: 0 });
-    this.leaves(prepared, frame, own.slice(0, -1));
+    const first = this.device.encoder('segment');
+    this.encodeOnce(first, prepared, frame, { ...own[0]!, leaf: 0 });
+    this.encodeLeaves(first, prepared, frame, own.slice(0, -1));
+    this.device.submit(first);
     const last = own.at(-1)!;
     const steps = prepared.leaves.get(last.leaf)!;
     let [done, published] = [0, false];
@@ -95,24 +101,35 @@ export class Dispatcher {
     };
   }
 
-  private leaves({ segment, leaves }: PreparedSegment, frame: Frame, own: readonly For[]): void {
-    if (own.length === 0) return;
+  /** What runs once. */
+  once(prepared: PreparedSegment, frame: Frame, of: For): void {
+    if (prepared.once.length + prepared.segment.publishOnce.length === 0) return;
     const encoder = this.device.encoder('segment');
+    this.encodeOnce(encoder, prepared, frame, of);
+    this.device.submit(encoder);
+  }
+
+  private encodeOnce(
+    encoder: GPUCommandEncoder,
+    { segment, once }: PreparedSegment,
+    frame: Frame,
+    of: For,
+  ): void {
+    if (once.length > 0) this.pass(encoder, once, frame, of);
+    this.publish(encoder, segment.publishOnce, of);
+  }
+
+  private encodeLeaves(
+    encoder: GPUCommandEncoder,
+    { segment, leaves }: PreparedSegment,
+    frame: Frame,
+    own: readonly For[],
+  ): void {
     for (const of of own) {
       const steps = leaves.get(of.leaf)!;
       if (steps.length > 0) this.pass(encoder, steps, frame, of);
       this.publish(encoder, segment.publish, of);
     }
-    this.device.submit(encoder);
-  }
-
-  /** What runs once. */
-  once({ segment, once }: Pick<PreparedSegment, 'segment' | 'once'>, frame: Frame, of: For): void {
-    if (once.length + segment.publishOnce.length === 0) return;
-    const encoder = this.device.encoder('segment');
-    if (once.length > 0) this.pass(encoder, once, frame, of);
-    this.publish(encoder, segment.publishOnce, of);
-    this.device.submit(encoder);
   }
 
   /** Steps in one pass. */

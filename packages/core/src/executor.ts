@@ -127,7 +127,7 @@ export class Executor {
     if (decision !== undefined) exchange.updating();
     const own = this.leavesOf({ round: 0, leaves: this.leaves }, 0);
     for (let index = this.updateFrom; index < this.segments.length; index++) {
-      await this.segment(index, own, frame, visit);
+      await this.segment(index, [own], frame, visit);
       if (updateShare === undefined) continue;
       const handOvers = program.handOvers[index - this.updateFrom]!;
       await handOver(this.memory, handOvers, updateShare.rank, exchange);
@@ -171,7 +171,7 @@ export class Executor {
       for (let index = 0; index < this.updateFrom; index++) {
         for (const [i, half] of halves.entries()) {
           await meeting[i]!();
-          for (const placed of half) await this.segmentOf(placed, index, frame, exchange, visit);
+          await this.segmentOf(half, index, frame, exchange, visit);
           meeting[i] = this.startGatherRounds(this.segments[index]!, half, exchange);
         }
       }
@@ -180,28 +180,29 @@ export class Executor {
   }
 
   private async segmentOf(
-    { share, place }: Placed,
+    placed: readonly Placed[],
     index: number,
     frame: Frame,
     exchange: Exchange,
     visit: Visit | undefined,
   ): Promise<void> {
-    const own = this.leavesOf(share, place);
-    const isLast = share === this.shares.at(-1) && index === this.updateFrom - 1;
+    const own = placed.map(({ share, place }) => this.leavesOf(share, place));
+    const isLast = placed.at(-1)!.share === this.shares.at(-1) && index === this.updateFrom - 1;
     if (isLast && this.addsInLastSegment(visit)) await this.lastSegment(own, frame, exchange);
     else await this.segment(index, own, frame, visit);
   }
 
   private async segment(
     index: number,
-    own: readonly For[],
+    rounds: readonly (readonly For[])[],
     frame: Frame,
     visit: Visit | undefined,
   ): Promise<void> {
     const { dispatcher, memory } = this;
     const prepared = this.segments[index]!;
-    if (visit === undefined) dispatcher.segment(prepared, frame, own);
-    else await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [own[0]!.round, index, 0]);
+    if (visit === undefined) return dispatcher.segment(prepared, frame, rounds);
+    for (const own of rounds)
+      await visitSegment({ dispatcher, memory, frame, visit }, prepared, own, [own[0]!.round, index, 0]);
   }
 
   /** Not where leaves of a sequence meet after it: ranks that have another sequence to go would wait for that first. */
@@ -212,8 +213,14 @@ export class Executor {
   }
 
   /** The last work of leaves: gradients that its last leaf has finished are added over ranks while it computes others. */
-  private async lastSegment(own: readonly For[], frame: Frame, exchange: Exchange): Promise<void> {
+  private async lastSegment(
+    rounds: readonly (readonly For[])[],
+    frame: Frame,
+    exchange: Exchange,
+  ): Promise<void> {
     const prepared = this.segments[this.updateFrom - 1]!;
+    this.dispatcher.segment(prepared, frame, rounds.slice(0, -1));
+    const own = rounds.at(-1)!;
     const submit = this.dispatcher.segmentInPieces(prepared, frame, own);
     const steps = prepared.leaves.get(own.at(-1)!.leaf)!.map(({ step }) => step);
     await this.sums!.add(exchange, (end) => submit(this.sums!.stepsBefore(end, steps)));

@@ -162,7 +162,7 @@ export class StageExecutor {
     await this.once(0, frame, visit);
     const run: RunSegment =
       visit === undefined
-        ? async (prepared, leaves) => dispatcher.segment(prepared, frame, leaves)
+        ? async (prepared, leaves) => dispatcher.segment(prepared, frame, [leaves])
         : (...of) => visitSegment({ dispatcher, memory, frame, visit }, ...of);
     for (const action of this.actions) await this.act(action, exchange, run);
     await this.sendAll();
