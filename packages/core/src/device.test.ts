@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { Device } from './device.ts';
-import { napMs } from './polling.ts';
+import { foretoldNapMs, napMs } from './polling.ts';
 
 test.each([
   ['shared memory, in several pieces', new SharedArrayBuffer(2 ** 19 + 3)],
@@ -35,5 +35,21 @@ test.each([
     while (at < waitMs) at += napMs(++naps, at);
     expect(naps).toBeLessThan(most);
     expect(at - waitMs).toBeLessThanOrEqual(Math.min(5, Math.max(1, 0.01 * waitMs)));
+  },
+);
+
+test.each([
+  [36, 15],
+  [300, 80],
+  [3000, 610],
+])(
+  'a wait of %i ms that is foretold, or is 80 %% as long, costs at most %i naps and is not prolonged more',
+  (waitMs, most) => {
+    for (const actualMs of [waitMs, 0.8 * waitMs]) {
+      let [naps, at] = [0, 0];
+      for (; at < actualMs; naps++) at += foretoldNapMs(waitMs, at);
+      expect(naps).toBeLessThan(most);
+      expect(at - actualMs).toBeLessThanOrEqual(Math.min(5, Math.max(1, 0.01 * waitMs)));
+    }
   },
 );

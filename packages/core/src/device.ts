@@ -1,6 +1,6 @@
 import { create, globals } from 'webgpu';
 import type { KernelTarget, SubgroupMatrices } from './kernel.ts';
-import { installAdaptivePolling, restartPolling } from './polling.ts';
+import { foretell, installAdaptivePolling, restartPolling } from './polling.ts';
 import type { Precision } from './scope.ts';
 
 /** What a device says about itself; part of the fingerprint that ranks compare. */
@@ -201,19 +201,22 @@ export class Device {
     }
   }
 
-  /** Copies ranges of buffers to new host memory. */
-  async read(ranges: readonly BufferRange[]): Promise<Uint8Array<ArrayBuffer>[]> {
+  /** Copies ranges of buffers to new host memory; `site` as for `stage`. */
+  async read(ranges: readonly BufferRange[], site?: object): Promise<Uint8Array<ArrayBuffer>[]> {
     const values = ranges.map(({ bytes }) => new Uint8Array(bytes));
-    await this.readInto(ranges.map((range, i) => ({ ...range, to: values[i]! })));
+    await this.readInto(
+      ranges.map((range, i) => ({ ...range, to: values[i]! })),
+      site,
+    );
     return values;
   }
 
   /** Copies ranges of buffers to host memory, a wait for each `TRANSFER_BYTES`. */
-  async readInto(parts: readonly ReadInto[]): Promise<void> {
+  async readInto(parts: readonly ReadInto[], site?: object): Promise<void> {
     let round: ReadInto[] = [];
     let room = TRANSFER_BYTES;
     const finish = async (): Promise<void> => {
-      await this.readAtOnce(round, TRANSFER_BYTES - room);
+      await this.readAtOnce(round, TRANSFER_BYTES - room, site);
       [round, room] = [[], TRANSFER_BYTES];
     };
     for (const { buffer, offset = 0, bytes, to } of parts) {
@@ -227,17 +230,21 @@ export class Device {
     await finish();
   }
 
-  private async readAtOnce(parts: readonly ReadInto[], total: number): Promise<void> {
+  private async readAtOnce(parts: readonly ReadInto[], total: number, site?: object): Promise<void> {
     if (total === 0) return;
-    const take = await this.stage(parts);
+    const take = await this.stage(parts, site);
     take(parts.map(({ to }) => to));
   }
 
   /**
    * Has the device copy ranges, of `TRANSFER_BYTES` at most, before any work that is submitted later. Gives, once they are
-   * copied, what takes them to host memory, of which each range has its own; it is to be called once.
+   * copied, what takes them to host memory, of which each range has its own; it is to be called once. Waits with the same
+   * `site` are taken to be equally long.
    */
-  async stage(ranges: readonly BufferRange[]): Promise<(to: readonly Uint8Array[]) => void> {
+  async stage(
+    ranges: readonly BufferRange[],
+    site: object = ranges[0]?.buffer ?? this,
+  ): Promise<(to: readonly Uint8Array[]) => void> {
     const staging = this.takeStaging(ranges.reduce((total, { bytes }) => total + bytes, 0));
     const encoder = this.encoder('read');
     let at = 0;
@@ -246,7 +253,7 @@ export class Device {
       at += bytes;
     }
     this.submit(encoder);
-    await staging.mapAsync(GPUMapMode.READ);
+    await foretell(site, staging.mapAsync(GPUMapMode.READ));
     this.check('reading back');
     return (to) => {
       const all = new Uint8Array(staging.getMappedRange());

@@ -26,11 +26,16 @@ export async function gather(device: Device, exchange: Gathering, all: readonly 
  * Has the device copy what this rank gives, and returns what brings it to the others: work submitted in between goes on
  * while ranks meet. All ranks finish what they started in the same order.
  */
-function startGather(device: Device, exchange: Gathering, all: readonly Gathered[]): () => Promise<void> {
+function startGather(
+  device: Device,
+  exchange: Gathering,
+  all: readonly Gathered[],
+  site?: object,
+): () => Promise<void> {
   if (!exchange.remote) return async () => {};
   const total = all.reduce((sum, { bytes }) => sum + bytes, 0);
   const turn = (from: number): Gathered[] => between(all, from, from + exchange.room);
-  const first = readGiven(device, turn(0));
+  const first = readGiven(device, turn(0), site);
   first.catch(() => {}); // is thrown where it is awaited
   return async () => {
     for (let from = 0; from < total; from += exchange.room) {
@@ -39,15 +44,22 @@ function startGather(device: Device, exchange: Gathering, all: readonly Gathered
         device,
         exchange,
         gathered,
-        await (from === 0 ? first : readGiven(device, gathered)),
+        await (from === 0 ? first : readGiven(device, gathered, site)),
       );
     }
   };
 }
 
-function readGiven(device: Device, all: readonly Gathered[]): Promise<Uint8Array<ArrayBuffer>[]> {
+function readGiven(
+  device: Device,
+  all: readonly Gathered[],
+  site?: object,
+): Promise<Uint8Array<ArrayBuffer>[]> {
   const given = all.filter(({ own }) => own);
-  return device.read(given.map(({ buffer, ...range }) => ({ ...range, buffer: buffer! })));
+  return device.read(
+    given.map(({ buffer, ...range }) => ({ ...range, buffer: buffer! })),
+    site,
+  );
 }
 
 async function exchangeGiven(
@@ -99,7 +111,7 @@ export function startGatherLeaves(
   const pieces = sequences.flatMap(({ leaves, set }) =>
     gathered.flatMap((one) => piecesOf(one, leaves, buffers.of(one.slot, set))),
   );
-  return startGather(device, exchange, pieces);
+  return startGather(device, exchange, pieces, gathered);
 }
 
 /** The pieces of all leaves, a rank's own among them; of others' that are addressed, those to its leaves. */
