@@ -221,6 +221,18 @@ describe('sequences cut into rows', () => {
     expect(bytes(4) - bytes(2)).toBeLessThan(2000); // moments and the loss of two more sequences
   });
 
+  test('after a crop inside parts, each multiplies as many rows of the head', () => {
+    const shapes = { inputs: inputs(10), leavesPerSequence: 4 };
+    const { segments, update } = build(training({ crop: 10 }), shapes).program;
+    const products = (list: 'once' | 'leaf'): string[] =>
+      segments
+        .slice(0, update)
+        .flatMap((segment) => segment[list].map(({ label }) => label))
+        .filter((label) => label.includes('matmul'));
+    expect(products('leaf')).toContainEqual(expect.stringContaining('matmul [1, 19, 3]'));
+    expect(products('once')).toEqual([]);
+  });
+
   test('what does not fit says so', () => {
     const refuse = (options: Options, parts: number, message: RegExp): void =>
       expect(() =>

@@ -1,4 +1,4 @@
-import { type Axes, axesOf } from '../axes.ts';
+import { type Axes, type Axis, axesOf } from '../axes.ts';
 import { type Graph, rewrite, roots, topologicalOrder } from '../graph.ts';
 import type { Range, Rows } from '../op.ts';
 import { gatherLeaves } from '../ops/leaf-sum.ts';
@@ -26,7 +26,7 @@ type Inputs = Readonly<Record<string, Tensor>>;
 
 /**
  * Cuts every sequence into `parts` equal ranges of rows and rebuilds the graph for one of them. Cutting begins at the
- * first op that slides a window along an axis. From the axes that ops declare, and the rows their windows read, exchanges
+ * first op that slides a window along an axis, or multiplies rows by weights; what had to be gathered is cut again there. From the axes that ops declare, and the rows their windows read, exchanges
  * are inserted: margins from the parts around, the whole axis where an op needs all of it, sums and merged statistics
  * where an op folds the axis. What depends on all rows at once is computed once a sequence, on every rank.
  *
@@ -225,7 +225,10 @@ class RowSharding {
     return this.note(mergeParts?.(pieces) ?? add(), 'sequence');
   }
 
-  /** The axis to cut: the output's first that is cut already, else one that is summed over, else a window's. */
+  /**
+   * The axis to cut: the output's first that is cut already, else one that is summed over, else a window's, else that of
+   * rows that are multiplied by weights.
+   */
   private axisToCut(node: Tensor, axes: Axes, inputs: Inputs): string | undefined {
     const cut = Object.entries(inputs).flatMap(([name, x]) => {
       const rows = this.rows.get(x);
@@ -236,11 +239,19 @@ class RowSharding {
     if (found !== undefined || Object.values(inputs).some((x) => this.rows.has(x))) return found;
     if (node.op.kernel.kind !== 'shader') return undefined;
     const windows = Object.values(axes.inputs).flatMap((own) => own.filter(({ window }) => window));
-    const position = axes.output.findIndex(({ name }) => windows.some((window) => window.name === name));
+    const worth = [...windows, ...this.multipliedRows(node, axes, inputs)];
+    const position = axes.output.findIndex(({ name }) => worth.some((axis) => axis.name === name));
     if (position < 0) return undefined;
     if (node.shape[position]! % this.count === 0) return axes.output[position]!.name;
     this.uneven ??= `${node}: ${node.shape[position]} rows do not divide by ${this.count}`;
     return undefined;
+  }
+
+  /** Axes of a sequence's tensor, but the leading one, along which each row is multiplied by the same weights. */
+  private multipliedRows({ op }: Tensor, axes: Axes, inputs: Inputs): Axis[] {
+    const own = Object.entries(inputs).filter(([, x]) => this.layouts.get(x) !== 'whole');
+    const [[name] = ['']] = own;
+    return op.product === true && own.length === 1 ? axes.inputs[name]!.slice(1) : [];
   }
 
   /** Which rows a part computes, of the axis as it is in the output and in inputs without a window. */
