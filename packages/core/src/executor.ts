@@ -164,18 +164,31 @@ export class Executor {
   /** Sequences side by side go in two halves in turn: while the parts of one meet, the device works on the other. */
   private async beforeUpdate(frame: Frame, exchange: Exchange, visit: Visit | undefined): Promise<void> {
     for (const shares of this.sideBySide(exchange)) {
-      for (const { share, place } of shares) this.startRound(share, place);
       const middle = Math.ceil(shares.length / 2);
       const halves = [shares.slice(0, middle), shares.slice(middle)].filter(({ length }) => length > 0);
       const meeting = halves.map(() => async () => {});
       for (let index = 0; index < this.updateFrom; index++) {
         for (const [i, half] of halves.entries()) {
           await meeting[i]!();
-          await this.segmentOf(half, index, frame, exchange, visit);
+          if (index === 0) await this.firstSegment(half, frame, exchange, visit);
+          else await this.segmentOf(half, index, frame, exchange, visit);
           meeting[i] = this.startGatherRounds(this.segments[index]!, half, exchange);
         }
       }
       for (const finish of meeting) await finish();
+    }
+  }
+
+  /** The device has begun with a sequence when the next one is uploaded. */
+  private async firstSegment(
+    placed: readonly Placed[],
+    frame: Frame,
+    exchange: Exchange,
+    visit: Visit | undefined,
+  ): Promise<void> {
+    for (const one of placed) {
+      this.startRound(one.share, one.place);
+      await this.segmentOf([one], 0, frame, exchange, visit);
     }
   }
 
