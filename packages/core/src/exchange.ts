@@ -17,7 +17,7 @@ export interface Gathering {
   /** Bytes that can be gathered at a time. */
   readonly room: number;
   /** Given this rank's part of each gathered tensor, gives all of each wanted one, to be read before the next call. */
-  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
+  combine(pieces: readonly GatherPart[]): Promise<readonly Uint8Array[]>;
 }
 
 /** Has the device do what finishes the sums before a byte, and nothing if it has; for `Infinity` all it has to do. */

@@ -72,13 +72,10 @@ export function sumMemory(program: Program, ranks: number, gathered: number): Ex
   };
 }
 
-/** Bytes of host memory that exchanges between ranks take, with each rank's copy of what it gathered. */
+/** Bytes of host memory that exchanges between ranks take. */
 export function exchangeBytes({ ranks, gathered, chunks, groups }: ExchangeMemory): number {
-  const inGroups = groups.map((one) => (2 + one.group.members.length) * one.gathered[0].byteLength);
-  return inGroups.reduce(
-    (total, bytes) => total + bytes,
-    (2 + ranks) * gathered[0].byteLength + chunkBytes(chunks, ranks),
-  );
+  const areas = [...gathered, ...groups.flatMap((group) => group.gathered)];
+  return areas.reduce((total, { byteLength }) => total + byteLength, chunkBytes(chunks, ranks));
 }
 
 /** The most that is gathered at a time: larger tensors in several turns. */
@@ -99,30 +96,27 @@ export interface Meeting {
   readonly enter: (action: 'summing gradients' | 'updating') => void;
 }
 
-/** How a rank that is a thread gathers with others: writes its part, meets them, reads theirs. */
+/** How a rank that is a thread gathers with others: writes its part, meets them, gives theirs where they lie. */
 export class ThreadGathering implements Gathering {
   readonly remote: boolean;
   readonly room: number;
   private readonly gathered: ExchangeMemory['gathered'];
   protected readonly meeting: Meeting;
-  /** What was gathered last: Dawn cannot read shared memory. */
-  private readonly copy: Uint8Array<ArrayBuffer>;
   private turn: 0 | 1 = 0;
 
   constructor(gathered: ExchangeMemory['gathered'], ranks: number, meeting: Meeting) {
     this.gathered = gathered;
     this.meeting = meeting;
-    this.copy = new Uint8Array(gathered[0].byteLength);
     this.remote = ranks > 1;
     this.room = gathered[0].byteLength;
   }
 
-  async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
+  async combine(parts: readonly GatherPart[]): Promise<readonly Uint8Array[]> {
     const bytes = parts.reduce((total, part) => total + part.bytes, 0);
     return this.meeting.rendezvous.during('combining statistics', { bytes }, () => this.gather(parts));
   }
 
-  protected gather(parts: readonly GatherPart[]): Uint8Array<ArrayBuffer>[] {
+  protected gather(parts: readonly GatherPart[]): Uint8Array[] {
     const { rendezvous, group } = this.meeting;
     // Who writes this area again has met everyone at the other one, after they had read this one.
     const area = new Uint8Array(this.gathered[this.turn]);
@@ -130,12 +124,9 @@ export class ThreadGathering implements Gathering {
     const starts = offsets(parts.map(({ bytes }) => bytes));
     for (const [i, { own, offset }] of parts.entries()) area.set(own, starts[i]! + offset);
     rendezvous.meet(group);
-    return parts.map(({ bytes, wanted }, i) => {
-      if (!wanted) return NOTHING;
-      const copy = this.copy.subarray(starts[i]!, starts[i]! + bytes);
-      copy.set(area.subarray(starts[i]!, starts[i]! + bytes));
-      return copy;
-    });
+    return parts.map(({ bytes, wanted }, i) =>
+      wanted ? area.subarray(starts[i]!, starts[i]! + bytes) : NOTHING,
+    );
   }
 }
 

@@ -366,7 +366,7 @@ function stageExchange(program: StageProgram, pipeline: Pipeline): ExchangeMemor
   return exchangeMemory(program, ranks.length, rounds);
 }
 
-/** Bytes of it, with each rank's copies of what it gathered. */
+/** Bytes of it, with what ranks hold of chunks. */
 function bytesOf(memory: readonly StageJob['memory'][]): number {
   const shared = new Set(
     memory.flatMap(({ exchange: { gathered, chunks, groups }, all, channels }) => [
@@ -375,16 +375,11 @@ function bytesOf(memory: readonly StageJob['memory'][]): number {
       ...channels.flatMap(({ words, messages }) => [words, messages]),
     ]),
   );
-  const copies = memory.flatMap(({ exchange, all }) => [
-    exchange.gathered[0],
-    all[0],
-    ...exchange.groups.map(({ gathered }) => gathered[0]),
-  ]);
   const ofChunks = memory.reduce(
     (total, { exchange: { chunks, ranks } }) => total + heldBytes(chunks, ranks),
     0,
   );
-  return [...shared, ...copies].reduce((total, { byteLength }) => total + byteLength, ofChunks);
+  return [...shared].reduce((total, { byteLength }) => total + byteLength, ofChunks);
 }
 
 /** The most that all ranks share at a time: largest gradients, what the update hands over, or parameters. */
