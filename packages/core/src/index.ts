@@ -17,7 +17,9 @@ export {
 export {
   type ForwardTensor,
   type GatherWork,
+  type HeldBytes,
   type KernelWork,
+  mostHeld,
   type StepWork,
   stepWork,
 } from './compile/work.ts';

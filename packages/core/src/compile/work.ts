@@ -3,6 +3,7 @@ import { roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
 import { type GatherAttrs, parameterOf } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
+import type { Activations, SlotScope } from '../program.ts';
 import type { Phase } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { planParts } from './build.ts';
@@ -52,6 +53,9 @@ export interface ForwardTensor {
   readonly kept: boolean;
 }
 
+/** Bytes once on a device, for each sequence in parts that is on its way, and for each leaf. */
+export type HeldBytes = Pick<Activations, 'device' | 'sequence' | 'leaf'>;
+
 export interface StepWork {
   /** Rounds of a step: one, or one for each sequence where leaves are parts of a sequence. */
   readonly rounds: number;
@@ -63,7 +67,7 @@ export interface StepWork {
   /** Segments of a round and of the update: a device meets the others at the end of each. */
   readonly segments: number;
   /** Largest bytes live at once, besides state, sums, inputs, outputs and what is kept: by layer of the kernel that runs. */
-  readonly working: Readonly<Record<string, number>>;
+  readonly working: Readonly<Record<string, HeldBytes>>;
   /** Values of each gradient sum, by parameter. */
   readonly gradients: Readonly<Record<string, number>>;
   /** Values of weights, statistics and moments, by name. */
@@ -185,25 +189,50 @@ function beforeGather(x: Stored): Stored {
   return node.op.kernel.kind === 'exchange' ? stored(node.inputs.x!) : x;
 }
 
-function workingSets(parts: Parts, forward: ReadonlyMap<Stored, ForwardTensor>): Record<string, number> {
-  const { sharded, stages, bytes, leavesOnDevice } = parts;
-  const changes: number[] = [];
-  for (const [x, { scope, first, last }] of liveRanges(sharded, stages)) {
+function workingSets(parts: Parts, forward: ReadonlyMap<Stored, ForwardTensor>): Record<string, HeldBytes> {
+  const { sharded, stages, bytes, facts } = parts;
+  const changes: HeldBytes[][] = [];
+  const change = (position: number, scope: SlotScope, size: number): void => {
+    const kind = scope === 'leaf' || scope === 'sequence' ? scope : 'device';
+    changes[position] ??= [];
+    changes[position].push({ ...NOTHING, [kind]: size });
+  };
+  const lives = liveRanges(sharded, { ...stages, sideBySide: facts.leavesPerSequence > 1 });
+  for (const [x, { scope, first, last }] of lives) {
     if (scope === 'state' || scope === 'next' || typeof x === 'string' || !Number.isFinite(last)) continue;
     if (forward.get(beforeGather(x))?.kept === true) continue;
-    const size = bytes(x) * (scope === 'leaf' ? leavesOnDevice : 1);
-    changes[first] = (changes[first] ?? 0) + size;
-    changes[last + 1] = (changes[last + 1] ?? 0) - size;
+    change(first, scope, bytes(x));
+    change(last + 1, scope, -bytes(x));
   }
-  const working: Record<string, number> = {};
-  let [position, live] = [0, changes[0] ?? 0];
+  const working: Record<string, HeldBytes> = {};
+  let [position, live] = [0, (changes[0] ?? []).reduce(sumHeld, NOTHING)];
+  const advance = (): void => {
+    live = (changes[++position] ?? []).reduce(sumHeld, live);
+  };
   for (const { once, leaf } of stages.stages) {
     for (const work of [...once, ...leaf]) {
-      live += changes[++position] ?? 0;
+      advance();
       const path = work.kind === 'kernel' ? work.kernel.node.path : work.sum.path;
-      working[path] = Math.max(working[path] ?? 0, live);
+      working[path] = mostHeld(working[path] ?? NOTHING, live);
     }
-    live += changes[++position] ?? 0;
+    advance();
   }
   return working;
+}
+
+const NOTHING: HeldBytes = { device: 0, sequence: 0, leaf: 0 };
+
+const sumHeld = (a: HeldBytes, b: HeldBytes): HeldBytes => ({
+  device: a.device + b.device,
+  sequence: a.sequence + b.sequence,
+  leaf: a.leaf + b.leaf,
+});
+
+/** The most of each, as each has memory of its own. */
+export function mostHeld(a: HeldBytes, b: HeldBytes): HeldBytes {
+  return {
+    device: Math.max(a.device, b.device),
+    sequence: Math.max(a.sequence, b.sequence),
+    leaf: Math.max(a.leaf, b.leaf),
+  };
 }

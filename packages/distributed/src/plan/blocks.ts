@@ -1,5 +1,5 @@
 /** A model as a row of blocks between which it can be cut into stages, each with what it costs. */
-import type { KernelWork, StepWork } from '@cohesin/core';
+import { type HeldBytes, type KernelWork, mostHeld, type StepWork } from '@cohesin/core';
 import { type Costs, kernelMs } from './costs.ts';
 
 export const PASSES = ['forward', 'inputGradient', 'weightGradient'] as const;
@@ -38,7 +38,7 @@ export interface Block {
   /** Kept for the backward pass, of a microbatch. */
   readonly keptBytes: number;
   /** Live while the block runs, beside what is kept. */
-  readonly workingBytes: number;
+  readonly working: HeldBytes;
   /** What the blocks up to this one hand to later ones, of a microbatch; the gradient has the same size. */
   readonly outputBytes: number;
 }
@@ -48,6 +48,8 @@ export interface Blocks {
   readonly leaves: number;
   readonly blocks: readonly Block[];
 }
+
+const NOTHING: HeldBytes = { device: 0, sequence: 0, leaf: 0 };
 
 /** A layer with more than this share of the time is divided into its own layers. */
 const LARGEST_SHARE = 1 / 24;
@@ -92,7 +94,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
       stateBytes: 4 * state[i]! + 8 * parameters[i]!,
       momentBytes: moments[i]!,
       keptBytes: total(inside.filter(({ kept }) => kept).map(({ bytes }) => bytes)),
-      workingBytes: Math.max(0, ...working.map(([, bytes]) => bytes)),
+      working: working.map(([, held]) => held).reduce(mostHeld, NOTHING),
       outputBytes: total(crossing.map(({ bytes }) => bytes)),
     };
   });

@@ -20,7 +20,8 @@ const COSTS: Costs = {
 function block(name: string, ms: number, rest: Partial<Block> = {}): Block {
   const pass = (leavesMs: number): PassCost => ({ leavesMs, onceMs: 0, gathers: [] });
   const passes = { forward: pass(ms), inputGradient: pass(ms), weightGradient: pass(ms) };
-  const none = { updateMs: 0, parameters: 0, keptBytes: 0, workingBytes: 0, outputBytes: 0 };
+  const working = { device: 0, sequence: 0, leaf: 0 };
+  const none = { updateMs: 0, parameters: 0, keptBytes: 0, working, outputBytes: 0 };
   return { name, passes, ...none, stateBytes: 0, momentBytes: [], ...rest };
 }
 
@@ -180,7 +181,9 @@ describe('a predicted step', () => {
     const passes = { forward: pass, inputGradient: pass, weightGradient: pass };
     const one: Blocks = {
       leaves: 2,
-      blocks: [block('a', 0, { passes, keptBytes: 100e6, workingBytes: 10e6 })],
+      blocks: [
+        block('a', 0, { passes, keptBytes: 100e6, working: { device: 2e6, sequence: 5e6, leaf: 3e6 } }),
+      ],
     };
     const of = (sideBySide: number) =>
       predict(inARow([2], { within: 'sequence', sideBySide, microbatches: 4 }), one, costs);
@@ -188,7 +191,7 @@ describe('a predicted step', () => {
     expect(of(1).stepMs).toBeCloseTo(4 * 3 * (2 + 3) + end, 5);
     expect(of(2).stepMs).toBeCloseTo(4 * 3 * 2 + 2 * 3 * 2 * (3 - 2) + end, 5);
     expect(of(4).stepMs).toBeCloseTo(4 * 3 * 2 + end, 5); // 2 + 2 · 1 ms to meet, 2 · 2 ms to work
-    expect(of(4).stages[0]!.memory).toMatchObject({ activations: 4 * 50e6, working: 4 * 10e6 });
+    expect(of(4).stages[0]!.memory).toMatchObject({ activations: 4 * 50e6, working: 2e6 + 4 * (5e6 + 3e6) });
     expect(of(4).bytes.meetings).toBe(of(1).bytes.meetings);
     const busy = { ...costs, link: { ...costs.link, overlap: false } }; // who moves bytes cannot compute: only waits are hidden
     const plan = inARow([2], { within: 'sequence', sideBySide: 4, microbatches: 4 });

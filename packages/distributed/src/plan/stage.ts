@@ -1,4 +1,5 @@
 /** Time and memory of a stage: some consecutive blocks on some devices. */
+import { type HeldBytes, mostHeld } from '@cohesin/core';
 import { share } from '../exchange.ts';
 import type { Pipeline } from '../schedule/action.ts';
 import { groupsOf } from '../schedule/pipeline.ts';
@@ -6,7 +7,7 @@ import { type Block, type Blocks, PASSES, type Pass, type PassCost } from './blo
 import { type Costs, giveMs, sumMs, transferMs } from './costs.ts';
 import { type Group, meetingMs, neededBytes } from './meeting.ts';
 import type { Stage } from './partition.ts';
-import { chooseBlocks, leastBytes, type RecomputeBlock } from './recompute.ts';
+import { chooseBlocks, leastBytes, type RecomputeBlock, type RecomputeChoice } from './recompute.ts';
 
 export interface StageCost {
   readonly stage: Stage;
@@ -63,11 +64,14 @@ export function stageCost(
   costs: Costs,
 ): StageCost | undefined {
   const { blocks } = cut;
-  const { own, group, choices, state, borders, working } = stageNeeds(cut, stage, options, costs);
+  const needs = stageNeeds(cut, stage, options, costs);
+  const { own, group, state, borders } = needs;
   const { inFlight, shardOptimizer = false } = options;
   const { devices } = stage;
-  const choice = chooseBlocks(choices, inFlight, costs.device.memoryGb * 1e9 - state - borders - working);
-  if (choice === undefined) return undefined;
+  const room = costs.device.memoryGb * 1e9 - state - borders;
+  const chosen = chooseFor(needs, inFlight, room);
+  if (chosen === undefined) return undefined;
+  const { choice, working } = chosen;
   const activations = choice.bytes;
   const time = (of: (cost: PassCost, group: Group, costs: Costs) => number): Record<Pass, number> =>
     byPass((pass) => total(own.map((block) => of(block.passes[pass], group, costs))));
@@ -92,6 +96,18 @@ export function stageCost(
   };
 }
 
+/** What is computed again for a stage to fit so many bytes, and what it then works with. */
+function chooseFor(
+  { choices, working, workingIfKept }: StageNeeds,
+  inFlight: number,
+  room: number,
+): { readonly choice: RecomputeChoice; readonly working: number } | undefined {
+  const kept = chooseBlocks(choices, inFlight, room - workingIfKept);
+  if (kept?.again.includes(true) === false) return { choice: kept, working: workingIfKept };
+  const choice = chooseBlocks(choices, inFlight, room - working);
+  return choice && { choice, working };
+}
+
 /** Bytes of a device without which a stage cannot be, each block computed again from its input where that keeps less. */
 export function leastStageBytes(cut: Blocks, stage: Stage, options: StageOptions, costs: Costs): number {
   const { choices, state, borders, working } = stageNeeds(cut, stage, options, costs);
@@ -105,6 +121,8 @@ interface StageNeeds {
   readonly state: number;
   readonly borders: number;
   readonly working: number;
+  /** The same if nothing is computed again: then a block has the memory in which later ones keep theirs, before and after. */
+  readonly workingIfKept: number;
 }
 
 function stageNeeds(
@@ -135,8 +153,29 @@ function stageNeeds(
     })),
     state: total(own.map((block) => block.stateBytes)) - (shardOptimizer ? spared(own, stage.devices) : 0),
     borders: (inFlight + 2 * buffers) * inputBytes + 2 * buffers * outputBytes,
-    working: sideBySide * Math.max(...own.map((block) => block.workingBytes)),
+    working: workingBytes(own, leaves, group, () => 0),
+    workingIfKept: workingBytes(own, leaves, group, (i) =>
+      total(own.slice(i + 1).map(({ keptBytes }) => held * keptBytes)),
+    ),
   };
+}
+
+/** What blocks work with at most, each beside so many bytes that it has from others' memory of the same kind. */
+function workingBytes(
+  own: readonly Block[],
+  leaves: number,
+  { sideBySide, leaves: ownLeaves }: Group,
+  sparedBytes: (block: number) => number,
+): number {
+  const each = own.map(({ working: { device, sequence, leaf } }, i): HeldBytes => {
+    const spare = (bytes: number): number => Math.max(0, bytes - sparedBytes(i));
+    const ofLeaves = sideBySide * ownLeaves * leaf;
+    return leaves === 1
+      ? { device: spare(device + ofLeaves), sequence, leaf: 0 }
+      : { device, sequence, leaf: spare(ofLeaves) };
+  });
+  const { device, sequence, leaf } = each.reduce(mostHeld);
+  return device + sideBySide * sequence + leaf;
 }
 
 /** Whether gradients are added over devices while these compute others: of whole sequences, where no stages divide the layers. */
