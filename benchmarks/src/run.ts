@@ -17,6 +17,7 @@ import { scaling } from './scaling.ts';
 import { schedules } from './schedules.ts';
 import { stages } from './stages.ts';
 import { steps } from './steps.ts';
+import { sums } from './sums.ts';
 import { transfer } from './transfer.ts';
 import { transferYeast } from './transfer-yeast.ts';
 import { yeast } from './yeast.ts';
@@ -26,6 +27,7 @@ const BENCHMARKS: Readonly<Record<string, () => void | Promise<void>>> = {
   roofline,
   peers,
   scaling,
+  sums,
   bits,
   large,
   memory,
