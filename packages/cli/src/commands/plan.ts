@@ -153,8 +153,7 @@ function cuts({
       refused.push({ name: `${leavesPerSequence} leaves a sequence`, reason: (error as Error).message });
     }
   }
-  if (blocks.length === 0)
-    throw new UsageError(refused.map(({ name, reason }) => `${name}: ${reason}`).join('; '));
+  if (blocks.length === 0) throw new UsageError([...new Set(refused.map(({ reason }) => reason))].join('; '));
   return { blocks, refused };
 }
 
