@@ -142,7 +142,7 @@ function report(
       ['share', 'added by the host', 'of it adding', 'added by the device', 'device / host', '10⁹ sums/s'],
       cells,
     ),
-    'Ranks add on the host.',
+    'Ranks add on the host, in chunks of 1 to 4 MiB.',
   ];
   publish({
     name: 'sums',
