@@ -43,7 +43,7 @@ test.each([
   [300, 80],
   [3000, 610],
 ])(
-  'a wait of %i ms that is foretold, or is 80 %% as long, costs at most %i naps and is not prolonged more',
+  'a wait of %i ms that is foretold, or is a fifth shorter, costs at most %i naps and is not prolonged more',
   (waitMs, most) => {
     for (const actualMs of [waitMs, 0.8 * waitMs]) {
       let [naps, at] = [0, 0];
