@@ -66,12 +66,15 @@ export class Dispatcher {
     return { segment, once, leaves: new Map(own) };
   }
 
-  /** All of a segment for some leaves of each of some rounds: what runs once, then each leaf with what it publishes. */
-  segment(prepared: PreparedSegment, frame: Frame, rounds: readonly (readonly For[])[]): void {
+  /**
+   * All of a segment for some leaves of each of some rounds, `but` for one: what runs once, then each leaf with what it
+   * publishes.
+   */
+  segment(prepared: PreparedSegment, frame: Frame, rounds: readonly (readonly For[])[], but?: For): void {
     const encoder = this.device.encoder('segment');
     for (const own of rounds) {
       this.encodeOnce(encoder, prepared, frame, { ...own[0]!, leaf: 0 }); // the same on every rank
-      this.encodeLeaves(encoder, prepared, frame, own);
+      for (const of of own) if (of !== but) this.encodeLeaf(encoder, prepared, frame, of);
     }
     this.device.submit(encoder);
   }
@@ -80,12 +83,13 @@ export class Dispatcher {
    * As `segment`, but for the last leaf. What is returned submits that leaf's steps up to a number of them, and with the
    * last of them what it publishes.
    */
-  segmentInPieces(prepared: PreparedSegment, frame: Frame, own: readonly For[]): (end: number) => void {
-    const first = this.device.encoder('segment');
-    this.encodeOnce(first, prepared, frame, { ...own[0]!, leaf: 0 });
-    this.encodeLeaves(first, prepared, frame, own.slice(0, -1));
-    this.device.submit(first);
-    const last = own.at(-1)!;
+  segmentInPieces(
+    prepared: PreparedSegment,
+    frame: Frame,
+    rounds: readonly (readonly For[])[],
+  ): (end: number) => void {
+    const last = rounds.at(-1)!.at(-1)!;
+    this.segment(prepared, frame, rounds, last);
     const steps = prepared.leaves.get(last.leaf)!;
     let [done, published] = [0, false];
     return (end) => {
@@ -119,17 +123,15 @@ export class Dispatcher {
     this.publish(encoder, segment.publishOnce, of);
   }
 
-  private encodeLeaves(
+  private encodeLeaf(
     encoder: GPUCommandEncoder,
     { segment, leaves }: PreparedSegment,
     frame: Frame,
-    own: readonly For[],
+    of: For,
   ): void {
-    for (const of of own) {
-      const steps = leaves.get(of.leaf)!;
-      if (steps.length > 0) this.pass(encoder, steps, frame, of);
-      this.publish(encoder, segment.publish, of);
-    }
+    const steps = leaves.get(of.leaf)!;
+    if (steps.length > 0) this.pass(encoder, steps, frame, of);
+    this.publish(encoder, segment.publish, of);
   }
 
   /** Steps in one pass. */

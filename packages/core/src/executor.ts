@@ -232,10 +232,9 @@ export class Executor {
     exchange: Exchange,
   ): Promise<void> {
     const prepared = this.segments[this.updateFrom - 1]!;
-    this.dispatcher.segment(prepared, frame, rounds.slice(0, -1));
-    const own = rounds.at(-1)!;
-    const submit = this.dispatcher.segmentInPieces(prepared, frame, own);
-    const steps = prepared.leaves.get(own.at(-1)!.leaf)!.map(({ step }) => step);
+    const submit = this.dispatcher.segmentInPieces(prepared, frame, rounds);
+    const { leaf } = rounds.at(-1)!.at(-1)!;
+    const steps = prepared.leaves.get(leaf)!.map(({ step }) => step);
     await this.sums!.add(exchange, (end) => submit(this.sums!.stepsBefore(end, steps)));
   }
 
