@@ -74,11 +74,11 @@ let start = 0;
  * there beside, such as reading batches, goes on a little after each nap.
  */
 function nextNapMs(now: number): number {
-  const known = [...waits].every(({ expectedMs }) => expectedMs >= FORETOLD_MS);
-  if (isMainThread || !known || waits.size === 0)
+  const all = isMainThread ? [] : [...waits];
+  if (all.length === 0 || all.some(({ expectedMs }) => expectedMs < FORETOLD_MS))
     return polls > BURST ? napMs(polls - BURST, now - start) : 0;
   polls = BURST;
-  return Math.min(...[...waits].map(({ from, expectedMs }) => foretoldNapMs(expectedMs, now - from)));
+  return Math.min(...all.map(({ from, expectedMs }) => foretoldNapMs(expectedMs, now - from)));
 }
 
 function isNative(callback: unknown): boolean {

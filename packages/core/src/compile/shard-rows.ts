@@ -26,9 +26,10 @@ type Inputs = Readonly<Record<string, Tensor>>;
 
 /**
  * Cuts every sequence into `parts` equal ranges of rows and rebuilds the graph for one of them. Cutting begins at the
- * first op that slides a window along an axis, or multiplies rows by weights; what had to be gathered is cut again there. From the axes that ops declare, and the rows their windows read, exchanges
- * are inserted: margins from the parts around, the whole axis where an op needs all of it, sums and merged statistics
- * where an op folds the axis. What depends on all rows at once is computed once a sequence, on every rank.
+ * first op that slides a window along an axis, or multiplies rows by weights; what had to be gathered is cut again there.
+ * From the axes that ops declare, and the rows their windows read, exchanges are inserted: margins from the parts around,
+ * the whole axis where an op needs all of it, sums and merged statistics where an op folds the axis. What depends on all
+ * rows at once is computed once a sequence, on every rank.
  *
  * @throws when rows cannot be cut so: with the op, both sizes, and what would fit.
  */
