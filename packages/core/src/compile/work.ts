@@ -213,7 +213,7 @@ function workingSets(parts: Parts, forward: ReadonlyMap<Stored, ForwardTensor>):
     for (const work of [...once, ...leaf]) {
       advance();
       const path = work.kind === 'kernel' ? work.kernel.node.path : work.sum.path;
-      working[path] = mostHeld(working[path] ?? NOTHING, live);
+      working[path] = mostHeld([working[path] ?? NOTHING, live]);
     }
     advance();
   }
@@ -229,10 +229,10 @@ const sumHeld = (a: HeldBytes, b: HeldBytes): HeldBytes => ({
 });
 
 /** The most of each, as each has memory of its own. */
-export function mostHeld(a: HeldBytes, b: HeldBytes): HeldBytes {
+export function mostHeld(all: readonly HeldBytes[]): HeldBytes {
   return {
-    device: Math.max(a.device, b.device),
-    sequence: Math.max(a.sequence, b.sequence),
-    leaf: Math.max(a.leaf, b.leaf),
+    device: Math.max(0, ...all.map(({ device }) => device)),
+    sequence: Math.max(0, ...all.map(({ sequence }) => sequence)),
+    leaf: Math.max(0, ...all.map(({ leaf }) => leaf)),
   };
 }

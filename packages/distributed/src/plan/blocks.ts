@@ -49,8 +49,6 @@ export interface Blocks {
   readonly blocks: readonly Block[];
 }
 
-const NOTHING: HeldBytes = { device: 0, sequence: 0, leaf: 0 };
-
 /** A layer with more than this share of the time is divided into its own layers. */
 const LARGEST_SHARE = 1 / 24;
 
@@ -94,7 +92,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
       stateBytes: 4 * state[i]! + 8 * parameters[i]!,
       momentBytes: moments[i]!,
       keptBytes: total(inside.filter(({ kept }) => kept).map(({ bytes }) => bytes)),
-      working: working.map(([, held]) => held).reduce(mostHeld, NOTHING),
+      working: mostHeld(working.map(([, held]) => held)),
       outputBytes: total(crossing.map(({ bytes }) => bytes)),
     };
   });

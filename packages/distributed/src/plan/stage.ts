@@ -102,10 +102,10 @@ function chooseFor(
   inFlight: number,
   room: number,
 ): { readonly choice: RecomputeChoice; readonly working: number } | undefined {
-  const kept = chooseBlocks(choices, inFlight, room - workingIfKept);
-  if (kept?.again.includes(true) === false) return { choice: kept, working: workingIfKept };
-  const choice = chooseBlocks(choices, inFlight, room - working);
-  return choice && { choice, working };
+  const kept = inFlight * total(choices.map(({ keptBytes }) => keptBytes));
+  const used = kept <= room - workingIfKept ? workingIfKept : working;
+  const choice = chooseBlocks(choices, inFlight, room - used);
+  return choice && { choice, working: used };
 }
 
 /** Bytes of a device without which a stage cannot be, each block computed again from its input where that keeps less. */
@@ -174,7 +174,7 @@ function workingBytes(
       ? { device: spare(device + ofLeaves), sequence, leaf: 0 }
       : { device, sequence, leaf: spare(ofLeaves) };
   });
-  const { device, sequence, leaf } = each.reduce(mostHeld);
+  const { device, sequence, leaf } = mostHeld(each);
   return device + sideBySide * sequence + leaf;
 }
 
