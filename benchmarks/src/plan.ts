@@ -14,6 +14,11 @@ import { environment, publish, table } from './report.ts';
 
 const DEVICES = [2, 4, 8];
 const BATCHES = [64, 16]; // 64 as published
+/** GB of a device, and batches for it. */
+const MEMORIES = [
+  [24, BATCHES],
+  [8, [64]],
+] as const;
 
 /** torchgpipe, ResNet-101 with recomputation, speed-ups over one device (its documentation). */
 const TORCHGPIPE: Readonly<Record<number, number>> = { 2: 1.35, 4: 2.29, 8: 3.11 };
@@ -38,10 +43,7 @@ export async function plan(): Promise<void> {
     stepWork(step({ group: 'sequence', sequences: 1 }), { inputs: inputs(1), leavesPerSequence }),
   );
   const rows: Row[] = [];
-  for (const [memoryGb, batches] of [
-    [24, BATCHES],
-    [8, [64]],
-  ] as const) {
+  for (const [memoryGb, batches] of MEMORIES) {
     const costs = { ...COSTS, device: { ...COSTS.device, memoryGb } };
     const blocks = traced.map((work) => modelBlocks(work, costs));
     for (const microbatches of batches)
@@ -52,7 +54,7 @@ export async function plan(): Promise<void> {
   }
   const text = [
     `**Simulated, not measured**, on assumed devices of ${COSTS.device.gigaMultiplyAdds / 500} TFLOP/s, ${COSTS.device.gigabytes} GB/s and ${COSTS.device.launchMs} ms a kernel, links of ${COSTS.link.gigabytes} GB/s and ${COSTS.link.latencyMs} ms, gradient sums of ${COSTS.sum.gigabytes} GB/s. Enformer, 196,608 bp, human head, f32, statistics of each sequence alone; kernels, bytes and memory are those of the traced step. Efficiency is the time on one device divided by devices and time. A sequence is whole or in ${leaves.slice(1).join(' or ')} leaves; leaves are not divided. Lost: meetings of devices that share sequences, gradient sums (those of whole sequences are added while the last sequence of a device goes backward, others after it), idle devices, and more work than on one device.`,
-    ...[24, 8].flatMap((memoryGb) =>
+    ...MEMORIES.flatMap(([memoryGb]) =>
       BATCHES.filter((batch) => rows.some((row) => row.batch === batch && row.memoryGb === memoryGb)).map(
         (batch) =>
           section(

@@ -32,13 +32,21 @@ interface Share {
   readonly received: DeviceBuffer;
 }
 
+interface Row {
+  readonly mebibytes: number;
+  readonly host: Summary;
+  /** Of that, what WebAssembly adds in. */
+  readonly adding: Summary;
+  readonly onDevice: Summary;
+}
+
 type DeviceBuffer = ReturnType<Device['createBuffer']>;
 
 /** Both ways end with the totals on the device and in shared memory. */
 export async function sums(): Promise<void> {
   await using device = await Device.open();
   const addOnDevice = await deviceAdder(device);
-  const rows: { mebibytes: number; host: Summary; adding: Summary; onDevice: Summary }[] = [];
+  const rows: Row[] = [];
   for (const mebibytes of SIZES_MIB) {
     const share = newShare(device, mebibytes * 2 ** 20);
     const addOnHost = hostAdder(share);
@@ -123,10 +131,7 @@ async function deviceAdder(device: Device): Promise<(share: Share) => Promise<vo
   };
 }
 
-function report(
-  device: Device,
-  rows: readonly { mebibytes: number; host: Summary; adding: Summary; onDevice: Summary }[],
-): void {
+function report(device: Device, rows: readonly Row[]): void {
   const ms = ({ medianMs, p90Ms }: Summary): string => `${medianMs.toFixed(2)} (${p90Ms.toFixed(2)})`;
   const cells = rows.map(({ mebibytes, host, adding, onDevice }) => [
     `${mebibytes} MiB`,
