@@ -64,6 +64,8 @@ export interface StepWork {
   readonly kernels: readonly KernelWork[];
   readonly gathers: readonly GatherWork[];
   readonly tensors: readonly ForwardTensor[];
+  /** Of a round. */
+  readonly inputs: readonly InputWork[];
   /** Segments of a round and of the update: a device meets the others at the end of each. */
   readonly segments: number;
   /** Largest bytes live at once, besides state, sums, inputs, outputs and what is kept: by layer of the kernel that runs. */
@@ -72,6 +74,13 @@ export interface StepWork {
   readonly gradients: Readonly<Record<string, number>>;
   /** Values of weights, statistics and moments, by name. */
   readonly state: Readonly<Record<string, number>>;
+}
+
+/** An input of the step, of all leaves of a round or of the sequence that they share. */
+export interface InputWork {
+  readonly bytes: number;
+  /** Layers that read it, in any pass. */
+  readonly readers: readonly string[];
 }
 
 /** The work of a function, by shapes alone: takes the options of `build` and opens no device. */
@@ -100,6 +109,7 @@ export function stepWork(fn: Traceable, options: BuildOptions): StepWork {
     kernels,
     gathers,
     tensors: [...forward.values()],
+    inputs: inputWork(parts),
     segments: stages.stages.length,
     working: workingSets(parts, forward),
     gradients: Object.fromEntries(sums),
@@ -181,6 +191,20 @@ function forwardTensors({ sharded, stages }: Parts): ReadonlyMap<Stored, Forward
       return [x, { path: nodeOf(x).path, readers: [...readers], bytes, kept }];
     }),
   );
+}
+
+function inputWork({ sharded, stages }: Parts): InputWork[] {
+  const readers = new Map<Stored, Set<string>>();
+  for (const work of stages.stages.flatMap(({ once, leaf }) => [...once, ...leaf]))
+    if (work.kind === 'kernel')
+      for (const x of work.kernel.reads) {
+        if (nodeOf(x).op.name !== 'input') continue;
+        readers.set(x, (readers.get(x) ?? new Set()).add(work.kernel.node.path));
+      }
+  return [...readers].map(([x, paths]) => {
+    const [from, to] = partsOf(sharded, nodeOf(x));
+    return { bytes: byteLength(x) * (to - from), readers: [...paths] };
+  });
 }
 
 /** What a gathered tensor is gathered from. */

@@ -37,6 +37,8 @@ export interface Block {
   readonly momentBytes: readonly number[];
   /** Kept for the backward pass, of a microbatch. */
   readonly keptBytes: number;
+  /** The step's inputs that no block before it reads, of a microbatch: every device of a stage has them whole. */
+  readonly inputBytes: number;
   /** Live while the block runs, beside what is kept. */
   readonly working: HeldBytes;
   /** What the blocks up to this one hand to later ones, of a microbatch; the gradient has the same size. */
@@ -71,6 +73,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
     const crossing = work.tensors.filter(
       ({ path, readers }) => at(path) <= i && readers.some((reader) => at(reader) > i),
     );
+    const read = work.inputs.filter(({ readers }) => Math.min(...readers.map(at)) === i);
     const working = Object.entries(work.working).filter(([path]) => at(path) === i);
     const pass = (name: Pass): PassCost => ({
       ...computeCost(
@@ -92,6 +95,7 @@ export function modelBlocks(work: StepWork, costs: Costs): Blocks {
       stateBytes: 4 * state[i]! + 8 * parameters[i]!,
       momentBytes: moments[i]!,
       keptBytes: total(inside.filter(({ kept }) => kept).map(({ bytes }) => bytes)),
+      inputBytes: total(read.map(({ bytes }) => bytes)),
       working: mostHeld(working.map(([, held]) => held)),
       outputBytes: total(crossing.map(({ bytes }) => bytes)),
     };

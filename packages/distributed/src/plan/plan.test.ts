@@ -21,7 +21,7 @@ function block(name: string, ms: number, rest: Partial<Block> = {}): Block {
   const pass = (leavesMs: number): PassCost => ({ leavesMs, onceMs: 0, gathers: [] });
   const passes = { forward: pass(ms), inputGradient: pass(ms), weightGradient: pass(ms) };
   const working = { device: 0, sequence: 0, leaf: 0 };
-  const none = { updateMs: 0, parameters: 0, keptBytes: 0, working, outputBytes: 0 };
+  const none = { updateMs: 0, parameters: 0, keptBytes: 0, inputBytes: 0, working, outputBytes: 0 };
   return { name, passes, ...none, stateBytes: 0, momentBytes: [], ...rest };
 }
 
@@ -182,7 +182,12 @@ describe('a predicted step', () => {
     const one: Blocks = {
       leaves: 2,
       blocks: [
-        block('a', 0, { passes, keptBytes: 100e6, working: { device: 2e6, sequence: 5e6, leaf: 3e6 } }),
+        block('a', 0, {
+          passes,
+          keptBytes: 100e6,
+          inputBytes: 7e6,
+          working: { device: 2e6, sequence: 5e6, leaf: 3e6 },
+        }),
       ],
     };
     const of = (sideBySide: number) =>
@@ -191,7 +196,11 @@ describe('a predicted step', () => {
     expect(of(1).stepMs).toBeCloseTo(4 * 3 * (2 + 3) + end, 5);
     expect(of(2).stepMs).toBeCloseTo(4 * 3 * 2 + 2 * 3 * 2 * (3 - 2) + end, 5);
     expect(of(4).stepMs).toBeCloseTo(4 * 3 * 2 + end, 5); // 2 + 2 · 1 ms to meet, 2 · 2 ms to work
-    expect(of(4).stages[0]!.memory).toMatchObject({ activations: 4 * 50e6, working: 2e6 + 4 * (5e6 + 3e6) });
+    expect(of(4).stages[0]!.memory).toMatchObject({
+      activations: 4 * 50e6,
+      borders: 4 * 7e6,
+      working: 2e6 + 4 * (5e6 + 3e6),
+    });
     expect(of(4).bytes.meetings).toBe(of(1).bytes.meetings);
     const busy = { ...costs, link: { ...costs.link, overlap: false } }; // who moves bytes cannot compute: only waits are hidden
     const plan = inARow([2], { within: 'sequence', sideBySide: 4, microbatches: 4 });

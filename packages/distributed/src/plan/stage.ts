@@ -37,7 +37,7 @@ export interface StageCost {
 export interface StageMemory {
   readonly state: number;
   readonly activations: number;
-  /** At the borders of the stage. */
+  /** What comes into the stage, the step's inputs among it, and what it hands on. */
   readonly borders: number;
   readonly working: number;
   readonly total: number;
@@ -138,6 +138,7 @@ function stageNeeds(
   const fraction = (part[1] - part[0]) / leaves;
   const group = { ranks, fraction, leaves: fraction * leaves, sideBySide };
   const held = sideBySide * fraction;
+  const inputs = sideBySide * total(own.map((block) => block.inputBytes));
   const outputOf = (index: number): number => held * (blocks[index]?.outputBytes ?? 0);
   const [inputBytes, outputBytes] = [
     outputOf(stage.from - 1),
@@ -152,7 +153,7 @@ function stageNeeds(
       againMs: passMs(block.passes.forward, group, costs),
     })),
     state: total(own.map((block) => block.stateBytes)) - (shardOptimizer ? spared(own, stage.devices) : 0),
-    borders: (inFlight + 2 * buffers) * inputBytes + 2 * buffers * outputBytes,
+    borders: inFlight * inputs + (inFlight + 2 * buffers) * inputBytes + 2 * buffers * outputBytes,
     working: workingBytes(own, leaves, group, () => 0),
     workingIfKept: workingBytes(own, leaves, group, (i) =>
       total(own.slice(i + 1).map(({ keptBytes }) => held * keptBytes)),
