@@ -17,6 +17,17 @@ export interface Rows {
   readonly length: number;
 }
 
+/** Rows at the front of each part of a sequence, then at its back. */
+export interface Edges {
+  readonly head: number;
+  readonly tail: number;
+}
+
+/** Those of all parts from `first` on: `[parts, …, head + tail, …]`. */
+export interface PartEdges extends Edges {
+  readonly first: number;
+}
+
 /** What a `map` expression may use besides the values of its inputs. */
 export interface MapSite {
   /** WGSL of the flat output index, `u32`. */
@@ -34,6 +45,8 @@ export interface MapKernel<N extends readonly string[], A> {
   expression(x: Named<N, string>, attrs: A, site: MapSite): string;
   /** Flat index into an input for output element `site.i`; without it inputs broadcast as in NumPy. */
   index?(input: N[number], attrs: A, site: MapSite): string | undefined;
+  /** Inputs, far smaller than the output, that are stored before they are read: else each element would compute one anew. */
+  readonly stored?: readonly N[number][];
   /** Worth recomputing in every reader instead of storing (default true); set false for transcendental functions. */
   readonly cheap?: boolean;
   /** Module-scope WGSL functions the expression calls. The same text is declared once a kernel. */
@@ -122,6 +135,8 @@ export interface Op<N extends readonly string[], A> {
   ): { readonly rows: Partial<Named<N, Range>>; readonly attrs: A };
   /** The attributes for a part's own rows of the output, for ops whose values depend on where in the whole they are. */
   atRows?(attrs: A, rows: Rows): A;
+  /** Those of a part's own rows made those for the edges of all parts. */
+  atEdges?(attrs: A, edges: PartEdges): A;
   /** What parts of a sequence computed on their own rows, `[parts, …]`, made one `[1, …]`; a sum by default. */
   mergeParts?(pieces: Tensor): Tensor;
   /** Folds an axis of leaves in logical order: what the leaves hold is gathered first, the fold runs on every rank. */

@@ -1,6 +1,7 @@
 import { type Graph, readers, roots, topologicalOrder } from '../graph.ts';
 import { elementCount } from '../host-tensor.ts';
 import { type DType, sameShape, type Tensor } from '../tensor.ts';
+import { isAlias, stored } from './stored.ts';
 
 /** One kernel to be: what it stores, what it computes on the way, what it reads. */
 export interface Group {
@@ -51,10 +52,6 @@ export function isStorage(node: Tensor): boolean {
   return node.op.kernel.kind === 'source' || node.op.kernel.kind === 'exchange';
 }
 
-export function isAlias(node: Tensor): boolean {
-  return node.op.kernel.kind === 'view' && node.op.kernel.alias === true;
-}
-
 /** Readers, looking through aliases. */
 function finalReaders(node: Tensor, readBy: ReadonlyMap<Tensor, readonly Tensor[]>): Tensor[] {
   return readBy
@@ -74,8 +71,14 @@ function mayInline(
   if (all.some((reader) => kept.has(reader) && isAlias(reader))) return false;
   const final = all.filter((reader) => !isAlias(reader));
   if (final.some(({ op }) => op.kernel.kind === 'shader' || op.kernel.kind === 'exchange')) return false;
+  if (final.some((reader) => wantsStored(reader, node))) return false;
   if (kernel.kind === 'view' || kernel.cheap !== false) return true;
   return final.length === 1 && final[0]!.phase === node.phase;
+}
+
+function wantsStored({ op, inputs }: Tensor, node: Tensor): boolean {
+  if (op.kernel.kind !== 'map') return false;
+  return op.kernel.stored?.some((name) => stored(inputs[name]!) === node) === true;
 }
 
 /** Stores inlined nodes where a kernel would otherwise read too many tensors or recompute too much. */

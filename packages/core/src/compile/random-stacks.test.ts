@@ -5,6 +5,8 @@ import type { GatherPart } from '../exchange.ts';
 import { Executor } from '../executor.ts';
 import { initialScales } from '../gradient-scale.ts';
 import { nn } from '../index.ts';
+import { add } from '../ops/arithmetic.ts';
+import { dropout } from '../ops/random.ts';
 import { slice } from '../ops/shape.ts';
 import { sgd } from '../optim/sgd.ts';
 import { rounds } from '../program.ts';
@@ -24,6 +26,7 @@ afterAll(() => device.close());
 type Stage =
   | { readonly kind: 'conv'; readonly size: number; readonly dilation: number }
   | { readonly kind: 'norm' }
+  | { readonly kind: 'residual' }
   | { readonly kind: 'pool'; readonly size: number };
 
 /** A stack of convolutions, norms and pools over sequences in parts, which ranks share. */
@@ -49,6 +52,7 @@ const stage = fc.oneof(
     dilation: fc.integer({ min: 1, max: 6 }),
   }),
   fc.constant({ kind: 'norm' as const }),
+  fc.constant({ kind: 'residual' as const }),
   fc.record({ kind: fc.constant('pool' as const), size: fc.integer({ min: 2, max: 3 }) }),
 );
 const stack: fc.Arbitrary<Stack> = fc
@@ -60,11 +64,18 @@ const stack: fc.Arbitrary<Stack> = fc
   })
   .filter(({ bins, crop, deal }) => 2 * crop < bins * sum(deal));
 
+/** x with itself, normalised and dropped from, added. */
+function residual(): nn.Layer {
+  const norm = nn.batchNorm({ channels: CHANNELS });
+  return nn.layer({ norm }, (x: Tensor) => add(x, dropout(norm(x), { rate: 0.3 })));
+}
+
 function stepOf({ stages, crop }: Stack) {
   const trunk = nn.sequential([
     nn.conv1d({ inputs: 4, outputs: CHANNELS, size: 3 }),
     ...stages.map((one) => {
       if (one.kind === 'norm') return nn.batchNorm({ channels: CHANNELS });
+      if (one.kind === 'residual') return residual();
       if (one.kind === 'pool') return nn.maxPool({ size: one.size });
       return nn.conv1d({ inputs: CHANNELS, outputs: CHANNELS, ...one });
     }),
@@ -192,8 +203,10 @@ test('whatever goes wrong in any one exchange of a step shows in the bits of the
       { kind: 'norm' },
       { kind: 'conv', size: 5, dilation: 2 },
       { kind: 'pool', size: 2 },
-      { kind: 'norm' },
+      { kind: 'residual' },
       { kind: 'conv', size: 3, dilation: 1 },
+      { kind: 'norm' },
+      { kind: 'conv', size: 3, dilation: 2 },
     ],
     bins: 6,
     crop: 2,

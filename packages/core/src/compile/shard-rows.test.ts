@@ -36,27 +36,39 @@ const BINS = 96; // two pools of 2
 const CROP = 24;
 
 interface Options {
+  /** Whether bins are cropped before the residual block, its branch is normalised, and a convolution follows. */
+  readonly deep?: boolean;
   readonly dilation?: number;
   readonly crop?: number;
   readonly drop?: number;
 }
 
 /** A trunk of convolution, norm and pool, a dilated residual block, a crop and a head per bin. */
-function network({ dilation = 3, crop = CROP, drop = 0 }: Options = {}): AnyLayer & ((x: Tensor) => Tensor) {
+function network(options: Options = {}): AnyLayer & ((x: Tensor) => Tensor) {
+  const { deep = false, dilation = 3, crop = CROP, drop = 0 } = options;
+  const after = {
+    norm: batchNorm({ channels: 8 }),
+    conv: conv1d({ inputs: 8, outputs: 8, size: 5, dilation }),
+  };
   const parts = {
     stem: conv1d({ inputs: 4, outputs: 6, size: 7, bias: false }),
     norm: batchNorm({ channels: 6 }),
     tower: conv1d({ inputs: 6, outputs: 8, size: 4, bias: false }),
     towerNorm: batchNorm({ channels: 8 }),
-    dilated: conv1d({ inputs: 8, outputs: 8, size: 3, dilation }),
+    dilated: conv1d({ inputs: 8, outputs: 8, size: 3, dilation, bias: !deep }),
     head: linear({ inputs: 8, outputs: 3 }),
+    ...(deep ? { after: sequential(after) } : {}),
   };
   return layer(parts, (x: Tensor) => {
     const stem = maxPool1d(relu(parts.norm(parts.stem(x))), { size: 2 });
     const tower = maxPool1d(relu(parts.towerNorm(parts.tower(stem))), { size: 2 });
-    const residual = add(tower, dropout(relu(parts.dilated(tower)), { rate: drop }));
-    const cropped = crop === 0 ? residual : slice(residual, { from: crop, to: BINS - crop });
-    return softplus(parts.head(cropped));
+    const cropped = (bins: Tensor): Tensor =>
+      crop === 0 ? bins : slice(bins, { from: crop, to: BINS - crop });
+    const residual = (bins: Tensor): Tensor => {
+      const branch = parts.dilated(bins);
+      return add(bins, dropout(relu(deep ? after.norm(branch) : branch), { rate: drop }));
+    };
+    return softplus(parts.head(deep ? after.conv(relu(residual(cropped(tower)))) : cropped(residual(tower))));
   });
 }
 
@@ -136,6 +148,10 @@ describe('sequences cut into rows', () => {
     ['no crop', { crop: 0 }, 6],
     ['a crop inside parts, whose bins are gathered', { crop: 10 }, 4],
     ['dropout draws the same words', { drop: 0.4 }, 4],
+    ['margins of a normalised, dropped and added branch', { deep: true, drop: 0.4 }, 4],
+    ['of more parts than hold bins', { deep: true, drop: 0.4 }, 8],
+    ['wider than a part', { deep: true, drop: 0.4, dilation: 13 }, 8],
+    ['of all bins', { deep: true, drop: 0.4, crop: 0 }, 6],
   ] as const)(
     '%s: losses and weights are those of whole sequences, within f32 rounding',
     async (_, options, parts) => {
@@ -202,6 +218,16 @@ describe('sequences cut into rows', () => {
         .map(({ bytesPerLeaf, parts: [from, to] }) => bytesPerLeaf * (to - from));
     expect(bytesOf(true)).toEqual([map, map, map]); // back, the last needs none: all parts have the pairs
     expect(bytesOf(false).filter((bytes) => bytes >= map)).toEqual([map]); // for the pairs of the triangle
+  });
+
+  test('margins of what is normalised travel with its statistics: parts meet once for both', () => {
+    const options = { deep: true, drop: 0.4, crop: 0 };
+    const { program } = build(training(options), { inputs: inputs(0), leavesPerSequence: 4 });
+    const meetings = program.segments.filter(({ combine }) => combine.length > 0);
+    const norms = 3;
+    expect(meetings).toHaveLength(2 * norms + 1); // forward and backward; and margins of the loss's gradient
+    const once = program.segments.flatMap((segment) => segment.once.map(({ label }) => label));
+    expect(once).toContain('towerNorm: batchNormalizeGradient [4, 3, 8]'); // of all parts, 2 rows before and 1 after
   });
 
   test('nothing is read that a step did not write', async () => {

@@ -4,7 +4,6 @@ import type { Range, Rows } from '../op.ts';
 import { gatherLeaves } from '../ops/leaf-sum.ts';
 import { sum } from '../ops/reduce.ts';
 import {
-  edgeRows,
   extendRows,
   gatherSequences,
   joinRows,
@@ -19,6 +18,7 @@ import { reshape } from '../ops/shape.ts';
 import { Parameter } from '../parameter.ts';
 import { currentScope, withScope } from '../scope.ts';
 import { Tensor } from '../tensor.ts';
+import { EarlyEdges } from './edges.ts';
 import { checkAddends, type Layout, onInputs, type Sharded } from './layout.ts';
 import { windowsOf } from './windows.ts';
 
@@ -57,6 +57,13 @@ class RowSharding {
   readonly parts = new Map<Tensor, Range>();
   private readonly rows = new Map<Tensor, Rows>();
   private readonly made = new Map<string, Tensor>();
+  private readonly edges = new EarlyEdges({
+    layouts: this.layouts,
+    rows: this.rows,
+    partsOf: (x) => this.partsOf(x),
+    note: (x, layout, parts) => this.note(x, layout, parts),
+    gathered: (x) => this.gathered(x),
+  });
   /** The first op that could not be cut for its number of rows. */
   private uneven: string | undefined;
   private readonly sequences: number;
@@ -347,10 +354,8 @@ class RowSharding {
     const { head, tail } = marginsNeeded(margins, rows);
     const make = (): Tensor => {
       if (head + tail === 0) return maskRows(x, rows, margins);
-      const edges = this.once(`${x.id} edges ${head} ${tail}`, () =>
-        head === rows.size ? x : this.note(edgeRows(x, rows, { head, tail }), 'rows', parts),
-      );
-      return extendRows(x, this.gathered(edges), rows, { ...margins, head, tail, first: parts[0] });
+      const edges = this.edges.of(x, { head, tail });
+      return extendRows(x, edges, rows, { ...margins, head, tail, first: parts[0] });
     };
     // One for each phase, so that margins are all that is kept from the forward to the backward pass.
     return this.once(`${x.id} ${left} ${right} ${currentScope().phase}`, () => this.note(make(), 'rows'));

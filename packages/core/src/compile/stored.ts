@@ -1,5 +1,4 @@
 import type { Tensor } from '../tensor.ts';
-import { isAlias } from './fuse.ts';
 
 /** A tensor that is stored, or the partial results of a reduction in two stages. */
 export type Stored = Tensor | Partials;
@@ -8,6 +7,11 @@ export interface Partials {
   readonly of: Tensor;
   readonly shape: readonly number[];
   readonly dtype: 'f32';
+}
+
+/** Whether a node has the elements of its input in their order, so that it needs no storage. */
+export function isAlias(node: Tensor): boolean {
+  return node.op.kernel.kind === 'view' && node.op.kernel.alias === true;
 }
 
 /** The tensor whose storage holds these elements. */

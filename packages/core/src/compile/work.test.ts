@@ -49,5 +49,7 @@ test('work of parts of a sequence names what they gather', () => {
   const parts = stepWork(step, { inputs, leavesPerSequence: 4 });
   expect(whole.gathers.filter(({ phase }) => phase === 'F')).toEqual([]);
   expect([parts.rounds, parts.leaves]).toEqual([2, 4]);
-  expect(parts.gathers.some(({ path, phase }) => path.startsWith('second') && phase === 'F')).toBe(true); // rows beside
+  const forward = parts.gathers.filter(({ phase }) => phase === 'F');
+  expect(forward.map(({ path }) => path)).toEqual(['norm', 'first']); // moments, and the rows that the second reads
+  expect(forward[0]!.segment).toBe(forward[1]!.segment);
 });

@@ -4,11 +4,12 @@
  */
 import { elementCount } from '../host-tensor.ts';
 import { literal } from '../literal.ts';
-import { defineOp, type MapSite, type Rows } from '../op.ts';
+import { defineOp, type MapSite, type PartEdges, type Rows } from '../op.ts';
 import { hashName } from '../random.ts';
 import { currentScope } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
 import { wgsl } from '../wgsl.ts';
+import { rowOfEdge } from './rows.ts';
 
 /** MurmurHash3_x86_32 (Appleby 2011, public domain) of u32 words: every output bit depends on every input bit. */
 export function hashWords(...words: readonly number[]): number {
@@ -48,20 +49,30 @@ interface Attrs {
   readonly shared?: boolean;
   /** Where a part of a sequence lies in it, so that the same position draws the same word however sequences are cut. */
   readonly own?: Rows;
+  /** If x is the edges of all parts. */
+  readonly edges?: PartEdges;
 }
 
 /** WGSL of the sequence and of the position in the whole sequence behind element i. */
-function place({ i, y }: MapSite, { own, shared }: Attrs): readonly [sequence: string, position: string] {
+function place(
+  { i, y }: MapSite,
+  { own, edges, shared }: Attrs,
+): readonly [sequence: string, position: string] {
   if (shared === true) return ['0u', i];
   const perSequence = elementCount(y.shape.slice(1));
   const position = `${i} % ${perSequence}u`;
   if (own === undefined) return [`frame.sequence + ${i} / ${perSequence}u`, position];
   const { axis, start, size, length } = own;
-  const inner = elementCount(y.shape.slice(axis + 1));
-  const row = `u32(${start} + i32(frame.leaf) * ${size} + i32(${i} / ${inner}u % ${size}u))`;
+  const [rows, inner] = [y.shape[axis]!, elementCount(y.shape.slice(axis + 1))];
+  const at = `(${i} / ${inner}u % ${rows}u)`;
+  const [part, inPart] =
+    edges === undefined
+      ? ['i32(frame.leaf)', `i32(${at})`]
+      : [`i32(${edges.first}u + ${i} / ${perSequence}u)`, `i32(${rowOfEdge(at, size, edges)})`];
+  const row = `u32(${start} + ${part} * ${size} + ${inPart})`;
   return [
     'frame.sequence + 0u',
-    `(${position}) / ${inner * size}u * ${inner * length}u + ${row} * ${inner}u + ${i} % ${inner}u`,
+    `(${position}) / ${inner * rows}u * ${inner * length}u + ${row} * ${inner}u + ${i} % ${inner}u`,
   ];
 }
 
@@ -75,6 +86,7 @@ const op = defineOp<Attrs>()({
   inputs: ['x'],
   infer: ({ x }) => ({ shape: x.shape, dtype: 'f32' }),
   atRows: (attrs, own) => ({ ...attrs, own }),
+  atEdges: (attrs, edges) => ({ ...attrs, edges }),
   kernel: {
     kind: 'map',
     declarations: () => randomWordWgsl,

@@ -3,7 +3,7 @@
  * outside the whole axis do not exist and read as zeros. None of these ops is ever differentiated.
  */
 import { elementCount } from '../host-tensor.ts';
-import { defineOp, type MapSite, type OpCall, type Rows } from '../op.ts';
+import { defineOp, type Edges, type MapSite, type OpCall, type PartEdges, type Rows } from '../op.ts';
 import type { Spec, Tensor } from '../tensor.ts';
 import { reshape } from './shape.ts';
 
@@ -53,17 +53,16 @@ export function ownRows(x: Tensor, rows: Rows, margins: Margins = { left: 0, rig
   return ownOp({ x }, { ...rows, ...margins });
 }
 
-interface Edges {
-  /** Rows from the front of a part, then from its back, that other parts need. */
-  readonly head: number;
-  readonly tail: number;
-}
-
 /** The rows of each part that others need for margins: all of them where margins reach over whole parts. */
 export function marginsNeeded({ left, right }: Margins, { size }: Rows): Edges {
   const head = Math.min(Math.max(right, 0), size);
   const tail = Math.min(Math.max(left, 0), size);
   return head + tail >= size ? { head: size, tail: 0 } : { head, tail };
+}
+
+/** WGSL of the row of a part of `size` rows behind a row of its edges. */
+export function rowOfEdge(row: string, size: number, { head, tail }: Edges): string {
+  return tail === 0 ? row : `(${row} + select(0u, ${size - head - tail}u, ${row} >= ${head}u))`;
 }
 
 interface EdgeAttrs extends Rows, Edges {}
@@ -74,10 +73,9 @@ const edgesOp = defineOp<EdgeAttrs>()({
   infer: ({ x }, { axis, head, tail }) => ({ shape: x.shape.with(axis, head + tail), dtype: 'f32' }),
   kernel: {
     kind: 'view',
-    index: (i, x, y, { axis, head, tail, size }) => {
+    index: (i, x, y, { axis, size, ...edges }) => {
       const { inner } = around(x.shape, axis);
-      const row = `(${i} / ${inner}u % ${y.shape[axis]}u)`;
-      const from = tail === 0 ? row : `(${row} + select(0u, ${size - head - tail}u, ${row} >= ${head}u))`;
+      const from = rowOfEdge(`(${i} / ${inner}u % ${y.shape[axis]}u)`, size, edges);
       return `(${i} / ${inner * y.shape[axis]!}u * ${size}u + ${from}) * ${inner}u + ${i} % ${inner}u`;
     },
   },
@@ -88,10 +86,7 @@ export function edgeRows(x: Tensor, rows: Rows, edges: Edges): Tensor {
   return edgesOp({ x }, { ...rows, ...edges });
 }
 
-interface ExtendAttrs extends OwnAttrs, EdgeAttrs {
-  /** The first part that holds rows. */
-  readonly first: number;
-}
+interface ExtendAttrs extends OwnAttrs, PartEdges {}
 
 /** WGSL of the index into the gathered edges `[parts, …, head + tail, …]` of the row behind element i. */
 function edgeIndex(site: MapSite, attrs: ExtendAttrs): string {
@@ -114,6 +109,7 @@ const extendOp = defineOp<ExtendAttrs>()({
   kernel: {
     kind: 'map',
     cheap: false,
+    stored: ['edges'],
     index: (input, attrs, site) => {
       if (input === 'edges') return edgeIndex(site, attrs);
       const { axis, left, size } = attrs;
@@ -135,12 +131,7 @@ const extendOp = defineOp<ExtendAttrs>()({
  * A part's rows with margins from the parts around it, however many they reach over; zeros outside the sequence.
  * `edges` are those of all parts that hold rows of x, from part `first` on: `[parts, …, head + tail, …]`.
  */
-export function extendRows(
-  x: Tensor,
-  edges: Tensor,
-  rows: Rows,
-  margins: Margins & Edges & { readonly first: number },
-): Tensor {
+export function extendRows(x: Tensor, edges: Tensor, rows: Rows, margins: Margins & PartEdges): Tensor {
   return extendOp({ x, edges }, { ...rows, ...margins });
 }
 
