@@ -118,7 +118,7 @@ function groupMoments(x: Tensor, rows: number): GroupMoments {
   const count = rows / parts.shape[0]!;
   if (count === 1) {
     throw new Error(
-      `batch norm over groups of ${sequences} sequence with 1 position has one value a channel; use group: 'step' or more sequences`,
+      `batch norm over groups of ${sequences} sequence with 1 position has one value a channel; take batch-norm statistics over the whole step ('step'), or over more sequences`,
     );
   }
   return { statistics: parts, all: folded, count };
