@@ -114,25 +114,26 @@ export function startGatherLeaves(
   return startGather(device, exchange, pieces, gathered);
 }
 
-/** The pieces of all leaves, a rank's own among them; of others' that are addressed, those to its leaves. */
-function piecesOf(
-  { bytesPerLeaf, parts: [from, to], addressed }: Combine,
-  leaves: readonly number[],
-  buffer: GPUBuffer,
-): Gathered[] {
+/** The pieces of all leaves, a rank's own among them; of others', those that its leaves need. */
+function piecesOf(combine: Combine, leaves: readonly number[], buffer: GPUBuffer): Gathered[] {
+  const { bytesPerLeaf, addressed, reach = Number.POSITIVE_INFINITY } = combine;
+  const [from, to] = combine.parts;
   const within = (leaf: number): number => Math.min(Math.max(leaf, from), to) - from;
-  const [first, end] = [within(leaves[0] ?? 0), within((leaves.at(-1) ?? -1) + 1)];
-  const range = (offset: number, bytes: number, own = false): Gathered => ({ buffer, offset, bytes, own });
+  const [start, stop] = [leaves[0] ?? 0, (leaves.at(-1) ?? -1) + 1];
+  const [first, end, count] = [within(start), within(stop), to - from];
+  const unit = addressed === true ? bytesPerLeaf / count : bytesPerLeaf;
+  const piece = (offset: number, until: number, own = false): Gathered => {
+    return { buffer, offset: offset * unit, bytes: (until - offset) * unit, own };
+  };
+  const unread = (units: number): Gathered => ({ buffer: undefined, bytes: units * unit, own: false });
   if (addressed !== true) {
-    const [before, mine, after] = [first, end - first, to - from - end].map((count) => count * bytesPerLeaf);
-    return [range(0, before!), range(before!, mine!, true), range(before! + mine!, after!)];
+    const [near, far] = [within(start - reach), within(stop + reach)];
+    return [unread(near), piece(near, first), piece(first, end, true), piece(end, far), unread(count - far)];
   }
-  const tile = bytesPerLeaf / (to - from);
-  const unread = (count: number): Gathered => ({ buffer: undefined, bytes: count * tile, own: false });
-  return Array.from({ length: to - from }, (_, leaf): Gathered[] => {
-    const at = leaf * bytesPerLeaf;
-    if (leaf >= first && leaf < end) return [range(at, bytesPerLeaf, true)];
-    return [unread(first), range(at + first * tile, (end - first) * tile), unread(to - from - end)];
+  return Array.from({ length: count }, (_, leaf): Gathered[] => {
+    const at = leaf * count;
+    if (leaf >= first && leaf < end) return [piece(at, at + count, true)];
+    return [unread(first), piece(at + first, at + end), unread(count - end)];
   }).flat();
 }
 

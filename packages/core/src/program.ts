@@ -88,6 +88,8 @@ export interface Combine {
   readonly parts: Range;
   /** Each leaf needs one of the equal parts of every piece, in their order, and no other. */
   readonly addressed?: true;
+  /** Each leaf needs the pieces of so many leaves before and after it, and no others. */
+  readonly reach?: number;
 }
 
 /** Steps up to the next exchange: those run once a rank and round, then those run for each of its leaves. */

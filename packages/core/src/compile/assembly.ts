@@ -4,6 +4,7 @@ import { type GatherAttrs, parameterOf } from '../ops/leaf-sum.ts';
 import { Parameter } from '../parameter.ts';
 import type {
   Binding,
+  Combine,
   GradientSums,
   Program,
   ProgramInput,
@@ -78,12 +79,7 @@ export class Assembly {
           ...stage.keep.map((node) => this.publish(stored(node.inputs.x!), node, true)),
           ...this.published(stage, true),
         ],
-        combine: stage.gather.map((node) => ({
-          slot: this.slot(node),
-          bytesPerLeaf: byteLength(node.inputs.x!),
-          parts: partsOf(this.parts.sharded, stored(node.inputs.x!)),
-          ...((node.attrs as GatherAttrs).addressed === true && { addressed: true as const }),
-        })),
+        combine: stage.gather.map((node) => this.combine(node)),
       }),
     );
     const { update } = this.parts.stages;
@@ -243,6 +239,17 @@ export class Assembly {
   private shader(code: string): number {
     const known = this.shaders.indexOf(code);
     return known >= 0 ? known : this.shaders.push(code) - 1;
+  }
+
+  private combine(node: Tensor): Combine {
+    const { addressed = false, reach } = node.attrs as GatherAttrs;
+    return {
+      slot: this.slot(node),
+      bytesPerLeaf: byteLength(node.inputs.x!),
+      parts: partsOf(this.parts.sharded, stored(node.inputs.x!)),
+      ...(addressed && { addressed: true as const }),
+      ...(reach !== undefined && { reach }),
+    };
   }
 
   private publish(from: Tensor, to: Tensor | string, perRound: boolean): Publish {

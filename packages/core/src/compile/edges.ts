@@ -13,7 +13,7 @@ export interface Held {
   readonly rows: ReadonlyMap<Tensor, Rows>;
   partsOf(x: Tensor): Range;
   note(x: Tensor, layout: Layout, parts?: Range): Tensor;
-  gathered(x: Tensor): Tensor;
+  gathered(x: Tensor, reach?: number): Tensor;
 }
 
 /** More bytes than these take longer than a meeting does: 1 ms at 0.5 GB/s between threads on one machine. */
@@ -35,11 +35,12 @@ export class EarlyEdges {
     this.held = held;
   }
 
-  of(x: Tensor, edges: Edges): Tensor {
+  /** Those that parts up to `reach` away read; of other parts, what is returned may hold anything. */
+  of(x: Tensor, edges: Edges, reach: number): Tensor {
     const sources = new Map<Tensor, Edges>();
-    if (!this.findSources(x, edges, this.level(x), sources)) return this.sent(x, edges);
+    if (!this.findSources(x, edges, this.level(x), sources)) return this.sent(x, edges, reach);
     const more = this.bytes(sources) - this.bytes(new Map([[x, edges]]));
-    return more > BYTES_OF_A_MEETING ? this.sent(x, edges) : this.computed(x, edges, sources);
+    return more > BYTES_OF_A_MEETING ? this.sent(x, edges, reach) : this.computed(x, edges, sources);
   }
 
   /** What edges of x can be computed of that is known a meeting before x. @returns whether there is such. */
@@ -54,12 +55,12 @@ export class EarlyEdges {
     return true;
   }
 
-  private sent(x: Tensor, edges: Edges): Tensor {
+  private sent(x: Tensor, edges: Edges, reach?: number): Tensor {
     const rows = this.held.rows.get(x)!;
     const { head, tail } = edges;
-    return this.once(`${x.id} sent ${head} ${tail}`, () => {
+    return this.once(`${x.id} sent ${head} ${tail} ${reach}`, () => {
       const own = (): Tensor => this.held.note(edgeRows(x, rows, edges), 'rows', this.held.partsOf(x));
-      return this.held.gathered(head === rows.size ? x : own());
+      return this.held.gathered(head === rows.size ? x : own(), reach);
     });
   }
 

@@ -230,6 +230,16 @@ describe('sequences cut into rows', () => {
     expect(once).toContain('towerNorm: batchNormalizeGradient [4, 3, 8]'); // of all parts, 2 rows before and 1 after
   });
 
+  test('a part needs the rows of as many parts as its margins reach over', () => {
+    const reachOf = (dilation: number): (number | undefined)[] => {
+      const { program } = build(training({ dilation }), { inputs: inputs(), leavesPerSequence: 8 });
+      return program.segments.flatMap(({ combine }) => combine.map(({ reach }) => reach));
+    };
+    const [near, far] = [reachOf(3), reachOf(29)]; // 12 bins a part; others gather statistics, or edges with these
+    expect(near.filter((reach) => reach !== undefined)).toEqual([1]);
+    expect(far.filter((reach) => reach !== undefined)).toEqual([3]);
+  });
+
   test('nothing is read that a step did not write', async () => {
     const clean = await trained({}, { leavesPerSequence: 8 });
     const poisoned = await trained({}, { leavesPerSequence: 8 }, { poison: true });

@@ -62,7 +62,7 @@ class RowSharding {
     rows: this.rows,
     partsOf: (x) => this.partsOf(x),
     note: (x, layout, parts) => this.note(x, layout, parts),
-    gathered: (x) => this.gathered(x),
+    gathered: (x, reach) => this.gathered(x, reach),
   });
   /** The first op that could not be cut for its number of rows. */
   private uneven: string | undefined;
@@ -130,11 +130,12 @@ class RowSharding {
     return this.parts.get(tensor) ?? [0, this.count];
   }
 
-  /** Pieces of all parts that hold some: `[parts, …]`. */
-  private gathered(x: Tensor): Tensor {
+  /** Pieces of all parts that hold some: `[parts, …]`; with a reach, of those that a rank's own parts need alone. */
+  private gathered(x: Tensor, reach = this.count): Tensor {
     const [from, to] = this.partsOf(x);
-    return this.once(`${x.id} gathered`, () =>
-      this.note(gatherLeaves({ x }, { leaves: to - from }), 'sequence'),
+    const attrs = { leaves: to - from, ...(reach < this.count - 1 ? { reach } : {}) };
+    return this.once(`${x.id} gathered ${attrs.reach}`, () =>
+      this.note(gatherLeaves({ x }, attrs), 'sequence'),
     );
   }
 
@@ -354,7 +355,8 @@ class RowSharding {
     const { head, tail } = marginsNeeded(margins, rows);
     const make = (): Tensor => {
       if (head + tail === 0) return maskRows(x, rows, margins);
-      const edges = this.edges.of(x, { head, tail });
+      const reach = Math.ceil(Math.max(left, right) / rows.size);
+      const edges = this.edges.of(x, { head, tail }, reach);
       return extendRows(x, edges, rows, { ...margins, head, tail, first: parts[0] });
     };
     // One for each phase, so that margins are all that is kept from the forward to the backward pass.

@@ -41,6 +41,8 @@ export interface GatherWork {
   readonly bytes: number;
   /** Whether each leaf needs one of the equal parts of every piece, and no other. */
   readonly addressed: boolean;
+  /** Bytes that a leaf needs of those before and after it, where it needs no others'. */
+  readonly besideBytes?: number;
 }
 
 /** A tensor of the forward pass, all leaves of a round together. */
@@ -98,8 +100,9 @@ export function stepWork(fn: Traceable, options: BuildOptions): StepWork {
     for (const node of gather) {
       const pieces = partsOf(sharded, stored(node.inputs.x!));
       const bytes = byteLength(node.inputs.x!) * (pieces[1] - pieces[0]);
-      const { addressed = false } = node.attrs as GatherAttrs;
-      gathers.push({ path: node.path, phase: node.phase, segment, bytes, addressed });
+      const { addressed = false, reach } = node.attrs as GatherAttrs;
+      const beside = reach === undefined ? {} : { besideBytes: 2 * reach * byteLength(node.inputs.x!) };
+      gathers.push({ path: node.path, phase: node.phase, segment, bytes, addressed, ...beside });
     }
   }
   const sums = parts.sumLayout.sums.map((sum) => [parameterOf(sum), elementCount(sum.shape)]);

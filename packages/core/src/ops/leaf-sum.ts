@@ -23,6 +23,8 @@ export interface GatherAttrs {
   readonly leaves: number;
   /** Each leaf needs one of the equal parts of a leaf's piece, in their order, and no other. */
   readonly addressed?: boolean;
+  /** Each leaf needs the pieces of so many leaves before and after it, and no others; of all where this is not given. */
+  readonly reach?: number;
 }
 
 /** Put in by the shard pass: leaves' pieces of x gathered along the leading axis, in logical order. */

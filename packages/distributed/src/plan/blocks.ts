@@ -20,6 +20,9 @@ export interface Gather {
   readonly bytes: number;
   /** Those of them that are addressed: of each leaf's, a device needs only what goes to its own leaves. */
   readonly addressedBytes?: number;
+  /** Those of them that only leaves beside need, and what a device needs of those of others. */
+  readonly edgeBytes?: number;
+  readonly besideBytes?: number;
   /** Of the kernels before it since the last one, all leaves together: what can hide another microbatch's meeting. */
   readonly besideMs: number;
 }
@@ -132,6 +135,8 @@ function meetings(
     pass: passOf({ ...inside[0]!, again: false }),
     bytes: total(inside.map(({ bytes }) => bytes)),
     addressedBytes: total(inside.map(({ bytes, addressed }) => (addressed ? bytes : 0))),
+    edgeBytes: total(inside.map(({ bytes, besideBytes }) => (besideBytes === undefined ? 0 : bytes))),
+    besideBytes: total(inside.map(({ besideBytes = 0 }) => besideBytes)),
     besideMs: total(
       kernels
         .filter((kernel) => kernel.segment === segment)

@@ -36,8 +36,10 @@ export function meetingMs(gather: Gather, group: Group, costs: Costs): number {
 }
 
 /** What each of `ranks` devices comes to hold at a meeting. */
-export function neededBytes({ bytes, addressedBytes = 0 }: Gather, ranks: number): number {
-  return bytes - addressedBytes * (1 - 1 / ranks);
+export function neededBytes(gather: Gather, ranks: number): number {
+  const { bytes, addressedBytes = 0, edgeBytes = 0, besideBytes = 0 } = gather;
+  const others = 1 - 1 / ranks;
+  return bytes - addressedBytes * others - Math.max(0, edgeBytes * others - besideBytes);
 }
 
 /** Means of the largest of 2, 3, … samples of a normal distribution, in standard deviations (Harter 1961). */

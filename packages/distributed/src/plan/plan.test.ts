@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { seeded } from '../schedule/testing.ts';
-import type { Block, Blocks, PassCost } from './blocks.ts';
+import type { Block, Blocks, Gather, PassCost } from './blocks.ts';
 import { comparePlans } from './compare.ts';
 import type { Costs } from './costs.ts';
 import { type PartitionProblem, partition, type Stage } from './partition.ts';
@@ -151,14 +151,14 @@ describe('a predicted step', () => {
     const meeting = predict(inARow([2], { within: 'sequence', microbatches: 1 }), one, costs);
     expect(meeting.stepMs).toBeCloseTo(3 * (0.5 + 2 + 3) + (2 * 2 + 8) + 7 + 2, 6);
     expect(meeting.parts.meetings).toBeCloseTo(15 / meeting.stepMs, 6);
-    const tiles = { ...pass, gathers: [{ bytes: 3e6, addressedBytes: 2e6, besideMs: 0 }] }; // a device needs half of them
-    const turned = { ...one.blocks[0]!, passes: { ...passes, forward: tiles } };
-    const fewer = predict(
-      inARow([2], { within: 'sequence', microbatches: 1 }),
-      { ...one, blocks: [turned] },
-      costs,
-    );
-    expect(meeting.stepMs - fewer.stepMs).toBeCloseTo(1, 6);
+    const spared = (needs: Partial<Gather>): number => {
+      const forward = { ...pass, gathers: [{ bytes: 3e6, besideMs: 0, ...needs }] };
+      const blocks = [{ ...one.blocks[0]!, passes: { ...passes, forward } }];
+      const fewer = predict(inARow([2], { within: 'sequence', microbatches: 1 }), { ...one, blocks }, costs);
+      return meeting.stepMs - fewer.stepMs;
+    };
+    expect(spared({ addressedBytes: 2e6 })).toBeCloseTo(1, 6); // a device needs half of the tiles
+    expect(spared({ edgeBytes: 3e6, besideBytes: 1e6 })).toBeCloseTo(0.5, 6); // its own 1.5 MB, and 1 MB beside
     const two: Blocks = { leaves: 1, blocks: [block('a', 1, { outputBytes: 4e6 }), block('b', 1)] };
     expect(predict(inARow([1, 1], { microbatches: 1 }), two, costs).stepMs).toBeCloseTo(
       6 + 2 * (2 + 4 + 4) + 2, // each is also taken
