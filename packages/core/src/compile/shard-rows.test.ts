@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../device.ts';
+import { multiHeadAttention } from '../nn/attention.ts';
 import { attentionPool } from '../nn/attention-pool.ts';
 import { conv1d } from '../nn/conv.ts';
 import { conv2d } from '../nn/conv2d.ts';
@@ -198,6 +199,41 @@ describe('sequences cut into rows', () => {
     },
   );
 
+  test.each([2, 8])('attention cut into %s parts: all keys, and sums for own keys alone', async (parts) => {
+    const [bins, heads, keySize, valueSize] = [48, 2, 4, 6];
+    const model = (): AnyLayer & ((x: Tensor) => Tensor) => {
+      const options = { inputs: 8, outputs: 8, length: bins, heads, keySize, valueSize, features: 12 };
+      const own = {
+        stem: conv1d({ inputs: 4, outputs: 8, size: 9, stride: 8 }),
+        attend: multiHeadAttention(options),
+        again: multiHeadAttention(options),
+        head: linear({ inputs: 8, outputs: 3 }),
+      };
+      return layer(own, (x: Tensor) => {
+        const stem = own.stem(x);
+        const first = add(stem, own.attend(stem));
+        return own.head(add(first, own.again(first)));
+      });
+    };
+    const shapes = { x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, bins, 3] };
+    const setup = (): Setup => ({ model: model(), shapes });
+    const whole = await trained(setup(), { leaves: SEQUENCES }, { steps: 3 }); // attention gives zeros in the first
+    const cut = await trained(setup(), { leavesPerSequence: parts }, { steps: 3 });
+    expect(cut.losses[2]).toBeCloseTo(whole.losses[2]!, 5);
+    expect(largestDifference(whole.state, cut.state)).toBeLessThan(3e-6);
+    const step = trainStep({ model: model(), loss: mseLoss, optimizer: sgd({ learningRate: 0.1 }) });
+    const { program } = build(step, { inputs: shapes, leavesPerSequence: parts });
+    const gathered = program.segments.flatMap(({ combine }) => combine);
+    const bytesOf = (addressed: boolean): number[] =>
+      gathered
+        .filter((one) => (one.addressed === true) === addressed)
+        .map(({ bytesPerLeaf }) => bytesPerLeaf * parts);
+    const [keys, values] = [4 * bins * heads * keySize, 4 * bins * heads * valueSize];
+    expect(bytesOf(false)).toEqual([keys, values, keys, values]); // once, however they are ordered for products
+    const sums = [values * parts, keys * parts];
+    expect(bytesOf(true)).toEqual([...sums, ...sums]);
+  });
+
   test.each([2, 4, 6])('a map cut into %s parts by rows, and its transpose', async (parts) => {
     const shapes = { x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, trianglePairs(20, { offset: 2 }), 2] };
     const whole = await trained({ model: mapNetwork(), shapes }, { leaves: SEQUENCES });
@@ -216,7 +252,8 @@ describe('sequences cut into rows', () => {
       gathered
         .filter((one) => (one.addressed === true) === addressed)
         .map(({ bytesPerLeaf, parts: [from, to] }) => bytesPerLeaf * (to - from));
-    expect(bytesOf(true)).toEqual([map, map, map]); // back, the last needs none: all parts have the pairs
+    const bins = 2 * 4 * 24 * 6; // what each part adds to the gradient of all bins
+    expect(bytesOf(true)).toEqual([map, map, map, bins]); // back, the last needs none: all parts have the pairs
     expect(bytesOf(false).filter((bytes) => bytes >= map)).toEqual([map]); // for the pairs of the triangle
   });
 

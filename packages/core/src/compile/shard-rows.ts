@@ -64,6 +64,8 @@ class RowSharding {
     note: (x, layout, parts) => this.note(x, layout, parts),
     gathered: (x, reach) => this.gathered(x, reach),
   });
+  /** Of sums over all parts: what a part adds to them. */
+  private readonly summands = new Map<Tensor, Tensor>();
   /** The first op that could not be cut for its number of rows. */
   private uneven: string | undefined;
   private readonly sequences: number;
@@ -102,11 +104,14 @@ class RowSharding {
   /** The tensor with all rows, on every rank. */
   whole(x: Tensor): Tensor {
     if (this.layouts.get(x) !== 'rows') return x;
-    const { axis } = this.rows.get(x)!;
-    const gathered = this.gathered(x);
-    return this.once(`${x.id} whole`, () =>
-      withScope(x, () => this.note(joinRows(gathered, axis), 'sequence')),
-    );
+    return this.once(`${x.id} whole`, () => withScope(x, () => this.note(this.joined(x), 'sequence')));
+  }
+
+  /** What differs by the order of its axes alone is gathered once. */
+  private joined(x: Tensor): Tensor {
+    const [source] = Object.values(x.inputs);
+    if (reordersAxes(x) && this.rows.has(source!)) return onInputs(x, { x: this.whole(source!) });
+    return joinRows(this.gathered(x), this.rows.get(x)!.axis);
   }
 
   private note(tensor: Tensor, layout: Layout, parts?: Range): Tensor {
@@ -227,11 +232,36 @@ class RowSharding {
     if (mergeParts === undefined && linear !== true)
       throw new Error(`${node}: folds rows that are cut; declare mergeParts for op '${node.op.name}'`);
     const pieces = this.gathered(tensor); // [parts, …]
-    const add = (): Tensor => {
-      const total = this.note(sum(pieces, { from: 0, to: 1 }), 'sequence');
-      return reshape(total, [1, ...tensor.shape.slice(1)]);
-    };
-    return this.note(mergeParts?.(pieces) ?? add(), 'sequence');
+    if (mergeParts !== undefined) return this.note(mergeParts(pieces), 'sequence');
+    const total = this.note(this.added(pieces, 'sequence'), 'sequence');
+    if (this.parts.get(tensor) === undefined) this.summands.set(total, tensor);
+    return total;
+  }
+
+  /** `[parts, …]` → `[1, …]`, added in the order of parts. */
+  private added(pieces: Tensor, layout: Layout): Tensor {
+    const total = this.note(sum(pieces, { from: 0, to: 1 }), layout);
+    return reshape(total, [1, ...pieces.shape.slice(1)]);
+  }
+
+  /** What each part has of a sum over all parts, or of what only orders its elements otherwise. */
+  private summandsOf(x: Tensor): Tensor | undefined {
+    const known = this.summands.get(x);
+    if (known !== undefined || x.op.kernel.kind !== 'view') return known;
+    const own = this.summandsOf(Object.values(x.inputs)[0]!);
+    return own && this.once(`${x.id} summands`, () => this.note(onInputs(x, { x: own }), 'rows'));
+  }
+
+  /** A part's own rows of a sum over parts: each gives each other what it adds to those. */
+  private ownSum(summands: Tensor, axis: number): Tensor {
+    const parts = this.count;
+    return this.once(`${summands.id} own sum ${axis}`, () => {
+      const tiles = this.note(tileRows(summands, { axis, parts }), 'rows');
+      const gathered = this.note(gatherLeaves({ x: tiles }, { leaves: parts, addressed: true }), 'sequence');
+      const joined = this.note(joinTiles(gathered, { axis: 1, parts }), 'rows');
+      const own = this.note(reshape(joined, [parts, ...tiles.shape.slice(1)]), 'rows');
+      return this.note(this.added(own, 'rows'), 'rows');
+    });
   }
 
   /**
@@ -332,6 +362,8 @@ class RowSharding {
       const isDivided = from === 0 && to === size && size * this.count === length;
       if (isDivided && held !== undefined && held.axis !== axis && held.size * this.count === held.length)
         return this.turned(x, held.axis, axis);
+      const summands = isDivided && held === undefined ? this.summandsOf(x) : undefined;
+      if (summands !== undefined) return this.ownSum(summands, axis);
       return this.note(ownRows(this.whole(x), { axis, start: from, size, length }, margins), 'rows');
     }
     return this.extended(x, held, { left: held.start - from, right: to - held.start - held.size });
@@ -362,6 +394,18 @@ class RowSharding {
     // One for each phase, so that margins are all that is kept from the forward to the backward pass.
     return this.once(`${x.id} ${left} ${right} ${currentScope().phase}`, () => this.note(make(), 'rows'));
   }
+}
+
+/** Whether an op gives its input with the same axes in another order. */
+function reordersAxes(x: Tensor): boolean {
+  const { kernel } = x.op;
+  if (kernel.kind !== 'view' || kernel.alias === true) return false;
+  const { inputs, output } = axesOf(x);
+  const [input = []] = Object.values(inputs);
+  const names = input.map(({ name, window }) => (window ? '_' : name));
+  return (
+    !names.includes('_') && input.length === output.length && output.every(({ name }) => names.includes(name))
+  );
 }
 
 /** Rows of an input that part 0 needs; those of each next part are `size` rows further. */
