@@ -255,13 +255,14 @@ class RowSharding {
   /** A part's own rows of a sum over parts: each gives each other what it adds to those. */
   private ownSum(summands: Tensor, axis: number): Tensor {
     const parts = this.count;
-    return this.once(`${summands.id} own sum ${axis}`, () => {
+    const exchange = (): Tensor => {
       const tiles = this.note(tileRows(summands, { axis, parts }), 'rows');
       const gathered = this.note(gatherLeaves({ x: tiles }, { leaves: parts, addressed: true }), 'sequence');
       const joined = this.note(joinTiles(gathered, { axis: 1, parts }), 'rows');
       const own = this.note(reshape(joined, [parts, ...tiles.shape.slice(1)]), 'rows');
       return this.note(this.added(own, 'rows'), 'rows');
-    });
+    };
+    return this.once(`${summands.id} own sum ${axis}`, () => withScope(summands, exchange));
   }
 
   /**
