@@ -134,7 +134,9 @@ describe('training', () => {
         withBatchNorm({ group: 'sequence', sequences: 1 }, () => norm(x!)),
       ),
     });
-    await expect(compile(step, { device, inputs: { x: [4, 3] } })).rejects.toThrow(/statistics over the whole step \('step'\)/);
+    await expect(compile(step, { device, inputs: { x: [4, 3] } })).rejects.toThrow(
+      /statistics over the whole step \('step'\)/,
+    );
   });
 });
 
