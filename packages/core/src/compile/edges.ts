@@ -4,7 +4,7 @@ import { edgeRows } from '../ops/rows.ts';
 import { withScope } from '../scope.ts';
 import { byteLength, type Tensor } from '../tensor.ts';
 import { isShared, type Layout, onInputs } from './layout.ts';
-import { windowsOf } from './windows.ts';
+import { hasWindow, windowsOf } from './windows.ts';
 
 /** What is known of the tensors of a part, and how more are made. */
 export interface Held {
@@ -14,6 +14,8 @@ export interface Held {
   partsOf(x: Tensor): Range;
   note(x: Tensor, layout: Layout, parts?: Range): Tensor;
   gathered(x: Tensor, reach?: number): Tensor;
+  /** What was made under this key before, or is made now. */
+  once(key: string, make: () => Tensor): Tensor;
 }
 
 /** More bytes than these take longer than a meeting does: 1 ms at 0.5 GB/s between threads on one machine. */
@@ -28,7 +30,6 @@ const BYTES_OF_A_MEETING = 2 ** 19;
  */
 export class EarlyEdges {
   private readonly held: Held;
-  private readonly made = new Map<string, Tensor>();
   private readonly levels = new Map<Tensor, number>();
 
   constructor(held: Held) {
@@ -58,7 +59,7 @@ export class EarlyEdges {
   private sent(x: Tensor, edges: Edges, reach?: number): Tensor {
     const rows = this.held.rows.get(x)!;
     const { head, tail } = edges;
-    return this.once(`${x.id} sent ${head} ${tail} ${reach}`, () => {
+    return this.held.once(`${x.id} sent ${head} ${tail} ${reach}`, () => {
       const own = (): Tensor => this.held.note(edgeRows(x, rows, edges), 'rows', this.held.partsOf(x));
       return this.held.gathered(head === rows.size ? x : own(), reach);
     });
@@ -67,7 +68,7 @@ export class EarlyEdges {
   private computed(x: Tensor, edges: Edges, sources: ReadonlyMap<Tensor, Edges>): Tensor {
     if (sources.has(x)) return withScope(x, () => this.sent(x, edges));
     const { head, tail } = edges;
-    return this.once(`${x.id} computed ${head} ${tail}`, () => {
+    return this.held.once(`${x.id} computed ${head} ${tail}`, () => {
       const read = new Map(edgesRead(x, edges, this.held));
       const inputs = Object.entries(x.inputs).map(([name, y]) => {
         const own = read.get(y);
@@ -83,10 +84,7 @@ export class EarlyEdges {
   private attrsOf(x: Tensor, count: number): unknown {
     const axes = axesOf(x);
     const { name } = axes.output[this.held.rows.get(x)!.axis]!;
-    const slides = Object.values(axes.inputs).some((own) =>
-      own.some((one) => one.window && one.name === name),
-    );
-    return slides ? windowsOf(x, axes, name).at([0, count]).attrs : x.attrs;
+    return hasWindow(axes, name) ? windowsOf(x, axes, name).at([0, count]).attrs : x.attrs;
   }
 
   private bytes(all: ReadonlyMap<Tensor, Edges>): number {
@@ -105,12 +103,6 @@ export class EarlyEdges {
     const level = Math.max(0, ...before) + (x.op.name === 'gatherLeaves' ? 1 : 0);
     this.levels.set(x, level);
     return level;
-  }
-
-  private once(key: string, make: () => Tensor): Tensor {
-    const made = this.made.get(key) ?? make();
-    this.made.set(key, made);
-    return made;
   }
 }
 

@@ -54,7 +54,7 @@ export class PartExchanges {
     return this.note(tensor, 'rows', this.partsWith(tensor, rows));
   }
 
-  private once(key: string, make: () => Tensor): Tensor {
+  once(key: string, make: () => Tensor): Tensor {
     const made = this.made.get(key) ?? make();
     this.made.set(key, made);
     return made;

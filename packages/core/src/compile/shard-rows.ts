@@ -7,7 +7,7 @@ import { withScope } from '../scope.ts';
 import { Tensor } from '../tensor.ts';
 import { checkAddends, onInputs, type Sharded } from './layout.ts';
 import { type OwnRows, PartExchanges } from './part-exchanges.ts';
-import { windowsOf } from './windows.ts';
+import { hasWindow, windowsOf } from './windows.ts';
 
 type Inputs = Readonly<Record<string, Tensor>>;
 
@@ -196,11 +196,8 @@ class RowSharding {
 
   /** The node on a part's rows, with the margins its windows need. */
   private onRows(node: Tensor, axes: Axes, name: string, rows: Rows, inputs: Inputs): Tensor {
-    const hasWindow = Object.values(axes.inputs).some((own) =>
-      own.some((axis) => axis.name === name && axis.window),
-    );
     const range: Range = [rows.start, rows.start + rows.size];
-    const windows = hasWindow ? windowsOf(node, axes, name) : undefined;
+    const windows = hasWindow(axes, name) ? windowsOf(node, axes, name) : undefined;
     const read = windows?.at(range);
     const own = mapInputs(inputs, (input, x) => {
       const at = axes.inputs[input]!.findIndex((axis) => axis.name === name);

@@ -16,6 +16,11 @@ export interface Windows {
 const FAR = 4_096 * 45_045;
 const ENDLESS = 2 ** 50;
 
+/** Whether a window slides along an axis of some input. */
+export function hasWindow({ inputs }: Axes, name: string): boolean {
+  return Object.values(inputs).some((own) => own.some((axis) => axis.window && axis.name === name));
+}
+
 export function windowsOf(node: Tensor, axes: Axes, name: string): Windows {
   const { reads } = node.op;
   if (reads === undefined) throw new Error(`op '${node.op.name}' marks ${name} with ~ but has no 'reads'`);
