@@ -39,17 +39,18 @@ test.each([
 );
 
 test.each([
-  [36, 15],
-  [300, 80],
-  [3000, 610],
+  [6, 4],
+  [36, 10],
+  [300, 18],
+  [3000, 181],
 ])(
-  'a wait of %i ms that is foretold, or is a fifth shorter, costs at most %i naps and is not prolonged more',
+  'a wait of %i ms that is foretold, or is a fifth shorter, costs at most %i naps and is prolonged by at most 1 ms, or 2 %%, or 5 ms',
   (waitMs, most) => {
     for (const actualMs of [waitMs, 0.8 * waitMs]) {
       let [naps, at] = [0, 0];
       for (; at < actualMs; naps++) at += foretoldNapMs(waitMs, at);
-      expect(naps).toBeLessThan(most);
-      expect(at - actualMs).toBeLessThanOrEqual(Math.min(5, Math.max(1, 0.01 * waitMs)));
+      expect(naps).toBeLessThanOrEqual(most);
+      expect(at - actualMs).toBeLessThanOrEqual(Math.min(5, Math.max(1, 0.02 * waitMs)));
     }
   },
 );

@@ -56,11 +56,14 @@ export function napMs(index: number, waitedMs: number): number {
 /** How long to nap so many ms into a wait that is expected to take `expectedMs`. */
 export function foretoldNapMs(expectedMs: number, waitedMs: number): number {
   const quietMs = 0.8 * expectedMs - waitedMs;
-  return Math.min(LONGEST_MS, Math.max(quietMs, Math.min(1, 0.05 * expectedMs), 0.01 * expectedMs));
+  if (quietMs > 0) return Math.min(QUIET_MS, quietMs);
+  return Math.min(LONGEST_MS, Math.max(0.02 * expectedMs, Math.min(1, 0.1 * expectedMs)));
 }
 
 const BURST = 20;
 const LONGEST_MS = 5;
+/** A poll costs some 0.1 ms of CPU time with waking up. */
+const QUIET_MS = 40;
 /** The shortest wait that is foretold: others end within the burst, or soon after. */
 const FORETOLD_MS = 1;
 const took = new WeakMap<object, readonly [last: number, before: number]>();
