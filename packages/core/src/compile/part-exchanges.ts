@@ -151,10 +151,31 @@ export class PartExchanges {
     return this.once(`${summands.id} own sum ${axis}`, () => withScope(summands, exchange));
   }
 
+  /** Whether every part holds all the rows that it needs of an axis that is cut otherwise. */
+  holdsNeeded(held: Rows, { size, length, range: [from, to] }: OwnRows): boolean {
+    const parts = this.fullParts(held);
+    if (parts === undefined || parts[1] - parts[0] < this.count) return false;
+    return Array.from({ length: this.count }, (_, part) => {
+      const own = part * held.size;
+      const [first, end] = [Math.max(0, from + part * size), Math.min(length, to + part * size)];
+      return first >= end || (first >= own && end <= own + held.size);
+    }).every(Boolean);
+  }
+
+  /** Rows of a part's own; from part to part, what it needs moves on by `size - held.size` over what it has. */
+  private recut(x: Tensor, held: Rows, { axis, size, range: [from, to] }: OwnRows): Tensor {
+    const step = size - held.size;
+    const rows = { axis, start: from, size: step, length: held.size };
+    return this.note(ownRows(x, rows, { left: 0, right: to - from - step }), 'rows');
+  }
+
   /** Rows `range` for part 0, and for each part `size` rows further, of an input, whatever a part holds of it. */
-  rowsFor(x: Tensor, { axis, length, size, range: [from, to] }: OwnRows): Tensor {
+  rowsFor(x: Tensor, own: OwnRows): Tensor {
+    const { axis, length, size } = own;
+    const [from, to] = own.range;
     const held = this.rows.get(x);
     if (held === undefined || held.axis !== axis || held.size !== size) {
+      if (held?.axis === axis && this.holdsNeeded(held, own)) return this.recut(x, held, own);
       const margins = { left: 0, right: to - from - size };
       const isDivided = from === 0 && to === size && size * this.count === length;
       if (isDivided && held !== undefined && held.axis !== axis && held.size * this.count === held.length)

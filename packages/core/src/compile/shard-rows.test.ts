@@ -41,12 +41,14 @@ interface Options {
   readonly deep?: boolean;
   readonly dilation?: number;
   readonly crop?: number;
+  /** At the end, where it differs. */
+  readonly cropEnd?: number;
   readonly drop?: number;
 }
 
 /** A trunk of convolution, norm and pool, a dilated residual block, a crop and a head per bin. */
 function network(options: Options = {}): AnyLayer & ((x: Tensor) => Tensor) {
-  const { deep = false, dilation = 3, crop = CROP, drop = 0 } = options;
+  const { deep = false, dilation = 3, crop = CROP, cropEnd = crop, drop = 0 } = options;
   const after = {
     norm: batchNorm({ channels: 8 }),
     conv: conv1d({ inputs: 8, outputs: 8, size: 5, dilation }),
@@ -64,7 +66,7 @@ function network(options: Options = {}): AnyLayer & ((x: Tensor) => Tensor) {
     const stem = maxPool1d(relu(parts.norm(parts.stem(x))), { size: 2 });
     const tower = maxPool1d(relu(parts.towerNorm(parts.tower(stem))), { size: 2 });
     const cropped = (bins: Tensor): Tensor =>
-      crop === 0 ? bins : slice(bins, { from: crop, to: BINS - crop });
+      crop + cropEnd === 0 ? bins : slice(bins, { from: crop, to: BINS - cropEnd });
     const residual = (bins: Tensor): Tensor => {
       const branch = parts.dilated(bins);
       return add(bins, dropout(relu(deep ? after.norm(branch) : branch), { rate: drop }));
@@ -93,7 +95,10 @@ function mapNetwork(): AnyLayer & ((x: Tensor) => Tensor) {
 }
 
 const SEQUENCES = 2;
-const inputs = (crop = CROP) => ({ x: [SEQUENCES, LENGTH, 4], y: [SEQUENCES, BINS - 2 * crop, 3] });
+const inputs = (crop = CROP, cropEnd = crop) => ({
+  x: [SEQUENCES, LENGTH, 4],
+  y: [SEQUENCES, BINS - crop - cropEnd, 3],
+});
 const training = (options: Options = {}): Traceable =>
   trainStep({
     model: network(options),
@@ -106,7 +111,7 @@ async function trained(
   leaves: { readonly leaves?: number; readonly leavesPerSequence?: number },
   { steps = 2, poison = false } = {},
 ): Promise<{ readonly losses: number[]; readonly state: Map<string, ArrayLike<number>> }> {
-  const { model = network(setup), shapes = inputs(setup.crop), loss = mseLoss } = setup;
+  const { model = network(setup), shapes = inputs(setup.crop, setup.cropEnd), loss = mseLoss } = setup;
   const optimizer = sgd({ learningRate: 0.1, momentum: 0.9 });
   const fn = trainStep({ model, loss, optimizer });
   const step = await compile(fn, { device, inputs: shapes, seed: 3, ...leaves });
@@ -148,6 +153,10 @@ describe('sequences cut into rows', () => {
     ['halos wider than a part', { dilation: 29 }, 8],
     ['no crop', { crop: 0 }, 6],
     ['a crop inside parts, whose bins are gathered', { crop: 10 }, 4],
+    ['a crop inside parts that hold all they need', { crop: 10 }, 2],
+    ['at the end alone, which the last part lacks rows for', { crop: 0, cropEnd: 20 }, 2],
+    ['at the front alone, which the first part lacks rows for', { crop: 20, cropEnd: 0 }, 2],
+    ['with margins of what is left', { deep: true, drop: 0.4, crop: 10 }, 2],
     ['dropout draws the same words', { drop: 0.4 }, 4],
     ['margins of a normalised, dropped and added branch', { deep: true, drop: 0.4 }, 4],
     ['of more parts than hold bins', { deep: true, drop: 0.4 }, 8],
@@ -254,7 +263,8 @@ describe('sequences cut into rows', () => {
         .map(({ bytesPerLeaf, parts: [from, to] }) => bytesPerLeaf * (to - from));
     const bins = 2 * 4 * 24 * 6; // what each part adds to the gradient of all bins
     expect(bytesOf(true)).toEqual([map, map, map, bins]); // back, the last needs none: all parts have the pairs
-    expect(bytesOf(false).filter((bytes) => bytes >= map)).toEqual([map]); // for the pairs of the triangle
+    const cropped = 4 * 20 * 20 * 5;
+    expect(bytesOf(false).filter((bytes) => bytes >= cropped)).toEqual([cropped]); // for the pairs of the triangle
   });
 
   test('margins of what is normalised travel with its statistics: parts meet once for both', () => {
@@ -304,6 +314,21 @@ describe('sequences cut into rows', () => {
         .filter((label) => label.includes('matmul'));
     expect(products('leaf')).toContainEqual(expect.stringContaining('matmul [1, 19, 3]'));
     expect(products('once')).toEqual([]);
+  });
+
+  test.each([
+    [10, 2, false],
+    [10, 4, true],
+    [24, 2, false],
+    [24, 3, true],
+    [32, 3, false],
+  ])('of %i bins cropped at each end, in %i parts, all bins are gathered: %s', (crop, parts, gathered) => {
+    const { segments } = build(training({ crop }), {
+      inputs: inputs(crop),
+      leavesPerSequence: parts,
+    }).program;
+    const bytes = segments.flatMap(({ combine }) => combine).map(({ bytesPerLeaf }) => bytesPerLeaf);
+    for (const bins of [BINS, BINS - 2 * crop]) expect(bytes.includes((4 * 8 * bins) / parts)).toBe(gathered);
   });
 
   test('what does not fit says so', () => {

@@ -125,10 +125,8 @@ class RowSharding {
       .map(([name]) => axes.inputs[name]?.[0]?.name);
     const keepsBatch = axes.output.some(({ name }) => name !== '_' && leading.includes(name));
     const axis = this.axisToCut(node, axes, inputs);
-    const rows = axis === undefined ? undefined : this.rowsOf(node, axes, axis, inputs);
-    // Rows are moved between parts by gathering them; only work on rows is worth refusing to do more than once.
-    const isMove = node.op.kernel.kind === 'view' || node.op.kernel.kind === 'map';
-    if (axis === undefined || rows === undefined || (isMove && this.held.fullParts(rows) === undefined)) {
+    const rows = axis === undefined ? undefined : this.rowsToCompute(node, axes, axis, inputs);
+    if (axis === undefined || rows === undefined) {
       const whole = onInputs(
         node,
         mapInputs(inputs, (_, x) => this.held.whole(x)),
@@ -171,7 +169,34 @@ class RowSharding {
     return op.product === true && own.length === 1 ? axes.inputs[name]!.slice(1) : [];
   }
 
-  /** Which rows a part computes, of the axis as it is in the output and in inputs without a window. */
+  /** Which rows a part computes; undefined if every part is to have all of them. */
+  private rowsToCompute(node: Tensor, axes: Axes, name: string, inputs: Inputs): Rows | undefined {
+    const rows = this.rowsOf(node, axes, name, inputs);
+    // Rows are moved between parts by gathering them; only work on rows is worth refusing to do more than once.
+    const isMove = node.op.kernel.kind === 'view' || node.op.kernel.kind === 'map';
+    if (!isMove || this.held.fullParts(rows) !== undefined) return rows;
+    return this.evenRows(node, axes, name, inputs);
+  }
+
+  /** Equal parts of rows that move, as in a crop, if each part holds its own of them already. */
+  private evenRows(node: Tensor, axes: Axes, name: string, inputs: Inputs): Rows | undefined {
+    const axis = axes.output.findIndex((other) => other.name === name);
+    const length = node.shape[axis] ?? 0;
+    const rows: Rows = { axis, start: 0, size: length / this.count, length };
+    if (axis < 0 || !Number.isInteger(rows.size) || !hasWindow(axes, name)) return undefined;
+    const windows = windowsOf(node, axes, name);
+    const read = windows.at([0, rows.size]).rows;
+    const isHeld = Object.entries(inputs).every(([input, x]) => {
+      const held = this.held.rows.get(x);
+      const range = read[input];
+      if (held === undefined || range === undefined || windows.stride(input) !== 1) return false;
+      const own = { axis: held.axis, length: held.length, size: rows.size, range };
+      return axes.inputs[input]![held.axis]!.name === name && this.held.holdsNeeded(held, own);
+    });
+    return isHeld ? rows : undefined;
+  }
+
+  /** Rows that follow those of the inputs, of the axis as it is in the output and in inputs without a window. */
   private rowsOf(node: Tensor, axes: Axes, name: string, inputs: Inputs): Rows {
     const position = axes.output.findIndex((axis) => axis.name === name);
     const uses = Object.entries(inputs).flatMap(([input, x]) => {
